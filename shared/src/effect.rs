@@ -1,0 +1,4 @@
+//! The effect plane: how a server asks the registry before it changes anything, and tells it what was done.
+
+pub mod class;
+pub mod protocol;
