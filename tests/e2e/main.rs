@@ -1,0 +1,3 @@
+//! The end-to-end tests: real servers, real transports, one file for each subject.
+
+mod architecture;

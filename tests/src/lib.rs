@@ -1,0 +1,5 @@
+//! What the end-to-end tests, the benchmarks and the demo share: the servers' programs, their processes, and a client.
+
+pub mod binaries;
+pub mod client;
+pub mod process;
