@@ -1,0 +1,2 @@
+//! mcp-spec-registry
+pub mod approval;
