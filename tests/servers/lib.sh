@@ -2,7 +2,7 @@
 #
 # An installer puts one thing into a folder of the cache that is named after it and its version, once, and prints the
 # path to use; everything else it says goes to stderr. It ends with 3 where something it needs is missing on this
-# machine, after it has said what to install.
+# machine, after it has said what to install, in the file $LACKS too where that is set.
 set -euo pipefail
 
 me=$(basename "$0")
@@ -13,6 +13,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/spec-driven-ai
 
 missing() {
   echo "$me: $*" >&2
+  [ -z "${LACKS:-}" ] || echo "$me: $*" >"$LACKS"
   exit 3
 }
 
