@@ -1,3 +1,4 @@
 //! The end-to-end tests: real servers, real transports, one file for each subject.
 
 mod architecture;
+mod contracts;

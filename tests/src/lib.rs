@@ -2,4 +2,5 @@
 
 pub mod binaries;
 pub mod client;
+pub mod expect;
 pub mod process;
