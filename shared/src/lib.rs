@@ -1,6 +1,8 @@
 //! What the servers of spec-driven-ai have in common.
 
 pub mod budget;
+pub mod call;
+pub mod call_log;
 pub mod config;
 pub mod digest;
 pub mod effect;

@@ -1,0 +1,223 @@
+//! One line of the log, and how it is chained.
+
+use std::{fmt, path::Path, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{budget::head, digest::hex};
+
+/// The hash that the first line has before it.
+pub(super) const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It did what was asked.
+    Ok,
+    /// It failed; `code` says how.
+    Error,
+    /// It was refused before it did anything; `code` says why.
+    Refused,
+    /// It was cancelled, or ran into its deadline.
+    Cancelled,
+    /// Not a call: a line that a crash tore is accounted for.
+    Recovered,
+}
+
+/// What the log keeps of a call: never an argument, only their digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Who called.
+    pub principal: String,
+    /// Which tool.
+    pub tool: String,
+    /// SHA-256 over the arguments' canonical JSON, 64 hex digits.
+    pub arguments_sha256: String,
+    /// The run it belonged to.
+    pub run: Option<String>,
+    /// The action it was, as the registry numbers it.
+    pub action: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The error's code.
+    pub code: Option<String>,
+    /// How long it took.
+    pub ms: u64,
+}
+
+/// A line as it is in the file. Its hash is SHA-256 over the canonical JSON (RFC 8785) of everything else in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// 1, 2, 3 …
+    pub seq: u64,
+    /// When the call ended, RFC 3339, UTC.
+    pub ts: String,
+    /// The hash of the line before; zeros before the first.
+    pub prev: String,
+    /// Who called.
+    pub principal: String,
+    /// Which tool.
+    pub tool: String,
+    /// SHA-256 over the arguments' canonical JSON; of a `recovered` line, over the torn bytes.
+    pub arguments_sha256: String,
+    /// The run it belonged to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// The action it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The error's code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// How long it took; of a `recovered` line, 0.
+    pub ms: u64,
+    /// SHA-256 over the rest of this line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hash: String,
+}
+
+impl Entry {
+    pub(super) fn next(before: &Head, ts: String, record: &Record) -> Self {
+        let mut entry = Self {
+            seq: before.seq + 1,
+            ts,
+            prev: before.hash.clone(),
+            principal: clipped(&record.principal),
+            tool: clipped(&record.tool),
+            arguments_sha256: clipped(&record.arguments_sha256),
+            run: record.run.as_deref().map(clipped),
+            action: record.action.as_deref().map(clipped),
+            outcome: record.outcome,
+            code: record.code.as_deref().map(clipped),
+            ms: record.ms,
+            hash: String::new(),
+        };
+        entry.hash = entry.computed_hash();
+        entry
+    }
+
+    /// The entry that accounts for bytes a crash left behind.
+    pub(super) fn recovered(head: &Head, ts: String, torn: &[u8]) -> Self {
+        let record = Record {
+            principal: String::new(),
+            tool: String::new(),
+            arguments_sha256: hex(&Sha256::digest(torn)),
+            run: None,
+            action: None,
+            outcome: Outcome::Recovered,
+            code: None,
+            ms: 0,
+        };
+        Self::next(head, ts, &record)
+    }
+
+    /// The hash this entry should carry.
+    pub(super) fn computed_hash(&self) -> String {
+        let unhashed = Self {
+            hash: String::new(),
+            ..self.clone()
+        };
+        // Strings and integers below 2^53 always have a canonical form.
+        hex(&Sha256::digest(
+            serde_json_canonicalizer::to_vec(&unhashed).unwrap_or_default(),
+        ))
+    }
+
+    /// The entry in a line, if it is one and its hash fits.
+    pub(super) fn intact(line: &[u8]) -> Option<Self> {
+        let entry: Self = serde_json::from_slice(line).ok()?;
+        (entry.hash == entry.computed_hash()).then_some(entry)
+    }
+
+    pub(super) fn head(&self) -> Head {
+        Head {
+            seq: self.seq,
+            hash: self.hash.clone(),
+        }
+    }
+}
+
+/// Names are short; what is not, was made up by a caller.
+fn clipped(text: &str) -> String {
+    head(text, 256).text.to_owned()
+}
+
+/// The end of a log: the number and hash of its last line, written `<seq>:<64 hex digits>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The last line's number; 0 of an empty log.
+    pub seq: u64,
+    /// The last line's hash.
+    pub hash: String,
+}
+
+/// A text or file that names no head.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    /// Not in the form.
+    #[error("`{0}` is neither a head, <number>:<64 hex digits>, nor a file that holds one")]
+    NoHead(String),
+    /// The file cannot be read.
+    #[error("failed to read the head in `{0}`: {1}")]
+    Unreadable(String, std::io::Error),
+}
+
+impl Head {
+    /// The head of a log without lines.
+    pub fn empty() -> Self {
+        Self {
+            seq: 0,
+            hash: GENESIS.to_owned(),
+        }
+    }
+
+    /// The head that `--against` names: itself, or the first line of a file.
+    ///
+    /// # Errors
+    /// Neither a head nor a file with one.
+    pub fn from_argument(argument: &str) -> Result<Self, HeadError> {
+        if let Ok(head) = argument.parse() {
+            return Ok(head);
+        }
+        if !Path::new(argument).exists() {
+            return Err(HeadError::NoHead(argument.to_owned()));
+        }
+        let text = std::fs::read_to_string(argument)
+            .map_err(|error| HeadError::Unreadable(argument.to_owned(), error))?;
+        text.lines()
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .parse()
+            .map_err(|_| HeadError::NoHead(argument.to_owned()))
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seq, self.hash)
+    }
+}
+
+impl FromStr for Head {
+    type Err = HeadError;
+
+    fn from_str(text: &str) -> Result<Self, HeadError> {
+        let parsed = text.split_once(':').and_then(|(seq, hash)| {
+            let lower_hex = hash.len() == 64
+                && hash
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            Some(Self {
+                seq: seq.parse().ok()?,
+                hash: lower_hex.then(|| hash.to_owned())?,
+            })
+        });
+        parsed.ok_or_else(|| HeadError::NoHead(text.chars().take(100).collect()))
+    }
+}
