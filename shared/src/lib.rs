@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod plan;
 pub mod portable_schema;
 pub mod principal;
+pub mod serve;
 pub mod state_dir;
 pub mod telemetry;
 pub mod tool_error;

@@ -1,0 +1,416 @@
+//! Streamable HTTP: `/mcp` for calls, `/healthz` for anybody, `/metrics` for whoever may call.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rmcp::{
+    ServerHandler,
+    transport::streamable_http_server::tower::{StreamableHttpServerConfig, StreamableHttpService},
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::{
+    MAX_REQUEST_BYTES, ServeArgs, ServeError, announce,
+    sessions::{Admission, Sessions},
+    tls,
+    tokens::Tokens,
+};
+use crate::{
+    metrics::Metrics,
+    principal::{Caller, Kind, Principal, Via},
+};
+
+/// Connections at once; further ones wait in the kernel.
+const MAX_CONNECTIONS: usize = 512;
+/// How long a client may take for a TLS handshake, or for the head of a request.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long answers that are under way may take once the server is told to end.
+const WIND_UP: Duration = Duration::from_secs(3);
+const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+/// A listener that is bound and knows who may call.
+#[derive(Debug)]
+pub struct HttpServer {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<Tls>,
+    access: Access,
+    hosts: Vec<String>,
+}
+
+#[derive(Clone)]
+struct Tls(TlsAcceptor);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Access {
+    Tokens(Tokens),
+    /// Everybody on this machine is this principal.
+    Loopback(Principal),
+}
+
+#[derive(Clone)]
+struct Gate {
+    access: Arc<Access>,
+    sessions: Arc<Sessions>,
+    hosts: Arc<[String]>,
+    shutdown: CancellationToken,
+}
+
+impl HttpServer {
+    /// Binds the address that `--http` names; `None` without that flag. Says the address on stderr, as
+    /// `{"event":"listening","transport":"http","address":…,"url":…}`.
+    ///
+    /// # Errors
+    /// Nobody named who may call, unusable tokens or certificates, an address that is taken.
+    pub async fn bind(arguments: &ServeArgs) -> Result<Option<Self>, ServeError> {
+        let Some(wanted) = arguments.http else {
+            return Ok(None);
+        };
+        let access = match (&arguments.tokens, arguments.insecure_loopback) {
+            (Some(path), _) => Access::Tokens(Tokens::load(path)?),
+            (None, true) if wanted.ip().is_loopback() => {
+                Access::Loopback(loopback(arguments.agent.as_deref()))
+            }
+            (None, true) => return Err(ServeError::NotLoopback(wanted)),
+            (None, false) => return Err(ServeError::NoTokens),
+        };
+        let tls = match (&arguments.tls_cert, &arguments.tls_key) {
+            (Some(certificate), Some(key)) => Some(Tls(tls::acceptor(certificate, key)?)),
+            _ => None,
+        };
+        let failed = |source| ServeError::Bind {
+            address: wanted,
+            source,
+        };
+        let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let mut hosts: Vec<String> = LOOPBACK_NAMES
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect();
+        hosts.extend(
+            arguments
+                .allowed_host
+                .iter()
+                .map(|host| host.trim().to_ascii_lowercase()),
+        );
+        if !address.ip().is_unspecified() && !address.ip().is_loopback() {
+            // A literal address cannot be bent to another one, as names can.
+            hosts.push(
+                SocketAddr::new(address.ip(), 0)
+                    .to_string()
+                    .trim_end_matches(":0")
+                    .to_owned(),
+            );
+        }
+        let server = Self {
+            listener,
+            address,
+            tls,
+            access,
+            hosts,
+        };
+        server.introduce();
+        Ok(Some(server))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    fn introduce(&self) {
+        let url = format!("{}://{}/mcp", self.scheme(), self.address);
+        announce(
+            "listening",
+            json!({ "transport": "http", "address": self.address.to_string(), "url": url }),
+        );
+        if matches!(self.access, Access::Loopback(_)) {
+            announce(
+                "insecure_loopback",
+                json!({ "message": "every process and user of this machine may call this server without a token" }),
+            );
+        } else if self.tls.is_none() && !self.address.ip().is_loopback() {
+            announce(
+                "unencrypted",
+                json!({ "message": "tokens and results cross the network unencrypted; give --tls-cert and --tls-key, or put a TLS proxy in front" }),
+            );
+        }
+    }
+
+    /// Serves until `shutdown` is cancelled, then lets answers under way end for a moment. `handler` is cloned for each
+    /// request or session.
+    ///
+    /// # Errors
+    /// None after binding; connections that fail end alone.
+    pub async fn run<S: ServerHandler + Clone>(
+        self,
+        handler: S,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) -> Result<(), ServeError> {
+        let Self { listener, tls, .. } = &self;
+        let routes = self.routes(handler, metrics, &shutdown);
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                break;
+            };
+            let stream = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        // Out of descriptors, mostly; accepting again at once would only spin.
+                        tracing::warn!(%error, "accepting a connection failed");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+                () = shutdown.cancelled() => break,
+            };
+            let (routes, tls, shutdown) = (routes.clone(), tls.clone(), shutdown.clone());
+            connections.spawn(async move {
+                connect(stream, tls, routes, shutdown).await;
+                drop(slot);
+            });
+            while connections.try_join_next().is_some() {}
+        }
+        let _ = tokio::time::timeout(WIND_UP, async {
+            while connections.join_next().await.is_some() {}
+        })
+        .await;
+        Ok(())
+    }
+
+    fn routes<S: ServerHandler + Clone>(
+        &self,
+        handler: S,
+        metrics: Metrics,
+        shutdown: &CancellationToken,
+    ) -> Router {
+        let sessions = Arc::new(Sessions::default());
+        let config = StreamableHttpServerConfig::default()
+            .with_cancellation_token(shutdown.child_token())
+            .with_max_request_body_bytes(MAX_REQUEST_BYTES)
+            .with_json_response(true)
+            .with_allowed_hosts(self.hosts.clone())
+            .enforce_origin_validation()
+            .with_allowed_origins(self.origins());
+        let mcp = StreamableHttpService::new(
+            move || Ok(handler.clone()),
+            sessions.manager.clone(),
+            config,
+        );
+        let gate = Gate {
+            access: Arc::new(self.access.clone()),
+            sessions,
+            hosts: self.hosts.clone().into(),
+            shutdown: shutdown.clone(),
+        };
+        Router::new()
+            .route_service("/mcp", mcp)
+            .route(
+                "/metrics",
+                get(move || async move {
+                    (
+                        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+                        metrics.render(),
+                    )
+                }),
+            )
+            .layer(middleware::from_fn_with_state(gate, enter))
+            .route("/healthz", get(|| async { "ok\n" }))
+    }
+
+    /// The origins of pages that this very server would serve: exact, with the port.
+    fn origins(&self) -> Vec<String> {
+        let port = self.address.port();
+        self.hosts
+            .iter()
+            .map(|host| {
+                let has_port = host
+                    .parse::<http::uri::Authority>()
+                    .is_ok_and(|authority| authority.port().is_some());
+                if has_port {
+                    format!("{}://{host}", self.scheme())
+                } else {
+                    format!("{}://{host}:{port}", self.scheme())
+                }
+            })
+            .collect()
+    }
+}
+
+fn loopback(agent: Option<&str>) -> Principal {
+    match agent {
+        Some(name) => Principal::new(name, Kind::Agent, Via::Flag),
+        None => Principal::new("loopback", Kind::Agent, Via::Loopback),
+    }
+}
+
+async fn connect(stream: TcpStream, tls: Option<Tls>, routes: Router, shutdown: CancellationToken) {
+    // Without this, answers wait some 40 ms for the client's acknowledgement.
+    let _ = stream.set_nodelay(true);
+    match tls {
+        None => answer(stream, routes, shutdown).await,
+        Some(Tls(acceptor)) => {
+            match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => answer(stream, routes, shutdown).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            }
+        }
+    }
+}
+
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    routes: Router,
+    shutdown: CancellationToken,
+) {
+    let service =
+        hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let routes = routes.clone();
+            async move {
+                Ok::<_, Infallible>(
+                    routes
+                        .oneshot(request.map(Body::new))
+                        .await
+                        .unwrap_or_else(|never| match never {}),
+                )
+            }
+        });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Lets in whoever shows a token of an agent, and marks the request with who it is.
+async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    if !host_is_allowed(&request, &gate.hosts) {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "the Host header names a host that this server is not allowed to be; the operator can allow it with --allowed-host",
+        );
+    }
+    let principal = match &*gate.access {
+        Access::Loopback(principal) => principal.clone(),
+        Access::Tokens(tokens) => {
+            match bearer(&request).and_then(|token| tokens.principal(token)) {
+                Some(principal) => principal.clone(),
+                None => return unauthorized(),
+            }
+        }
+    };
+    if principal.kind != Kind::Agent {
+        return refuse(StatusCode::FORBIDDEN, "this token is not an agent's");
+    }
+    match gate
+        .sessions
+        .admit(request.headers(), &principal.name)
+        .await
+    {
+        Admission::Enter => {}
+        Admission::NotFound => {
+            return refuse(StatusCode::NOT_FOUND, "Not Found: Session not found");
+        }
+        Admission::Full => {
+            return refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many sessions are open; end one, or wait five minutes",
+            );
+        }
+    }
+    let name = principal.name.clone();
+    request.extensions_mut().insert(Caller {
+        principal,
+        ended: gate.shutdown.clone(),
+    });
+    let answer = next.run(request).await;
+    gate.sessions.remember(answer.headers(), &name).await;
+    answer
+}
+
+/// The SDK checks this too, for its own route; here it stands in front of all that needs a token.
+fn host_is_allowed(request: &Request, hosts: &[String]) -> bool {
+    let named = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let Some(Ok(authority)) = named.map(str::parse::<http::uri::Authority>) else {
+        return false;
+    };
+    let (host, whole) = (
+        authority.host().to_ascii_lowercase(),
+        authority.as_str().to_ascii_lowercase(),
+    );
+    hosts
+        .iter()
+        .any(|allowed| *allowed == host || *allowed == whole)
+}
+
+fn bearer(request: &Request) -> Option<&str> {
+    let value = request
+        .headers()
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn unauthorized() -> Response {
+    let mut response = refuse(
+        StatusCode::UNAUTHORIZED,
+        "send a token: Authorization: Bearer TOKEN",
+    );
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+fn refuse(status: StatusCode, reason: &'static str) -> Response {
+    (status, format!("{reason}\n")).into_response()
+}
