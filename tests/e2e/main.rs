@@ -2,3 +2,4 @@
 
 mod architecture;
 mod contracts;
+mod every_server;

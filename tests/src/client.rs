@@ -103,9 +103,7 @@ impl ToolResult {
         }
         let error: Value = serde_json::from_str(&self.text)
             .with_context(|| format!("the error is no JSON document: {}", self.text))?;
-        let code = error["code"]
-            .as_str()
-            .or_else(|| error["error"]["code"].as_str());
+        let code = error["code"].as_str();
         code.map(str::to_owned)
             .with_context(|| format!("no `code` in {error}"))
     }

@@ -3,4 +3,5 @@
 pub mod binaries;
 pub mod client;
 pub mod expect;
+pub mod fixture;
 pub mod process;

@@ -138,12 +138,29 @@ impl ServerProcess {
             .with_context(|| format!("stderr: {}", self.stderr()))
     }
 
+    /// Waits for the JSON line on stderr by which a server announces `event`.
+    ///
+    /// # Errors
+    /// As [`ServerProcess::find_in_stderr`].
+    pub async fn announcement(&self, event: &str) -> anyhow::Result<Value> {
+        self.find_in_stderr(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["event"] == event).then_some(line)
+        })
+        .await
+    }
+
     /// The address the server says it serves MCP on.
     ///
     /// # Errors
     /// As [`ServerProcess::find_in_stderr`].
     pub async fn http_address(&self) -> anyhow::Result<SocketAddr> {
-        self.find_in_stderr(announced_address).await
+        self.find_in_stderr(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            let serves = line["event"] == "listening" && line["transport"] == "http";
+            line["address"].as_str().filter(|_| serves)?.parse().ok()
+        })
+        .await
     }
 
     /// Asks the server to end with SIGTERM and waits until it has.
@@ -197,11 +214,4 @@ async fn keep_lines(stderr: ChildStderr, log: Log) {
     }
     log.ended.store(true, std::sync::atomic::Ordering::Release);
     log.changed.notify_waiters();
-}
-
-/// Reads the address out of the log line `{"message": "listening", "address": "127.0.0.1:4000", …}`.
-fn announced_address(line: &str) -> Option<SocketAddr> {
-    let line: Value = serde_json::from_str(line).ok()?;
-    let fields = line.get("fields").unwrap_or(&line);
-    fields["address"].as_str()?.parse().ok()
 }
