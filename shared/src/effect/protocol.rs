@@ -19,9 +19,10 @@ pub struct Hello {
     pub version: String,
     /// What plans may name.
     pub tools: Vec<ToolDeclaration>,
-    /// Actions begun by earlier instances of this service whose end was never delivered; they become `unknown`.
+    /// Actions whose end this process still holds, from itself or from an earlier instance, and delivers next. Every other
+    /// open action of an earlier instance of the service is lost: on the hello of a new instance it becomes `unknown`.
     #[serde(default)]
-    pub lost_actions: Vec<String>,
+    pub undelivered_ends: Vec<String>,
 }
 
 /// A tool of an effect server, as plans may name it.
@@ -42,6 +43,9 @@ pub struct ToolDeclaration {
 pub struct Welcome {
     /// Name of the service that the token belongs to; plans name it as `server`.
     pub service: String,
+    /// Number of the last record received from this instance, 0 from a new one: the effect server goes on with the next,
+    /// so that a record whose answer was lost leaves neither a gap nor a second one.
+    pub last_seq: u64,
     /// Newest signed head of the registry's audit.
     pub audit_head: Option<SignedHead>,
 }
@@ -52,7 +56,8 @@ pub struct Welcome {
 pub struct Begin {
     /// Name of the asking process, as in [`Hello`].
     pub instance: String,
-    /// Number of this record; each instance counts its begins and ends from 1 without gaps.
+    /// Number of this record; each instance counts its begins and ends from 1 without gaps. An answer 200, 403 or 409 uses
+    /// the number up; after any other answer the next record may have it.
     pub seq: u64,
     /// The handle that `execution_begin` gave to the agent.
     pub grant: String,
@@ -62,7 +67,7 @@ pub struct Begin {
     pub tool: String,
     /// The typed, defaulted arguments that will run, without `grant`.
     pub arguments: BTreeMap<String, ArgumentValue>,
-    /// Made by the effect server; the same key with the same content is answered as the first time.
+    /// Made by the effect server; the same key with the same number and content is answered as the first time.
     pub idempotency_key: String,
 }
 
@@ -109,9 +114,9 @@ pub enum Lifetime {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct End {
-    /// Name of the process that began the action.
+    /// Name of the process that sends the record: after a restart it is not the one that began the action.
     pub instance: String,
-    /// Number of this record.
+    /// Number of this record, counted together with the begins of the sending process.
     pub seq: u64,
     /// From [`Permit`].
     pub action_id: String,

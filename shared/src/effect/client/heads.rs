@@ -1,0 +1,271 @@
+//! The highest audit head that the registry has shown, kept so that an older audit is noticed.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use ed25519_dalek::{Signature, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use super::super::protocol::{Refusal, SignedHead};
+
+/// What the registry's audit was last known to be.
+pub(super) struct Heads {
+    key: VerifyingKey,
+    path: PathBuf,
+    kept: Option<Kept>,
+    is_loaded: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    /// The highest head seen.
+    head: SignedHead,
+    /// What the registry showed that contradicts it; from then on only an operator can restore trust.
+    contradiction: Option<String>,
+}
+
+impl Heads {
+    pub(super) fn new(key: VerifyingKey, state_dir: &Path) -> Self {
+        Self {
+            key,
+            path: state_dir.join("audit-head.json"),
+            kept: None,
+            is_loaded: false,
+        }
+    }
+
+    /// Takes note of the head in the answer to a hello, which a registry that ever signed one always gives.
+    ///
+    /// # Errors
+    /// As [`Heads::accept`]; and no head where there was one.
+    pub(super) fn accept_at_hello(&mut self, head: Option<&SignedHead>) -> Result<(), Refusal> {
+        self.load()?;
+        match (&self.kept, head) {
+            (Some(kept), None) => Err(self.contradicted(kept.clone(), "none")),
+            (_, head) => self.accept(head),
+        }
+    }
+
+    /// Takes note of the head in an answer.
+    ///
+    /// # Errors
+    /// A head that is not signed by the registry, older than one already seen, or a different one with the same number.
+    pub(super) fn accept(&mut self, head: Option<&SignedHead>) -> Result<(), Refusal> {
+        self.load()?;
+        let Some(head) = head else {
+            return Ok(());
+        };
+        if self.kept.as_ref().is_some_and(|kept| kept.head == *head) {
+            return Ok(());
+        }
+        if !self.is_genuine(head) {
+            return Err(Refusal {
+                code: "AUDIT_SIGNATURE_INVALID".to_owned(),
+                message: "the registry's audit head is not signed with the key in the service credential".to_owned(),
+                hint: "someone else may answer on the registry's socket; if the registry was set up anew, make a new service token".to_owned(),
+            });
+        }
+        if let Some(kept) = self.kept.clone().filter(|kept| head.seq <= kept.head.seq) {
+            return Err(self.contradicted(kept, &format!("{} {}", head.seq, head.hash.short())));
+        }
+        let kept = Kept {
+            head: head.clone(),
+            contradiction: None,
+        };
+        self.keep(&kept)?;
+        self.kept = Some(kept);
+        Ok(())
+    }
+
+    /// Forgets what was read, so that a file an operator removed counts as removed.
+    pub(super) fn reload(&mut self) {
+        self.is_loaded = false;
+        self.kept = None;
+    }
+
+    fn load(&mut self) -> Result<(), Refusal> {
+        if !self.is_loaded {
+            self.kept = match fs::read(&self.path) {
+                Ok(bytes) => match serde_json::from_slice(&bytes) {
+                    Ok(kept) => Some(kept),
+                    Err(_) => {
+                        return Err(self.rolled_back(
+                            "cannot be checked: the file that has its head is damaged",
+                        ));
+                    }
+                },
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(self.not_kept(&error)),
+            };
+            self.is_loaded = true;
+        }
+        match self
+            .kept
+            .as_ref()
+            .and_then(|kept| kept.contradiction.as_ref())
+        {
+            Some(contradiction) => Err(self.rolled_back(contradiction)),
+            None => Ok(()),
+        }
+    }
+
+    fn keep(&self, kept: &Kept) -> Result<(), Refusal> {
+        serde_json::to_vec(kept)
+            .map_err(io::Error::from)
+            .and_then(|bytes| write_durably(&self.path, &bytes))
+            .map_err(|error| self.not_kept(&error))
+    }
+
+    fn contradicted(&mut self, kept: Kept, shown: &str) -> Refusal {
+        let known = format!("{} {}", kept.head.seq, kept.head.hash.short());
+        let contradiction = format!(
+            "had the head {known} and now shows {shown}: its record was cut, or an older one was put back"
+        );
+        let kept = Kept {
+            contradiction: Some(contradiction.clone()),
+            ..kept
+        };
+        if let Err(refusal) = self.keep(&kept) {
+            tracing::error!(%refusal, "a contradiction in the registry's audit is only kept in memory");
+        }
+        self.kept = Some(kept);
+        self.rolled_back(&contradiction)
+    }
+
+    fn is_genuine(&self, head: &SignedHead) -> bool {
+        let Some(signature) = STANDARD
+            .decode(&head.signature)
+            .ok()
+            .and_then(|bytes| Signature::from_slice(&bytes).ok())
+        else {
+            return false;
+        };
+        let signed = SignedHead::signed_bytes(head.seq, &head.hash);
+        self.key.verify_strict(&signed, &signature).is_ok()
+    }
+
+    fn rolled_back(&self, what: &str) -> Refusal {
+        Refusal {
+            code: "AUDIT_ROLLED_BACK".to_owned(),
+            message: format!("the registry's audit {what}"),
+            hint: format!(
+                "nothing is changed until an operator has looked into it (mcp-spec-registry audit verify --against FILE) and removed `{}`",
+                self.path.display()
+            ),
+        }
+    }
+
+    fn not_kept(&self, error: &io::Error) -> Refusal {
+        Refusal {
+            code: "AUDIT_HEAD_NOT_KEPT".to_owned(),
+            message: format!(
+                "failed to keep the audit head in `{}`: {error}",
+                self.path.display()
+            ),
+            hint: "make room in, or mend, the state directory".to_owned(),
+        }
+    }
+}
+
+/// Replaces a file so that after a crash it is the old one or the new one, whole.
+pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(&temporary, path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use ed25519_dalek::{Signer, SigningKey};
+
+    fn key() -> SigningKey {
+        SigningKey::from_bytes(&[3; 32])
+    }
+
+    fn head(seq: u64, entry: &str) -> SignedHead {
+        let hash = Digest::of(entry);
+        let signature = key().sign(&SignedHead::signed_bytes(seq, &hash));
+        SignedHead {
+            seq,
+            hash,
+            signature: STANDARD.encode(signature.to_bytes()),
+        }
+    }
+
+    fn code(result: Result<(), Refusal>) -> String {
+        result
+            .err()
+            .map_or_else(|| "accepted".to_owned(), |refusal| refusal.code)
+    }
+
+    #[test]
+    fn an_older_or_forked_audit_is_refused_until_an_operator_removes_the_file() -> anyhow::Result<()>
+    {
+        for contradiction in [Some(head(4, "d")), Some(head(7, "x")), None] {
+            let folder = tempfile::tempdir()?;
+            let mut heads = Heads::new(key().verifying_key(), folder.path());
+            assert_eq!(code(heads.accept_at_hello(None)), "accepted");
+            for newer in [head(4, "d"), head(4, "d"), head(7, "g")] {
+                assert_eq!(code(heads.accept_at_hello(Some(&newer))), "accepted");
+            }
+            assert_eq!(code(heads.accept(None)), "accepted");
+            let mut next = Heads::new(key().verifying_key(), folder.path());
+            assert_eq!(
+                code(next.accept_at_hello(contradiction.as_ref())),
+                "AUDIT_ROLLED_BACK"
+            );
+            assert_eq!(code(next.accept(Some(&head(9, "i")))), "AUDIT_ROLLED_BACK");
+            let mut after = Heads::new(key().verifying_key(), folder.path());
+            assert_eq!(code(after.accept(Some(&head(9, "i")))), "AUDIT_ROLLED_BACK");
+            fs::remove_file(folder.path().join("audit-head.json"))?;
+            after.reload();
+            assert_eq!(code(after.accept(Some(&head(4, "d")))), "accepted");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_head_that_the_registry_did_not_sign_is_refused() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let mut heads = Heads::new(key().verifying_key(), folder.path());
+        let genuine = head(4, "d");
+        for forged in [
+            SignedHead {
+                seq: 5,
+                ..genuine.clone()
+            },
+            SignedHead {
+                hash: Digest::of("e"),
+                ..genuine.clone()
+            },
+            SignedHead {
+                signature: "AAAA".to_owned(),
+                ..genuine.clone()
+            },
+        ] {
+            assert_eq!(code(heads.accept(Some(&forged))), "AUDIT_SIGNATURE_INVALID");
+        }
+        assert_eq!(code(heads.accept(Some(&genuine))), "accepted");
+        Ok(())
+    }
+
+    #[test]
+    fn a_damaged_file_is_no_reason_to_trust_any_head() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        fs::write(folder.path().join("audit-head.json"), "")?;
+        let mut heads = Heads::new(key().verifying_key(), folder.path());
+        assert_eq!(code(heads.accept(Some(&head(4, "d")))), "AUDIT_ROLLED_BACK");
+        Ok(())
+    }
+}
