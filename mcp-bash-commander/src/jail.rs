@@ -1,0 +1,47 @@
+//! A fresh strict jail for one command: namespaces, private root, Landlock and seccomp around a process tree that dies with the server.
+//!
+//! Three processes take part. The server asks; the *launcher*, a small single-threaded helper started before tokio, clones; and
+//! in each jail our own *init* (process 1 of its pid namespace) builds the root, starts the command, reaps, and makes sockets
+//! inside the jail's network for published ports. The server itself never forks and never enters a jail.
+//!
+//! ```no_run
+//! # use mcp_bash_commander::jail::*;
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let launcher = Launcher::start()?; // first thing in `main`, before tokio
+//! let workspace = Workspace::open("/srv/site".as_ref(), "/srv/site".as_ref(), Access::ReadWrite)?;
+//! let mut spec = JailSpec::new(["/bin/sh", "-c", "id -u"]);
+//! spec.cwd = "/srv/site".into();
+//! spec.workspace = Some(workspace);
+//! let JailedProcess { stdout, stderr, jail } = launcher.run(spec).await?;
+//! // read stdout and stderr to their ends, then
+//! let exit = jail.wait().await;
+//! # Ok(()) }
+//! ```
+
+mod child;
+mod datagram;
+mod error;
+mod idmap;
+mod init;
+mod landlock;
+mod launcher;
+mod layer;
+mod leader;
+mod limits;
+mod probe;
+mod process;
+mod protocol;
+mod root;
+mod seccomp;
+mod spawner;
+mod spec;
+mod sys;
+mod usage;
+
+pub use error::JailError;
+pub use launcher::Launcher;
+pub use layer::{Isolation, Layer};
+pub use probe::{LayerReport, LayerStatus, probe_layers};
+pub use process::{Exit, Finished, Identity, Jail, JailedProcess};
+pub use spec::{Access, JailSpec, Limits, PinnedInput, Stdin, Workspace, system_toolchain};
+pub use usage::{EndedProcess, Usage};

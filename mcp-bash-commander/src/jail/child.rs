@@ -1,0 +1,272 @@
+//! From a fresh clone to a jail: the steps init takes before it starts the command, each of which may refuse it.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+
+use super::layer::LayerSet;
+use super::protocol::{Order, Report};
+use super::root::{self, Part};
+use super::seccomp::Filters;
+use super::{Layer, datagram, init, sys};
+
+/// Who the jail is, inside and to the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Identity {
+    /// Is the server root, so that the jail must be somebody else?
+    pub(super) privileged: bool,
+    /// The uid, the same inside and outside; never 0.
+    pub(super) uid: u32,
+    /// The gid, the same inside and outside.
+    pub(super) gid: u32,
+}
+
+/// What the launcher knows before any order.
+pub(super) struct Host {
+    pub(super) identity: Identity,
+    pub(super) filters: Filters,
+    pub(super) landlock_abi: u32,
+}
+
+/// The descriptors that come with an order, and what the launcher prepared.
+pub(super) struct Belongings {
+    /// Standard input, output and error of the command.
+    pub(super) streams: [OwnedFd; 3],
+    pub(super) workspace: Option<OwnedFd>,
+    pub(super) inputs: Vec<OwnedFd>,
+    pub(super) parts: Option<Vec<Part>>,
+    pub(super) mapped_workspace: Option<OwnedFd>,
+    /// Readable when the launcher has mapped the user namespace; ends when the launcher does.
+    pub(super) go: OwnedFd,
+}
+
+/// A step that failed, and with it the whole jail.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) layer: Layer,
+    pub(super) errno: Errno,
+    pub(super) detail: String,
+}
+
+impl Failure {
+    pub(super) fn new(layer: Layer, errno: Errno, detail: String) -> Self {
+        Self {
+            layer,
+            errno,
+            detail,
+        }
+    }
+
+    pub(super) fn report(&self) -> Report {
+        Report::Refused {
+            layer: self.layer,
+            errno: self.errno.raw_os_error(),
+            detail: self.detail.clone(),
+        }
+    }
+}
+
+/// The namespaces of a jail, all made by one clone.
+pub(super) const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWCGROUP;
+
+/// Runs as process 1 of the new namespaces: makes the jail, starts the command, serves until the jail ends.
+pub(super) fn run(order: &Order, status: OwnedFd, belongings: Belongings, host: &Host) -> ! {
+    // A panic must not unwind into the launcher's loop, of which this process is a copy.
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        match make(order, &status, belongings, host) {
+            Ok(command) => init::serve(&status, &command, order.linger),
+            Err(failure) => {
+                let _ = datagram::send(&status, &failure.report().encode(), &[]);
+            }
+        }
+    }));
+    sys::exit_now(if ended.is_ok() { 0 } else { 101 })
+}
+
+fn make(
+    order: &Order,
+    status: &OwnedFd,
+    belongings: Belongings,
+    host: &Host,
+) -> Result<init::Command, Failure> {
+    belongings.close_everything_else(status).map_err(|errno| {
+        Failure::new(
+            Layer::Plumbing,
+            errno,
+            "close inherited descriptors".to_owned(),
+        )
+    })?;
+    let Belongings {
+        streams,
+        go,
+        workspace,
+        inputs,
+        parts,
+        mapped_workspace,
+    } = belongings;
+    become_somebody(host.identity, &go)?;
+    let pinned = workspace.as_ref().map(AsFd::as_fd);
+    let surrounding = surround(
+        order,
+        host.identity,
+        parts,
+        mapped_workspace,
+        pinned,
+        &inputs,
+    )?;
+    drop((workspace, inputs, go));
+    init::start(order, host, status, streams, surrounding)
+}
+
+impl Belongings {
+    /// Closes whatever else the launcher had open. The numbers 0 to 2 stay taken, so that nothing of ours ever gets them.
+    fn close_everything_else(&self, status: &OwnedFd) -> Result<(), Errno> {
+        for number in 0..=2 {
+            sys::duplicate_to(&self.streams[0], number)?;
+        }
+        let trees = self.parts.iter().flatten().filter_map(|part| match part {
+            Part::Tree { tree, .. } => Some(tree),
+            Part::Link { .. } => None,
+        });
+        let mut numbers: Vec<i32> = [status, &self.go]
+            .into_iter()
+            .chain(&self.streams)
+            .chain(&self.workspace)
+            .chain(&self.inputs)
+            .chain(trees)
+            .chain(&self.mapped_workspace)
+            .map(AsRawFd::as_raw_fd)
+            .collect();
+        numbers.sort_unstable();
+        let mut first = 3;
+        for number in numbers {
+            sys::close_range(first, number - 1)?;
+            first = number + 1;
+        }
+        sys::close_range(first, i32::MAX)
+    }
+}
+
+/// Waits until the user namespace is mapped, then becomes its only user and dies with the launcher from then on.
+fn become_somebody(identity: Identity, go: &OwnedFd) -> Result<(), Failure> {
+    let failed =
+        |step: &'static str| move |errno| Failure::new(Layer::UserNs, errno, step.to_owned());
+    let told =
+        rustix::io::retry_on_intr(|| rustix::io::read(go, &mut [0; 1])).map_err(failed("wait"))?;
+    if told == 0 {
+        return Err(failed("map the user namespace")(Errno::PIPE));
+    }
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("setresgid"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("setresuid"))?;
+    // After the change of user, which would clear it. Should the launcher be gone already, so is the server's end of the
+    // status socket, or init sees that one close when the server goes.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(failed("set the death signal"))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(failed("become undumpable"))
+}
+
+/// Builds everything around this process that the command shall not be able to leave.
+fn surround(
+    order: &Order,
+    identity: Identity,
+    parts: Option<Vec<Part>>,
+    mapped_workspace: Option<OwnedFd>,
+    pinned: Option<std::os::fd::BorrowedFd<'_>>,
+    inputs: &[OwnedFd],
+) -> Result<LayerSet, Failure> {
+    let mut applied = LayerSet::default();
+    for layer in [
+        Layer::UserNs,
+        Layer::MntNs,
+        Layer::PidNs,
+        Layer::IpcNs,
+        Layer::CgroupNs,
+    ] {
+        applied.insert(layer);
+    }
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::system::sethostname(b"jail")
+        .map_err(|errno| Failure::new(Layer::UtsNs, errno, "sethostname".to_owned()))?;
+    applied.insert(Layer::UtsNs);
+    let root = root::enter(order, identity, parts, mapped_workspace, pinned, inputs)?;
+    if order.workspace.is_some() {
+        applied.insert(Layer::Workspace);
+    }
+    if !order.inputs.is_empty() {
+        applied.insert(Layer::PinnedInputs);
+    }
+    prepare_network()?;
+    applied.insert(Layer::NetNs);
+    root.seal()?;
+    applied.insert(Layer::PrivateRoot);
+    drop_capabilities()?;
+    applied.insert(Layer::Capabilities);
+    rustix::thread::set_no_new_privs(true)
+        .map_err(|errno| Failure::new(Layer::NoNewPrivs, errno, "no_new_privs".to_owned()))?;
+    applied.insert(Layer::NoNewPrivs);
+    Ok(applied)
+}
+
+/// A loopback interface, on which every port may be bound: which ones really, Landlock says.
+fn prepare_network() -> Result<(), Failure> {
+    sys::loopback_up().map_err(|errno| {
+        Failure::new(
+            Layer::NetNs,
+            errno,
+            "switch the loopback interface on".to_owned(),
+        )
+    })?;
+    let setting = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    fs::write(setting, "0").map_err(|error| {
+        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        Failure::new(Layer::NetNs, errno, setting.to_owned())
+    })
+}
+
+/// Empties every capability set, and locks the doors through which they come back.
+fn drop_capabilities() -> Result<(), Failure> {
+    let failed =
+        |step: &'static str| move |errno| Failure::new(Layer::Capabilities, errno, step.to_owned());
+    let last: u32 = fs::read_to_string("/proc/sys/kernel/cap_last_cap")
+        .ok()
+        .and_then(|number| number.trim().parse().ok())
+        .ok_or(Errno::IO)
+        .map_err(failed("read cap_last_cap"))?;
+    for number in 0..=last {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        rustix::thread::remove_capability_from_bounding_set(capability)
+            .map_err(failed("empty the bounding set"))?;
+    }
+    rustix::thread::clear_ambient_capability_set().map_err(failed("empty the ambient set"))?;
+    rustix::thread::set_capabilities_secure_bits(
+        CapabilitiesSecureBits::NO_ROOT
+            | CapabilitiesSecureBits::NO_ROOT_LOCKED
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+            | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED,
+    )
+    .map_err(failed("lock the secure bits"))?;
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: CapabilitySet::empty(),
+            permitted: CapabilitySet::empty(),
+            inheritable: CapabilitySet::empty(),
+        },
+    )
+    .map_err(failed("drop the capability sets"))
+}

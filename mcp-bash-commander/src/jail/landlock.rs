@@ -1,0 +1,92 @@
+//! The second wall around files, and the first around TCP: Landlock rules that say the same as the mounts.
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath,
+    PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use rustix::io::Errno;
+
+use super::child::Failure;
+use super::protocol::Order;
+use super::{Access, Layer};
+
+/// The oldest version with both scopes; its rights were all tried.
+const NEEDED: ABI = ABI::V6;
+const NEEDED_NUMBER: u32 = 6;
+
+/// Restricts this thread, and what it executes, to the grants of `order`. The private root must be in place.
+pub(super) fn restrict(order: &Order, kernel_abi: u32) -> Result<(), Failure> {
+    let failed = |what: String| Failure::new(Layer::Landlock, Errno::INVAL, what);
+    if kernel_abi < NEEDED_NUMBER {
+        return Err(Failure::new(
+            Layer::Landlock,
+            Errno::NOSYS,
+            format!("the kernel has ABI {kernel_abi}, {NEEDED_NUMBER} is needed"),
+        ));
+    }
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(NEEDED))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(NEEDED)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(NEEDED)))
+        .and_then(Ruleset::create)
+        .map_err(|error| failed(error.to_string()))?;
+    for (path, rights) in grants(order) {
+        let parent = PathFd::new(&path).map_err(|error| failed(error.to_string()))?;
+        let is_directory = std::path::Path::new(&path).is_dir();
+        let rights = if is_directory {
+            rights
+        } else {
+            rights & AccessFs::from_file(NEEDED)
+        };
+        ruleset = ruleset
+            .add_rule(PathBeneath::new(parent, rights))
+            .map_err(|error| failed(format!("{}: {error}", path.to_string_lossy())))?;
+    }
+    for port in &order.published {
+        ruleset = ruleset
+            .add_rule(NetPort::new(*port, AccessNet::BindTcp))
+            .map_err(|error| failed(format!("port {port}: {error}")))?;
+    }
+    let status = ruleset
+        .restrict_self()
+        .map_err(|error| failed(error.to_string()))?;
+    if status.ruleset == RulesetStatus::FullyEnforced && status.no_new_privs {
+        Ok(())
+    } else {
+        Err(failed(format!("only {:?}", status.ruleset)))
+    }
+}
+
+/// What may be done below which path; rights of parents and children add up.
+fn grants(order: &Order) -> Vec<(std::ffi::OsString, BitFlags<AccessFs>)> {
+    let look = AccessFs::ReadFile | AccessFs::ReadDir;
+    let run = look | AccessFs::Execute;
+    let devices = AccessFs::MakeChar | AccessFs::MakeBlock;
+    let change = AccessFs::from_all(NEEDED) & !devices & !AccessFs::IoctlDev;
+    let mut grants = vec![
+        ("/".into(), AccessFs::ReadDir.into()),
+        ("/etc".into(), look),
+        ("/proc".into(), look),
+        (
+            "/dev".into(),
+            look | AccessFs::WriteFile | AccessFs::IoctlDev,
+        ),
+        ("/tmp".into(), change),
+    ];
+    grants.extend(
+        order
+            .read_only
+            .iter()
+            .map(|path| (path.clone().into_os_string(), run)),
+    );
+    grants.extend(order.workspace.iter().map(|workspace| {
+        let rights = match workspace.access {
+            Access::ReadOnly => run,
+            // A socket in the workspace could lure a program of the host.
+            Access::ReadWrite => change & !AccessFs::MakeSock,
+        };
+        (workspace.target.clone().into_os_string(), rights)
+    }));
+    grants
+}

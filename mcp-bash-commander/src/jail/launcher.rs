@@ -1,0 +1,301 @@
+//! The server's side of the launcher: starting it, giving it orders, starting it again after it was lost.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use tokio::net::unix::pipe;
+
+use super::layer::LayerSet;
+use super::process::Control;
+use super::protocol::{self, Report};
+use super::{
+    Isolation, Jail, JailError, JailSpec, JailedProcess, Layer, Stdin, datagram, spawner, usage,
+};
+
+/// The argument that makes this program the launcher. It is no command for users.
+const LAUNCHER_MODE: &str = "--jail-launcher";
+
+/// How long the making of a jail may take before it counts as failed.
+const SETUP_TIME: Duration = Duration::from_secs(10);
+
+/// Most pinned inputs of one jail; each travels as a descriptor.
+const MAX_INPUTS: usize = datagram::MAX_DESCRIPTORS - 8;
+
+/// The helper process that makes jails. Clones share it; it ends when the last one is dropped and with the server.
+#[derive(Debug, Clone)]
+pub struct Launcher(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    program: PathBuf,
+    socket: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+impl Launcher {
+    /// Starts the launcher: this same program in a hidden mode. To be called first thing in `main`, while there is one thread
+    /// and nothing is open; **in the launcher itself this call does the launcher's work and does not return**.
+    pub fn start() -> Result<Self, JailError> {
+        Self::serve_if_asked();
+        Self::start_from(Path::new("/proc/self/exe"))
+    }
+
+    /// Starts the launcher from `program`, whose `main` calls [`Launcher::serve_if_asked`] or [`Launcher::start`] first.
+    pub fn start_from(program: &Path) -> Result<Self, JailError> {
+        let inner = Inner {
+            program: program.to_owned(),
+            socket: Mutex::default(),
+        };
+        inner.socket()?;
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Does the launcher's work and exits, if this process was started as a launcher; else returns at once.
+    pub fn serve_if_asked() {
+        if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(LAUNCHER_MODE)) {
+            spawner::serve();
+        }
+    }
+
+    /// Makes a jail and starts the command in it. Either all layers are in place, or an error names the one that is not and
+    /// nothing was run. Dropping the future before it is done leaves nothing behind.
+    pub async fn run(&self, spec: JailSpec) -> Result<JailedProcess, JailError> {
+        if spec.inputs.len() > MAX_INPUTS {
+            return Err(JailError::Request(format!(
+                "{} pinned inputs; at most {MAX_INPUTS} are possible",
+                spec.inputs.len()
+            )));
+        }
+        let order = memory_file("jail-order", &protocol::encode_order(&spec)?)?;
+        let stdin = match &spec.stdin {
+            Stdin::Null => {
+                rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(JailError::errno("open /dev/null"))?
+            }
+            Stdin::Bytes(bytes) => memory_file("stdin", bytes)?,
+        };
+        let (stdout, stdout_writer) = output_pipe()?;
+        let (stderr, stderr_writer) = output_pipe()?;
+        let (ours, theirs) = datagram::pair().map_err(JailError::errno("make a socket"))?;
+        let mut descriptors = vec![
+            order.as_fd(),
+            theirs.as_fd(),
+            stdin.as_fd(),
+            stdout_writer.as_fd(),
+            stderr_writer.as_fd(),
+        ];
+        descriptors.extend(
+            spec.workspace
+                .iter()
+                .map(|workspace| workspace.directory.as_fd()),
+        );
+        descriptors.extend(spec.inputs.iter().map(|input| input.sealed.as_fd()));
+        self.0.send(&descriptors)?;
+        drop((order, theirs, stdin, stdout_writer, stderr_writer));
+
+        let control = Control::new(ours).map_err(JailError::io("watch the jail's socket"))?;
+        let jail = tokio::time::timeout(SETUP_TIME, set_up(control, &spec))
+            .await
+            .map_err(|_| {
+                JailError::Ended(format!("not ready after {} seconds", SETUP_TIME.as_secs()))
+            })??;
+        let receiver = |reader| {
+            pipe::Receiver::from_owned_fd(reader).map_err(JailError::io("watch the output"))
+        };
+        Ok(JailedProcess {
+            stdout: receiver(stdout)?,
+            stderr: receiver(stderr)?,
+            jail,
+        })
+    }
+}
+
+/// Waits for the reports of launcher and init until the command runs.
+async fn set_up(control: Control, spec: &JailSpec) -> Result<Jail, JailError> {
+    let mut init = None;
+    loop {
+        let report = control
+            .report()
+            .await
+            .map_err(JailError::io("hear from the jail"))?;
+        match report {
+            Some((Report::Started { pid }, mut descriptors)) => {
+                init = descriptors.pop().map(|pidfd| (pid, pidfd));
+            }
+            Some((
+                Report::Refused {
+                    layer,
+                    errno,
+                    detail,
+                },
+                _,
+            )) => {
+                return Err(refusal(layer, errno, detail, spec));
+            }
+            Some((
+                Report::Running {
+                    applied,
+                    landlock_abi,
+                    kernel_uid,
+                },
+                _,
+            )) => {
+                let (pid, pidfd) = init.take().ok_or_else(|| {
+                    JailError::Ended("it reported before it was started".to_owned())
+                })?;
+                let identity =
+                    usage::identify(pid).map_err(JailError::io("read the jail's init in /proc"))?;
+                let isolation = Isolation::of(applied, asked(spec), landlock_abi, kernel_uid);
+                return Ok(Jail::follow(control, identity, pidfd, isolation));
+            }
+            Some((Report::JailEnded { status, .. }, _)) => {
+                return Err(JailError::Ended(format!(
+                    "its init ended with wait status {status}"
+                )));
+            }
+            Some(_) => {}
+            None if init.is_some() => {
+                return Err(JailError::Ended("its init was killed".to_owned()));
+            }
+            None => return Err(JailError::LauncherLost("killed".to_owned())),
+        }
+    }
+}
+
+/// The layers a jail of `spec` must have.
+fn asked(spec: &JailSpec) -> LayerSet {
+    let mut asked = LayerSet::default();
+    for layer in Layer::STRICT {
+        let pointless = (layer == Layer::Workspace && spec.workspace.is_none())
+            || (layer == Layer::PinnedInputs && spec.inputs.is_empty());
+        if !pointless {
+            asked.insert(layer);
+        }
+    }
+    asked
+}
+
+fn refusal(layer: Layer, errno: i32, detail: String, spec: &JailSpec) -> JailError {
+    match layer {
+        Layer::Program => JailError::Program {
+            program: spec
+                .argv
+                .first()
+                .map(|program| program.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            errno,
+        },
+        Layer::WorkingDirectory => JailError::WorkingDirectory {
+            path: spec.cwd.clone(),
+            errno,
+        },
+        layer => JailError::Layer {
+            layer,
+            errno,
+            detail,
+            hint: layer.hint(errno),
+        },
+    }
+}
+
+impl Inner {
+    /// Hands one order to the launcher, starting it anew if it was lost.
+    fn send(&self, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), JailError> {
+        for attempt in 0..2 {
+            let socket = self.socket()?;
+            match datagram::send(&*socket, b"order", descriptors) {
+                Ok(()) => return Ok(()),
+                Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) if attempt == 0 => {
+                    self.forget(&socket)
+                }
+                Err(Errno::AGAIN) => {
+                    return Err(JailError::LauncherLost(
+                        "it does not take orders; too many are waiting".to_owned(),
+                    ));
+                }
+                Err(errno) => return Err(JailError::LauncherLost(errno.to_string())),
+            }
+        }
+        Err(JailError::LauncherLost("it ended again at once".to_owned()))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<OwnedFd>>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, lost: &Arc<OwnedFd>) {
+        let mut socket = self.lock();
+        if socket
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, lost))
+        {
+            *socket = None;
+        }
+    }
+
+    fn socket(&self) -> Result<Arc<OwnedFd>, JailError> {
+        let mut socket = self.lock();
+        if let Some(socket) = &*socket {
+            return Ok(Arc::clone(socket));
+        }
+        let (ours, theirs) = datagram::pair().map_err(JailError::errno("make a socket"))?;
+        keep(self.program.clone(), theirs).map_err(JailError::LauncherStart)?;
+        Ok(Arc::clone(socket.insert(Arc::new(ours))))
+    }
+}
+
+/// Starts the launcher from a thread that lives as long as it does: the launcher dies with the thread that started it, and the
+/// thread reaps it.
+fn keep(program: PathBuf, socket: OwnedFd) -> std::io::Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::Builder::new()
+        .name("launcher".to_owned())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            let spawned = Command::new(&program)
+                .arg0("mcp-bash-commander")
+                .arg(LAUNCHER_MODE)
+                .env_clear()
+                .stdin(Stdio::from(socket))
+                .stdout(Stdio::null())
+                .stderr(Stdio::inherit())
+                .spawn();
+            match spawned {
+                Ok(mut launcher) => {
+                    drop(sender.send(Ok(())));
+                    drop(launcher.wait());
+                }
+                Err(error) => drop(sender.send(Err(error))),
+            }
+        })?;
+    receiver
+        .recv()
+        .unwrap_or_else(|_| Err(std::io::Error::other("its keeper thread ended")))
+}
+
+/// A file in memory with these bytes, read from its beginning.
+fn memory_file(name: &str, bytes: &[u8]) -> Result<OwnedFd, JailError> {
+    let failed = "keep the command's input in memory";
+    let memory = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
+        .map_err(JailError::errno(failed))?;
+    let mut memory = std::fs::File::from(memory);
+    memory.write_all(bytes).map_err(JailError::io(failed))?;
+    std::io::Seek::rewind(&mut memory).map_err(JailError::io(failed))?;
+    Ok(memory.into())
+}
+
+/// A pipe whose reading end never blocks and whose writing end is an ordinary one.
+fn output_pipe() -> Result<(OwnedFd, OwnedFd), JailError> {
+    let (reader, writer) =
+        rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(JailError::errno("make a pipe"))?;
+    rustix::io::ioctl_fionbio(&reader, true).map_err(JailError::errno("make a pipe"))?;
+    Ok((reader, writer))
+}

@@ -1,0 +1,245 @@
+//! The launcher process: one thread, no state but the jails that live; it clones, maps, reaps and reports, and waits for nobody.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::process::Signal;
+
+use super::child::{self, Belongings, Failure, Host, Identity};
+use super::idmap::{self, Mappings};
+use super::protocol::{self, Order, Report};
+use super::root::{self, Part};
+use super::seccomp::Filters;
+use super::sys::{self, Side};
+use super::{Layer, datagram};
+
+/// The kernel uid and gid of jails of a server that runs as root: those of `nobody`.
+const NOBODY: u32 = 65534;
+
+/// Does the launcher's work until the server closes its socket, standard input of this process, or dies.
+pub(super) fn serve() -> ! {
+    let status = match prepare() {
+        Ok((host, children)) => {
+            work(&host, &children);
+            0
+        }
+        Err(error) => {
+            tracing::error!(%error, "the jail's launcher cannot start");
+            1
+        }
+    };
+    sys::exit_now(status)
+}
+
+fn prepare() -> Result<(Host, OwnedFd), String> {
+    let failed = |step: &'static str| move |errno: Errno| format!("{step}: {errno}");
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(failed("set the death signal"))?;
+    rustix::process::chdir("/").map_err(failed("enter /"))?;
+    let children = sys::child_signal().map_err(failed("watch children"))?;
+    let uid = rustix::process::geteuid().as_raw();
+    let identity = if uid == 0 {
+        // What root belonged to, nobody shall.
+        rustix::thread::set_thread_groups(&[]).map_err(failed("leave all groups"))?;
+        Identity {
+            privileged: true,
+            uid: NOBODY,
+            gid: NOBODY,
+        }
+    } else {
+        let gid = rustix::process::getegid().as_raw();
+        Identity {
+            privileged: false,
+            uid,
+            gid,
+        }
+    };
+    let filters = Filters::compile().map_err(|error| error.to_string())?;
+    let landlock_abi = sys::landlock_abi().unwrap_or(0);
+    Ok((
+        Host {
+            identity,
+            filters,
+            landlock_abi,
+        },
+        children,
+    ))
+}
+
+fn work(host: &Host, children: &OwnedFd) {
+    let orders = rustix::stdio::stdin();
+    let mut mappings = Mappings::default();
+    let mut jails: HashMap<i32, OwnedFd> = HashMap::new();
+    loop {
+        let mut watched = [
+            PollFd::new(&orders, PollFlags::IN),
+            PollFd::new(children, PollFlags::IN),
+        ];
+        match poll(&mut watched, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+        let [order, child] = watched.map(|watched| !watched.revents().is_empty());
+        if child {
+            let _ = rustix::io::read(children, &mut [0_u8; 1024]);
+            while let Ok(Some((pid, status, usage))) = sys::reap() {
+                if let Some(socket) = jails.remove(&pid) {
+                    let report = Report::JailEnded {
+                        status,
+                        usage,
+                        in_cgroup: false,
+                        out_of_memory: false,
+                    };
+                    let _ = datagram::send(&socket, &report.encode(), &[]);
+                }
+            }
+        }
+        if order {
+            match datagram::receive(orders) {
+                Ok(Some((_, descriptors))) => {
+                    if let Some((pid, socket)) = carry_out(host, &mut mappings, descriptors) {
+                        jails.insert(pid, socket);
+                    }
+                }
+                Err(Errno::AGAIN | Errno::MSGSIZE) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Makes the jail of one order. Returns its init and the socket to report its end on; a refusal is reported at once.
+fn carry_out(
+    host: &Host,
+    mappings: &mut Mappings,
+    descriptors: Vec<OwnedFd>,
+) -> Option<(i32, OwnedFd)> {
+    let mut descriptors = descriptors.into_iter();
+    let order = descriptors.next()?;
+    let status = descriptors.next()?;
+    let streams = [
+        descriptors.next()?,
+        descriptors.next()?,
+        descriptors.next()?,
+    ];
+    let made = read(order).and_then(|order| {
+        make(
+            host,
+            mappings,
+            &order,
+            &status,
+            streams,
+            descriptors.collect(),
+        )
+    });
+    match made {
+        Ok(pid) => Some((pid, status)),
+        Err(failure) => {
+            let _ = datagram::send(&status, &failure.report().encode(), &[]);
+            None
+        }
+    }
+}
+
+fn read(order: OwnedFd) -> Result<Order, Failure> {
+    let mut bytes = Vec::new();
+    File::from(order)
+        .read_to_end(&mut bytes)
+        .ok()
+        .and_then(|_| protocol::decode_order(&bytes))
+        .ok_or_else(|| Failure::new(Layer::Plumbing, Errno::BADMSG, "read the order".to_owned()))
+}
+
+fn make(
+    host: &Host,
+    mappings: &mut Mappings,
+    order: &Order,
+    status: &OwnedFd,
+    streams: [OwnedFd; 3],
+    mut pinned: Vec<OwnedFd>,
+) -> Result<i32, Failure> {
+    let plumbing =
+        |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
+    if pinned.len() != usize::from(order.workspace.is_some()) + order.inputs.len() {
+        return Err(plumbing("match the descriptors with the order")(
+            Errno::BADMSG,
+        ));
+    }
+    let inputs = pinned.split_off(usize::from(order.workspace.is_some()));
+    let workspace = pinned.pop();
+    let prepared = if host.identity.privileged {
+        Some(prepare_mounts(host, mappings, order, workspace.as_ref())?)
+    } else {
+        None
+    };
+    let (parts, mapped_workspace) =
+        prepared.map_or((None, None), |(parts, workspace)| (Some(parts), workspace));
+    let (go, go_writer) =
+        rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(plumbing("make a pipe"))?;
+    let side = sys::clone_process(child::NAMESPACES)
+        .map_err(|errno| Failure::new(Layer::UserNs, errno, "make the namespaces".to_owned()))?;
+    match side {
+        Side::Child => {
+            let belongings = Belongings {
+                streams,
+                workspace,
+                inputs,
+                parts,
+                mapped_workspace,
+                go,
+            };
+            let status = rustix::io::dup(status).unwrap_or_else(|_| sys::exit_now(102));
+            child::run(order, status, belongings, host)
+        }
+        Side::Parent { pid, pidfd } => {
+            let id = (host.identity.uid, host.identity.gid);
+            idmap::write_map(pid, id, id).map_err(|errno| {
+                Failure::new(Layer::UserNs, errno, "map the user namespace".to_owned())
+            })?;
+            let report = Report::Started { pid }.encode();
+            datagram::send(status, &report, &[pidfd.as_fd()])
+                .map_err(plumbing("report the jail"))?;
+            // Without this byte, for whatever reason, init ends itself.
+            rustix::io::write(&go_writer, b"g").map_err(plumbing("let init go on"))?;
+            Ok(pid)
+        }
+    }
+}
+
+/// What only root may do: take mounts from the host's own namespace, and map the workspace's owner to the jail's user.
+fn prepare_mounts(
+    host: &Host,
+    mappings: &mut Mappings,
+    order: &Order,
+    pinned: Option<&OwnedFd>,
+) -> Result<(Vec<Part>, Option<OwnedFd>), Failure> {
+    let parts = root::take_parts(order)?;
+    let (Some(workspace), Some(pinned)) = (&order.workspace, pinned) else {
+        return Ok((parts, None));
+    };
+    let failed = |errno| {
+        Failure::new(
+            Layer::Workspace,
+            errno,
+            workspace.source.display().to_string(),
+        )
+    };
+    let owner = rustix::fs::fstat(pinned).map_err(failed)?;
+    let mapping = mappings
+        .from_owner(
+            (owner.st_uid, owner.st_gid),
+            (host.identity.uid, host.identity.gid),
+        )
+        .map_err(failed)?;
+    let tree = root::take_mapped_workspace(
+        workspace,
+        pinned.as_fd(),
+        mapping.map(|mapping| mapping.as_fd()),
+    )?;
+    Ok((parts, Some(tree)))
+}

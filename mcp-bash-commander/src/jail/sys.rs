@@ -1,0 +1,297 @@
+//! System calls that no safe wrapper offers, each as small as it can be.
+#![expect(
+    unsafe_code,
+    reason = "raw system calls of the jail; every block says why it is sound"
+)]
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use rustix::io::{Errno, Result};
+use tokio::io::unix::AsyncFd;
+
+use super::protocol::Consumed;
+
+/// Which side of a [`clone_process`] this is.
+pub(super) enum Side {
+    /// The new process.
+    Child,
+    /// The old one, with the new one's id and pidfd.
+    Parent { pid: i32, pidfd: OwnedFd },
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// Makes a process with the namespaces of `flags`. Only for a process with a single thread.
+pub(super) fn clone_process(flags: libc::c_int) -> Result<Side> {
+    let mut pidfd: RawFd = -1;
+    let mut arguments = CloneArguments {
+        flags: u64::from((flags | libc::CLONE_PIDFD).cast_unsigned()),
+        pidfd: ptr::from_mut(&mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArguments::default()
+    };
+    // SAFETY: the structure is the first version of `struct clone_args`, alive during the call; without CLONE_VM the
+    // child has a copy of all memory, and the caller has one thread, so no lock is held by a thread the child lacks.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            ptr::from_mut(&mut arguments),
+            size_of::<CloneArguments>(),
+        )
+    };
+    match result {
+        -1 => Err(last_error()),
+        0 => Ok(Side::Child),
+        // SAFETY: the kernel has just opened this descriptor for us.
+        pid => Ok(Side::Parent {
+            pid: i32::try_from(pid).unwrap_or(i32::MAX),
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        }),
+    }
+}
+
+/// Ends this process at once, without running destructors of a copied parent.
+pub(super) fn exit_now(status: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// Makes `number` refer to the same open file as `from`, kept on exec.
+pub(super) fn duplicate_to(from: impl AsFd, number: RawFd) -> Result<()> {
+    // SAFETY: dup2 touches no memory; the caller owns what `number` means in this process.
+    check(unsafe { libc::dup2(from.as_fd().as_raw_fd(), number) }).map(drop)
+}
+
+/// Closes every descriptor from `first` to `last`.
+pub(super) fn close_range(first: RawFd, last: RawFd) -> Result<()> {
+    close_range_with(first, last, 0)
+}
+
+/// Marks every descriptor from `first` on as closed on exec.
+pub(super) fn close_on_exec_from(first: RawFd) -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    close_range_with(first, RawFd::MAX, CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range_with(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: closing touches no memory; the process in question keeps no owner of a closed number (it is a fresh copy
+    // that lists what it keeps).
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first.cast_unsigned(),
+            last.cast_unsigned(),
+            flags,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(last_error())
+    }
+}
+
+/// Lets the runtime watch a descriptor.
+pub(super) fn watch(descriptor: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is one descriptor, the same for as long as it lives, and `AsyncFd` owns it.
+    unsafe { AsyncFd::register(descriptor) }.map_err(std::io::Error::from)
+}
+
+/// Attributes for [`mount_setattr`], as the kernel lays them out.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct MountAttributes {
+    pub(super) set: u64,
+    pub(super) clear: u64,
+    pub(super) propagation: u64,
+    pub(super) user_namespace: u64,
+}
+
+/// Changes the attributes of a mount, and of those below it if `recursive`.
+pub(super) fn mount_setattr(
+    mount: impl AsFd,
+    recursive: bool,
+    attributes: &MountAttributes,
+) -> Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the empty path and the attributes live during the call and have the size that is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            ptr::from_ref(attributes),
+            size_of::<MountAttributes>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(last_error())
+    }
+}
+
+const AT_RECURSIVE: libc::c_int = 0x8000;
+
+/// Switches the loopback interface of this network namespace on.
+pub(super) fn loopback_up() -> Result<()> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: an all-zero `ifreq` is a valid one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l'.cast_signed();
+    request.ifr_name[1] = b'o'.cast_signed();
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP).unwrap_or(1);
+    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives during the call.
+    check(unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS,
+            ptr::from_ref(&request),
+        )
+    })
+    .map(drop)
+}
+
+/// Replaces this process by `program`. Returns only the error.
+pub(super) fn execute(program: &CString, argv: &[CString], env: &[CString]) -> Errno {
+    let pointers = |strings: &[CString]| {
+        strings
+            .iter()
+            .map(|string| string.as_ptr())
+            .chain([ptr::null()])
+            .collect::<Vec<_>>()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both lists end in a null pointer and their strings outlive the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    last_error()
+}
+
+/// Gives every signal its default action and unblocks all: a program expects that of a fresh process.
+pub(super) fn reset_signals() {
+    for signal in 1..=64 {
+        if signal != libc::SIGKILL && signal != libc::SIGSTOP {
+            // SAFETY: SIG_DFL is a valid disposition; numbers without a signal only return an error.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+    // SAFETY: the set is initialised before it is used.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
+
+/// Blocks SIGCHLD and returns a descriptor that becomes readable when a child ended.
+pub(super) fn child_signal() -> Result<OwnedFd> {
+    // SAFETY: the set is initialised before it is used; the returned descriptor is new and ours.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        check(libc::sigprocmask(
+            libc::SIG_BLOCK,
+            &raw const set,
+            ptr::null_mut(),
+        ))?;
+        let number = check(libc::signalfd(
+            -1,
+            &raw const set,
+            libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
+        ))?;
+        Ok(OwnedFd::from_raw_fd(number))
+    }
+}
+
+/// A child that ended, if one has: its id, wait status, and what it and its descendants used.
+pub(super) fn reap() -> Result<Option<(i32, i32, Consumed)>> {
+    let mut status = 0;
+    // SAFETY: both out-parameters are valid for writes; an all-zero `rusage` is a valid one.
+    let (pid, usage) = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        let pid = libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage);
+        (pid, usage)
+    };
+    match pid {
+        0 => Ok(None),
+        -1 => Err(last_error()),
+        pid => Ok(Some((pid, status, consumed(&usage)))),
+    }
+}
+
+/// What all reaped children and their descendants used.
+pub(super) fn children_usage() -> Consumed {
+    // SAFETY: the out-parameter is valid for writes; an all-zero `rusage` is a valid one.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        consumed(&usage)
+    }
+}
+
+fn consumed(usage: &libc::rusage) -> Consumed {
+    let micros = |time: libc::timeval| {
+        u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000
+            + u64::try_from(time.tv_usec).unwrap_or(0)
+    };
+    Consumed {
+        cpu_micros: micros(usage.ru_utime) + micros(usage.ru_stime),
+        max_rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0),
+    }
+}
+
+/// Sends `signal` to every process this one may signal but itself: in init, to the whole jail.
+pub(super) fn signal_everyone(signal: i32) -> Result<()> {
+    // SAFETY: kill touches no memory.
+    check(unsafe { libc::kill(-1, signal) }).map(drop)
+}
+
+/// The version of the kernel's Landlock.
+pub(super) fn landlock_abi() -> Result<u32> {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the kernel takes no structure.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<libc::c_void>(),
+            0_usize,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    u32::try_from(version).map_err(|_| last_error())
+}
+
+fn check(result: libc::c_int) -> Result<libc::c_int> {
+    if result < 0 {
+        Err(last_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}

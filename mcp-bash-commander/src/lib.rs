@@ -1,0 +1,4 @@
+//! A jailed shell as an MCP server: sessions, policy and tools around a strict jail.
+
+pub mod jail;
+pub mod publish;

@@ -1,0 +1,111 @@
+//! A published port: a loopback listener of the host whose connections continue on sockets made inside the jail's network.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::jail::Jail;
+
+/// Most connections through one published port at a time; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 128;
+
+/// Bytes buffered for each direction of a connection.
+const BUFFER: usize = 16 * 1024;
+
+/// How long a connection into the jail may take to be made.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// A port of a jail that the host's loopback interface reaches, for as long as this value lives. It keeps the jail alive too.
+#[derive(Debug)]
+pub struct PublishedPort {
+    port: u16,
+    address: SocketAddr,
+    relay: JoinHandle<()>,
+}
+
+impl PublishedPort {
+    /// Listens on a free port of 127.0.0.1 and passes each connection to `port` inside the jail. Where nobody listens in there, the
+    /// connection is reset. Ends with the jail.
+    pub async fn open(jail: &Jail, port: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let relay = tokio::spawn(relay(listener, jail.clone(), port));
+        Ok(Self {
+            port,
+            address,
+            relay,
+        })
+    }
+
+    /// The port inside the jail.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address on the host.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for PublishedPort {
+    fn drop(&mut self) {
+        self.relay.abort();
+    }
+}
+
+async fn relay(listener: TcpListener, jail: Jail, port: u16) {
+    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Dropped with this task, it ends every connection.
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = jail.finished() => return,
+        };
+        match accepted {
+            Ok((outside, _)) => {
+                let jail = jail.clone();
+                connections.spawn(async move {
+                    if let Err(error) = join(outside, &jail, port).await {
+                        tracing::debug!(port, %error, "a connection to a published port failed");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: what is open must be able to end first.
+                tracing::warn!(port, %error, "cannot accept a connection to a published port");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Connects `outside` with the jail and copies both ways until both have ended; the end of one direction is passed on.
+async fn join(mut outside: TcpStream, jail: &Jail, port: u16) -> io::Result<()> {
+    let connected = tokio::time::timeout(CONNECT_TIME, jail.connect(port))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let mut inside = match connected {
+        Ok(inside) => inside,
+        Err(error) => {
+            // A reset, not an orderly end: nobody took the connection.
+            outside.set_zero_linger()?;
+            return Err(error);
+        }
+    };
+    outside.set_nodelay(true)?;
+    inside.set_nodelay(true)?;
+    tokio::io::copy_bidirectional_with_sizes(&mut outside, &mut inside, BUFFER, BUFFER).await?;
+    Ok(())
+}
