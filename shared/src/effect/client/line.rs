@@ -37,7 +37,7 @@ pub(super) struct Line {
     connection: Option<Connection>,
     /// Number of the last record that the registry has.
     last_seq: u64,
-    /// A begin whose answer was lost; while there is a connection, the registry has it.
+    /// A begin whose answer was lost; while there is a connection, the registry has it or cannot tell.
     doubtful: Option<Begin>,
     heads: Heads,
     spool: Spool,
@@ -88,11 +88,13 @@ impl Line {
         }
         let welcome: Welcome = answer.read()?;
         self.heads.accept_at_hello(welcome.audit_head.as_ref())?;
+        // A registry that lost its count cannot say that a record never came.
+        let is_counted = welcome.last_seq > 0 && welcome.last_seq >= self.last_seq;
         self.last_seq = welcome.last_seq;
         self.doubtful = self
             .doubtful
             .take()
-            .filter(|begin| begin.seq <= self.last_seq);
+            .filter(|begin| !is_counted || begin.seq <= self.last_seq);
         self.connection = Some(connection);
         Ok(welcome)
     }
