@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn pages_put_together_are_the_whole_list() {
         let all: Vec<u32> = (0..100).collect();
-        let mut seen = Vec::new();
+        let mut seen: Vec<u32> = Vec::new();
         let mut after: Option<u32> = None;
         loop {
             let rest = all

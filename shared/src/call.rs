@@ -52,7 +52,7 @@ impl Default for Limits {
     /// 60 s and 2 s more, 64 calls, 1 MiB.
     fn default() -> Self {
         Self {
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
             grace: Duration::from_secs(2),
             concurrent: 64,
             result_bytes: 1024 * 1024,

@@ -107,10 +107,7 @@ impl CallLog {
         if self.writer.is_ready() {
             return Ok(());
         }
-        self.writer
-            .clone()
-            .blocking(|writer| writer.prepare())
-            .await
+        self.writer.clone().blocking(Writer::prepare).await
     }
 
     /// Adds a line that may wait in memory for others: at most 64 KiB or one second of them.
@@ -122,12 +119,7 @@ impl CallLog {
         match action {
             writer::Next::Wait => {}
             writer::Next::WriteSoon => writer::write_soon(&self.writer),
-            writer::Next::WriteNow => {
-                self.writer
-                    .clone()
-                    .blocking(|writer| writer.write())
-                    .await?
-            }
+            writer::Next::WriteNow => self.writer.clone().blocking(Writer::write).await?,
         }
         Ok(head)
     }
@@ -143,6 +135,12 @@ impl CallLog {
             .blocking(move |writer| writer.sync(head.seq))
             .await?;
         Ok(head)
+    }
+
+    /// Makes every write fail from now on, as a broken disk would.
+    #[cfg(test)]
+    pub(crate) fn break_disk(&self) -> std::io::Result<()> {
+        self.writer.break_disk().map(|_| ())
     }
 
     /// Writes and syncs everything that waits; for the end of the server.

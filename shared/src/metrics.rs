@@ -106,7 +106,7 @@ impl Metrics {
         name: &'static str,
         help: &'static str,
         labels: &[(&'static str, &str)],
-        took: Duration,
+        elapsed: Duration,
     ) {
         let empty = || Value::Histogram {
             buckets: [0; BOUNDS.len()],
@@ -120,7 +120,7 @@ impl Metrics {
                 count,
             } = value
             {
-                let seconds = took.as_secs_f64();
+                let seconds = elapsed.as_secs_f64();
                 if let Some(bucket) = BOUNDS.iter().position(|bound| seconds <= *bound) {
                     buckets[bucket] += 1;
                 }
@@ -131,7 +131,13 @@ impl Metrics {
     }
 
     /// One finished request: `mcp_server_operation_duration_seconds{mcp_method_name, gen_ai_tool_name?, error_type?}`.
-    pub fn operation(&self, method: &str, tool: Option<&str>, error: Option<&str>, took: Duration) {
+    pub fn operation(
+        &self,
+        method: &str,
+        tool: Option<&str>,
+        error: Option<&str>,
+        elapsed: Duration,
+    ) {
         let mut labels: Vec<(&'static str, &str)> = vec![("mcp_method_name", method)];
         labels.extend(tool.map(|tool| ("gen_ai_tool_name", tool)));
         labels.extend(error.map(|error| ("error_type", error)));
@@ -139,7 +145,7 @@ impl Metrics {
             "mcp_server_operation_duration_seconds",
             "How long requests took.",
             &labels,
-            took,
+            elapsed,
         );
     }
 

@@ -21,9 +21,6 @@ const STANDARD_FORMATS: [&str; 11] = [
     "regex",
 ];
 
-/// How deep references are followed; what is still a reference then is recursive and becomes a plain object.
-const MAX_DEPTH: usize = 16;
-
 /// Cleans both schemas of a tool.
 pub fn clean_tool(tool: &mut Tool) {
     tool.input_schema = Arc::new(cleaned(&tool.input_schema));
@@ -36,7 +33,11 @@ pub fn clean_tool(tool: &mut Tool) {
 /// A portable schema that accepts what the given one accepts, save for `null` where a field may be left out.
 pub fn cleaned(schema: &JsonObject) -> JsonObject {
     let definitions = definitions(schema);
-    let mut root = match clean(&Value::Object(schema.clone()), &definitions, 0) {
+    let mut root = match clean(
+        &Value::Object(schema.clone()),
+        &definitions,
+        &mut Vec::new(),
+    ) {
         Value::Object(root) => root,
         _ => JsonObject::new(),
     };
@@ -56,7 +57,7 @@ fn definitions(schema: &JsonObject) -> JsonObject {
         .collect()
 }
 
-fn clean(schema: &Value, definitions: &JsonObject, depth: usize) -> Value {
+fn clean(schema: &Value, definitions: &JsonObject, within: &mut Vec<String>) -> Value {
     let Value::Object(object) = schema else {
         // `true` (anything) is not understood everywhere; an empty schema means the same.
         return if schema == &Value::Bool(true) {
@@ -65,7 +66,7 @@ fn clean(schema: &Value, definitions: &JsonObject, depth: usize) -> Value {
             schema.clone()
         };
     };
-    if let Some(inlined) = inline(object, definitions, depth) {
+    if let Some(inlined) = inline(object, definitions, within) {
         return inlined;
     }
     let mut cleaned = JsonObject::new();
@@ -81,12 +82,12 @@ fn clean(schema: &Value, definitions: &JsonObject, depth: usize) -> Value {
                 cleaned.insert(keyword.clone(), without_null(value));
             }
             "properties" | "patternProperties" => {
-                cleaned.insert(keyword.clone(), clean_each(value, definitions, depth));
+                cleaned.insert(keyword.clone(), clean_each(value, definitions, within));
             }
             "items" | "additionalProperties" | "not" | "contains" | "propertyNames"
                 if value.is_object() =>
             {
-                cleaned.insert(keyword.clone(), clean(value, definitions, depth + 1));
+                cleaned.insert(keyword.clone(), clean(value, definitions, within));
             }
             "items" if value == &Value::Bool(true) => {
                 cleaned.insert(keyword.clone(), json!({}));
@@ -101,8 +102,16 @@ fn clean(schema: &Value, definitions: &JsonObject, depth: usize) -> Value {
                 });
                 cleaned.insert(keyword.clone(), Value::Array(values.unwrap_or_default()));
             }
-            "anyOf" | "oneOf" | "allOf" | "prefixItems" => {
-                cleaned.insert(keyword.clone(), clean_list(value, definitions, depth));
+            // Clients know `anyOf`; the variants of our types exclude each other anyway.
+            "oneOf" => {
+                cleaned.insert("anyOf".to_owned(), clean_list(value, definitions, within));
+            }
+            "const" if value.is_string() => {
+                cleaned.insert("type".to_owned(), json!("string"));
+                cleaned.insert("enum".to_owned(), json!([value]));
+            }
+            "anyOf" | "allOf" | "prefixItems" => {
+                cleaned.insert(keyword.clone(), clean_list(value, definitions, within));
             }
             _ => {
                 cleaned.insert(keyword.clone(), value.clone());
@@ -114,37 +123,45 @@ fn clean(schema: &Value, definitions: &JsonObject, depth: usize) -> Value {
     Value::Object(cleaned)
 }
 
-/// The definition a reference names, with the reference's own description winning over the definition's.
-fn inline(object: &JsonObject, definitions: &JsonObject, depth: usize) -> Option<Value> {
+/// The definition a reference names, with the reference's own description winning over the definition's. A definition
+/// within itself becomes a plain object.
+fn inline(
+    object: &JsonObject,
+    definitions: &JsonObject,
+    within: &mut Vec<String>,
+) -> Option<Value> {
     let reference = object.get("$ref")?.as_str()?;
     let name = reference
-        .strip_prefix("#/$defs/")
-        .or_else(|| reference.strip_prefix("#/definitions/"))?;
+        .trim_start_matches("#/$defs/")
+        .trim_start_matches("#/definitions/");
     let mut target = match definitions.get(name) {
-        Some(Value::Object(target)) if depth < MAX_DEPTH => target.clone(),
+        Some(Value::Object(target)) if !within.iter().any(|outer| outer == name) => target.clone(),
         _ => JsonObject::from_iter([("type".to_owned(), json!("object"))]),
     };
     target.remove("title");
     for (keyword, value) in object.iter().filter(|(keyword, _)| *keyword != "$ref") {
         target.insert(keyword.clone(), value.clone());
     }
-    Some(clean(&Value::Object(target), definitions, depth + 1))
+    within.push(name.to_owned());
+    let inlined = clean(&Value::Object(target), definitions, within);
+    within.pop();
+    Some(inlined)
 }
 
-fn clean_each(properties: &Value, definitions: &JsonObject, depth: usize) -> Value {
+fn clean_each(properties: &Value, definitions: &JsonObject, within: &mut Vec<String>) -> Value {
     let Value::Object(properties) = properties else {
         return json!({});
     };
     Value::Object(
         properties
             .iter()
-            .map(|(name, schema)| (name.clone(), clean(schema, definitions, depth + 1)))
+            .map(|(name, schema)| (name.clone(), clean(schema, definitions, within)))
             .collect(),
     )
 }
 
 /// The choices but for `{"type": "null"}`.
-fn clean_list(choices: &Value, definitions: &JsonObject, depth: usize) -> Value {
+fn clean_list(choices: &Value, definitions: &JsonObject, within: &mut Vec<String>) -> Value {
     let choices = choices.as_array().map(Vec::as_slice).unwrap_or_default();
     let is_null = |choice: &Value| {
         choice.get("type") == Some(&json!("null")) || choice.get("const") == Some(&Value::Null)
@@ -153,7 +170,7 @@ fn clean_list(choices: &Value, definitions: &JsonObject, depth: usize) -> Value 
         choices
             .iter()
             .filter(|choice| !is_null(choice))
-            .map(|choice| clean(choice, definitions, depth + 1))
+            .map(|choice| clean(choice, definitions, within))
             .collect(),
     )
 }
@@ -176,7 +193,7 @@ fn without_null(types: &Value) -> Value {
 
 /// `anyOf: [X]`, left over from `Option<X>`, becomes X itself.
 fn unwrap_single_choice(object: &mut JsonObject) {
-    for keyword in ["anyOf", "oneOf", "allOf"] {
+    for keyword in ["anyOf", "allOf"] {
         let Some(Value::Array(choices)) = object.get(keyword) else {
             continue;
         };
@@ -191,10 +208,10 @@ fn unwrap_single_choice(object: &mut JsonObject) {
     }
 }
 
-/// Documented variants of a plain enum arrive as `oneOf: [{const: "a", description: …}, …]`; an `enum` says the same
+/// Documented variants of a plain enum arrive as choices `[{const: "a", description: …}, …]`; an `enum` says the same
 /// everywhere, and the descriptions move into the text.
 fn merge_constant_choices(object: &mut JsonObject) {
-    let Some(Value::Array(choices)) = object.get("oneOf") else {
+    let Some(Value::Array(choices)) = object.get("anyOf") else {
         return;
     };
     let mut values = Vec::new();
@@ -215,7 +232,7 @@ fn merge_constant_choices(object: &mut JsonObject) {
     if values.is_empty() || !values.iter().all(Value::is_string) {
         return;
     }
-    object.remove("oneOf");
+    object.remove("anyOf");
     object.insert("type".to_owned(), json!("string"));
     object.insert("enum".to_owned(), Value::Array(values));
     if !lines.is_empty() {
@@ -232,9 +249,174 @@ fn merge_constant_choices(object: &mut JsonObject) {
 }
 
 fn constants_of(choice: &Value) -> Option<Vec<Value>> {
-    match (choice.get("const"), choice.get("enum")) {
-        (Some(constant), _) => Some(vec![constant.clone()]),
-        (None, Some(Value::Array(values))) => Some(values.clone()),
-        _ => None,
+    choice.get("enum")?.as_array().cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rmcp::handler::server::tool::{schema_for_input, schema_for_output};
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+    use std::collections::BTreeMap;
+
+    /// How a call ends.
+    #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    enum Wait {
+        /// Wait for the end.
+        Exit,
+        /// Do not wait.
+        None,
+    }
+
+    #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Limits {
+        seconds: Option<f64>,
+    }
+
+    #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        /// The command.
+        command: String,
+        /// Largest number of lines.
+        #[serde(default)]
+        max_lines: Option<u32>,
+        ports: Option<Vec<u16>>,
+        environment: BTreeMap<String, Option<String>>,
+        wait: Option<Wait>,
+        /// What it may take.
+        limits: Option<Limits>,
+        anything: serde_json::Value,
+        choice: Choice,
+    }
+
+    #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    enum Choice {
+        Exact(u64),
+        OneOf(Vec<String>),
+    }
+
+    #[derive(Debug, Serialize, JsonSchema)]
+    struct Tree {
+        children: Vec<Tree>,
+    }
+
+    fn cleaned_input<T: JsonSchema + 'static>() -> anyhow::Result<Value> {
+        Ok(Value::Object(cleaned(
+            schema_for_input::<T>()
+                .map_err(anyhow::Error::msg)?
+                .as_ref(),
+        )))
+    }
+
+    #[test]
+    fn optional_arguments_are_simply_not_required() -> anyhow::Result<()> {
+        let schema = cleaned_input::<Arguments>()?;
+        let property = |name: &str| schema["properties"][name].clone();
+        assert_eq!(
+            property("max_lines"),
+            json!({"type": "integer", "minimum": 0, "description": "Largest number of lines."})
+        );
+        assert_eq!(
+            property("ports"),
+            json!({"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 65535}})
+        );
+        assert_eq!(
+            property("environment"),
+            json!({"type": "object", "additionalProperties": {"type": "string"}})
+        );
+        assert_eq!(
+            schema["required"],
+            json!(["command", "environment", "anything", "choice"])
+        );
+        assert_eq!(schema["additionalProperties"], false);
+        Ok(())
+    }
+
+    #[test]
+    fn definitions_stand_in_place_and_keep_the_description_of_the_argument() -> anyhow::Result<()> {
+        let schema = cleaned_input::<Arguments>()?;
+        let limits = &schema["properties"]["limits"];
+        assert_eq!(limits["description"], "What it may take.");
+        assert_eq!(limits["properties"]["seconds"], json!({"type": "number"}));
+        assert_eq!(limits["additionalProperties"], false);
+        Ok(())
+    }
+
+    #[test]
+    fn documented_variants_become_an_enum_whose_description_tells_them_apart() -> anyhow::Result<()>
+    {
+        let schema = cleaned_input::<Arguments>()?;
+        let wait = &schema["properties"]["wait"];
+        assert_eq!(wait["type"], "string");
+        assert_eq!(wait["enum"], json!(["exit", "none"]));
+        let description = wait["description"].as_str().unwrap_or_default();
+        assert!(
+            description.contains("`exit`: Wait for the end.")
+                && description.contains("`none`: Do not wait."),
+            "{description}"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_that_trips_a_client_is_left_anywhere() -> anyhow::Result<()> {
+        let output = Value::Object(cleaned(&schema_for_output::<Tree>()));
+        for schema in [cleaned_input::<Arguments>()?, output] {
+            let text = schema.to_string();
+            for trap in [
+                "null", "$ref", "$defs", "$schema", "oneOf", "const", "uint", "int64", "double",
+                "float",
+            ] {
+                assert!(!text.contains(trap), "{trap} in {text}");
+            }
+            assert_eq!(schema["type"], "object");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_recursive_type_ends_in_a_plain_object() {
+        let tree = Value::Object(cleaned(&schema_for_output::<Tree>()));
+        assert_eq!(
+            tree["properties"]["children"],
+            json!({
+                "type": "array",
+                "items": {"type": "object"},
+            })
+        );
+    }
+
+    #[test]
+    fn a_property_may_be_called_like_a_keyword() {
+        let schema = json!({"type": "object", "properties": {
+            "format": {"type": ["string", "null"], "format": "uint8", "default": null},
+            "default": {"type": "string", "format": "date-time", "default": "now"},
+            "$ref": {"type": "boolean"},
+        }});
+        let Value::Object(schema) = schema else {
+            return;
+        };
+        assert_eq!(
+            Value::Object(cleaned(&schema))["properties"],
+            json!({
+                "format": {"type": "string"},
+                "default": {"type": "string", "format": "date-time", "default": "now"},
+                "$ref": {"type": "boolean"},
+            })
+        );
+    }
+
+    #[test]
+    fn cleaning_twice_changes_nothing() -> anyhow::Result<()> {
+        let once = schema_for_input::<Arguments>()
+            .map(|schema| cleaned(&schema))
+            .map_err(anyhow::Error::msg)?;
+        assert_eq!(cleaned(&once), once);
+        Ok(())
     }
 }

@@ -182,17 +182,18 @@ where
             ended: session,
         },
     );
-    let result = match rmcp::service::serve_server_with_ct(handler, transport, ended.child_token()).await {
-        Ok(running) => running
-            .waiting()
-            .await
-            .map(|_| ())
-            .map_err(ServeError::Task),
-        Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => {
-            Ok(())
-        }
-        Err(error) => Err(ServeError::Handshake(Box::new(error))),
-    };
+    let result =
+        match rmcp::service::serve_server_with_ct(handler, transport, ended.child_token()).await {
+            Ok(running) => running
+                .waiting()
+                .await
+                .map(|_| ())
+                .map_err(ServeError::Task),
+            Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => {
+                Ok(())
+            }
+            Err(error) => Err(ServeError::Handshake(Box::new(error))),
+        };
     metrics.observe(
         "mcp_server_session_duration_seconds",
         "How long sessions lasted.",

@@ -171,7 +171,7 @@ async fn a_line_torn_by_a_crash_is_completed_and_is_no_tampering() -> anyhow::Re
         .iter()
         .rposition(|byte| *byte == b'\n')
         .map_or(0, |at| at + 1);
-    for cut in [last_line_at + 1, last_line_at + 40, whole.len() - 1] {
+    for cut in [last_line_at + 1, last_line_at + 40, whole.len() - 2] {
         fs::write(&path, &whole[..cut])?;
         let before = verify(&path, None)?;
         assert_eq!(
@@ -195,6 +195,11 @@ async fn a_line_torn_by_a_crash_is_completed_and_is_no_tampering() -> anyhow::Re
         fs::write(&path, forged)?;
         assert!(verify(&path, None).is_err());
     }
+    // A line of which only the newline is missing is whole.
+    fs::write(&path, &whole[..whole.len() - 1])?;
+    drop(CallLog::open(&path, true)?);
+    assert_eq!(fs::read(&path)?, whole);
+
     fs::write(&path, &whole[..last_line_at / 20])?;
     drop(CallLog::open(&path, true)?);
     assert_eq!(

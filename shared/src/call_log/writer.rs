@@ -97,7 +97,7 @@ impl Writer {
             Err(TryLockError::WouldBlock) => return Err(CallLogError::Locked(path.to_owned())),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        let tail = Tail::read(&mut file, path)?;
+        let mut tail = Tail::read(&mut file, path)?;
         let mut disk = Disk {
             length: tail.good_length,
             reserved: 0,
@@ -113,6 +113,13 @@ impl Writer {
             },
         };
         let mut head = tail.head;
+        if let Some(whole) = Entry::intact(&tail.torn).filter(|entry| entry.prev == head.hash) {
+            // Only its newline is missing.
+            head = whole.head();
+            disk.length += u64::try_from(tail.torn.len()).unwrap_or(0);
+            disk.write(b"\n", head.seq).map_err(failed)?;
+            tail.torn.clear();
+        }
         if !is_torn(&tail.torn) {
             return Err(CallLogError::NoLog(path.to_owned()));
         }
@@ -238,6 +245,16 @@ impl Writer {
                 source: io::Error::other("the writing thread failed"),
             }),
         }
+    }
+
+    /// Puts a file in place that cannot be written, and gives the good one.
+    #[cfg(test)]
+    pub(super) fn break_disk(&self) -> io::Result<File> {
+        let read_only = File::open(&self.path)?;
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ready.store(false, Ordering::Release);
+        disk.reserved = 0;
+        Ok(std::mem::replace(&mut disk.file, read_only))
     }
 
     fn chain(&self) -> MutexGuard<'_, Chain> {
@@ -416,16 +433,7 @@ mod tests {
         writer.prepare()?;
         assert!(writer.is_ready());
 
-        // A file that cannot be written stands for a disk that cannot.
-        let read_only = File::open(&path)?;
-        let good = std::mem::replace(
-            &mut writer
-                .disk
-                .lock()
-                .map_err(|_| anyhow::anyhow!("poisoned"))?
-                .file,
-            read_only,
-        );
+        let good = writer.break_disk()?;
         for n in 0..3 {
             let (head, _) = writer.push(&record(&format!("t{n}")))?;
             assert!(writer.sync(head.seq).is_err());
