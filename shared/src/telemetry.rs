@@ -7,7 +7,8 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 const QUIET: [&str; 2] = ["rmcp=warn", "rmcp::service=error"];
 
 /// Starts logging. The level comes from the environment variable `<PREFIX>_LOG` (`error` … `trace`, or directives such as
-/// `info,mcp_bash_commander=debug`), else it is `default_level`. A second call changes nothing.
+/// `info,mcp_bash_commander=debug`), else it is `default_level`. Panics are logged by their
+/// place. A second call changes nothing.
 pub fn start(prefix: &str, default_level: &str) {
     let wanted = std::env::var(format!("{prefix}_LOG")).unwrap_or_default();
     let (filter, wrong) = filter(&wanted, default_level);
@@ -21,6 +22,13 @@ pub fn start(prefix: &str, default_level: &str) {
         .with(filter)
         .with(lines.with_writer(std::io::stderr))
         .try_init();
+    if started.is_ok() {
+        std::panic::set_hook(Box::new(|panic| {
+            // Without its message, which may quote what no log may.
+            let place = panic.location().map(ToString::to_string);
+            tracing::error!(place, "a panic");
+        }));
+    }
     if started.is_ok() && wrong {
         tracing::warn!(
             value = wanted,

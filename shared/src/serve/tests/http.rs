@@ -1,8 +1,9 @@
-use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode, body::Bytes, header::HeaderMap};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -353,6 +354,66 @@ async fn http_does_not_start_unless_someone_said_who_may_call() -> anyhow::Resul
         .is_some()
     );
     Ok(())
+}
+
+#[tokio::test]
+async fn https_answers_whoever_trusts_the_certificate_and_nobody_in_plain_text()
+-> anyhow::Result<()> {
+    // A certificate for localhost that is good for nothing but this test.
+    const CERTIFICATE: &str = include_str!("tls-cert.pem");
+    const KEY: &str = include_str!("tls-key.pem");
+    let write = |arguments: &mut ServeArgs, folder: PathBuf, mode: u32| -> anyhow::Result<()> {
+        let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        std::fs::write(&certificate, CERTIFICATE)?;
+        std::fs::write(&key, KEY)?;
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode))?;
+        (
+            arguments.tls_cert,
+            arguments.tls_key,
+            arguments.insecure_loopback,
+        ) = (Some(certificate), Some(key), true);
+        Ok(())
+    };
+    let open_key = Server::start_in(tempfile::tempdir()?, |arguments, folder| {
+        write(arguments, folder, 0o644)
+    })
+    .await;
+    assert!(open_key.is_err_and(|error| error.to_string().contains("chmod 600")));
+    let server = Server::start_in(tempfile::tempdir()?, |arguments, folder| {
+        write(arguments, folder, 0o600)
+    })
+    .await?;
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(CERTIFICATE.as_bytes())?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(server.address).await?;
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect("localhost".try_into()?, stream)
+        .await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let origin = format!("https://localhost:{}", server.address.port());
+    let request = server
+        .modern_call(None, "echo")
+        .header("origin", origin)
+        .body(call_body("echo", &json!({"text": "a"})))?;
+    assert_eq!(
+        soon(sender.send_request(request)).await??.status(),
+        StatusCode::OK
+    );
+
+    assert!(
+        server.get("/healthz", None).await.is_err(),
+        "plain text is not answered"
+    );
+    drop(sender);
+    server.stop().await
 }
 
 #[tokio::test]
