@@ -1,8 +1,12 @@
 //! Outcome specifications: what must be true, in the words of whoever asks for it, read from any of the dialects they are written in.
 
+mod comparison;
 mod criterion;
 mod decimal;
+mod dependency;
+mod difference;
 mod document;
+mod examine;
 mod identity;
 mod measure;
 mod mend;
@@ -23,15 +27,13 @@ use shared::digest::Digest;
 
 pub use criterion::Criterion;
 pub use decimal::Decimal;
+pub use dependency::{Standing, UnmetDependency, unmet_dependencies};
+pub use difference::Difference;
+pub use examine::{Examination, examine};
 pub use identity::{IdentityError, SpecId, Version};
 pub use measure::{Grade, Limit, Load, Measure, Operator};
 pub use problem::{Problem, ProblemCode, Severity};
 pub use unit::Dimension;
-
-use parse::Draft;
-
-/// How many faults of a text that is no YAML are reported at once.
-const MAX_YAML_FAULTS: usize = 8;
 
 /// An outcome specification as it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -168,15 +170,6 @@ fn first_error(problems: &[Problem]) -> String {
     }
 }
 
-/// What a look at a text found: a specification if there is one in it, and every problem.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Examination {
-    /// The specification, also where it has errors, as long as it can be read and has an id.
-    pub specification: Option<Specification>,
-    /// Errors, warnings and notes, worst first.
-    pub problems: Vec<Problem>,
-}
-
 impl Specification {
     /// Reads a specification; `spec_id` is needed beside a text that does not name one, and must not differ from one it names.
     pub fn parse(
@@ -242,173 +235,5 @@ pub fn search_text(specification: &Specification) -> String {
     text
 }
 
-/// Looks a text over and says everything there is to say about it; never fails.
-pub fn examine(text: impl AsRef<[u8]>, spec_id: Option<&str>) -> Examination {
-    let bytes = text.as_ref();
-    let mut examination = match read_text(bytes) {
-        Ok(text) => examine_text(text, spec_id),
-        Err(problems) => Examination {
-            specification: None,
-            problems,
-        },
-    };
-    examination
-        .problems
-        .sort_by_key(|problem| std::cmp::Reverse(problem.severity));
-    examination
-}
-
-fn read_text(bytes: &[u8]) -> Result<&str, Vec<Problem>> {
-    if bytes.len() > document::MAX_BYTES {
-        let message = format!(
-            "the text has {} bytes; the most is {}",
-            bytes.len(),
-            document::MAX_BYTES
-        );
-        return Err(vec![Problem::new(
-            Severity::Error,
-            ProblemCode::TooLarge,
-            message,
-            "split the specification",
-        )]);
-    }
-    yaml_error::text_of(bytes).map_err(|problem| vec![problem])
-}
-
-fn examine_text(text: &str, spec_id: Option<&str>) -> Examination {
-    let document = match document::parse(text) {
-        Ok(document) => document,
-        Err(error) => {
-            return Examination {
-                specification: None,
-                problems: yaml_problems(text, error),
-            };
-        }
-    };
-    let mut draft = parse::read(&document);
-    draft.problems.extend(review::review(&draft));
-    let version = draft.version.take().map_or_else(
-        || "1".parse().ok(),
-        |(version, place)| match version.parse::<Version>() {
-            Ok(version) => Some(version),
-            Err(error) => {
-                let hint = "write it like `1.10`; quotes are not needed";
-                draft.problems.push(
-                    Problem::new(
-                        Severity::Error,
-                        ProblemCode::VersionInvalid,
-                        error.to_string(),
-                        hint,
-                    )
-                    .at(place),
-                );
-                None
-            }
-        },
-    );
-    let spec_id = identify(&mut draft, spec_id);
-    let problems = std::mem::take(&mut draft.problems);
-    let specification = match (spec_id, version) {
-        (Some(spec_id), Some(version)) => Some(assemble(draft, spec_id, version, text, &problems)),
-        _ => None,
-    };
-    Examination {
-        specification,
-        problems,
-    }
-}
-
-/// The id in the text or the one given beside it.
-fn identify(draft: &mut Draft, given: Option<&str>) -> Option<SpecId> {
-    let hint = "use lower-case letters, digits and hyphens, like `test-web-service`";
-    let (written, place) = match (draft.spec_id.take(), given) {
-        (Some((written, place)), _) => (written, Some(place)),
-        (None, Some(given)) => (given.to_owned(), None),
-        (None, None) => {
-            let message = "the specification has no id";
-            let hint = "write `spec_id: my-service` as its first line, or give `spec_id` beside it";
-            draft.problems.push(Problem::new(
-                Severity::Error,
-                ProblemCode::SpecIdMissing,
-                message,
-                hint,
-            ));
-            return None;
-        }
-    };
-    let mut refuse = |code, message: String, hint: &str| {
-        let problem = Problem::new(Severity::Error, code, message, hint);
-        draft.problems.push(match place {
-            Some(place) => problem.at(place),
-            None => problem,
-        });
-        None
-    };
-    match (written.parse::<SpecId>(), given) {
-        (Err(error), _) => refuse(ProblemCode::SpecIdInvalid, error.to_string(), hint),
-        (Ok(written), Some(given)) if written.as_str() != given => {
-            let message = format!("the text says `{written}`, and another id is given beside it");
-            refuse(
-                ProblemCode::SpecIdMismatch,
-                message,
-                "give the same id in both places, or only in the text",
-            )
-        }
-        (Ok(written), _) => Some(written),
-    }
-}
-
-fn assemble(
-    draft: Draft,
-    spec_id: SpecId,
-    version: Version,
-    text: &str,
-    problems: &[Problem],
-) -> Specification {
-    Specification {
-        spec_id,
-        version,
-        digest: Digest::of(text),
-        dialect: draft.dialect,
-        title: draft.title,
-        author: draft.author,
-        session: draft.session,
-        outcome: draft.outcome.join("\n\n"),
-        criteria: draft.criteria,
-        constraints: draft.constraints,
-        implementation_freedom: draft.implementation_freedom,
-        checkpoints: draft.checkpoints,
-        scope: draft.scope,
-        dependencies: draft.dependencies,
-        tags: draft.tags,
-        references: draft.references,
-        other: draft.other.into_iter().collect(),
-        problems: problems
-            .iter()
-            .filter(|problem| problem.severity < Severity::Error)
-            .cloned()
-            .collect(),
-        text: text.to_owned(),
-    }
-}
-
-/// All faults of a text that is no YAML: each is mended and the rest read on, as far as mending goes.
-fn yaml_problems(text: &str, first: yaml_error::YamlError) -> Vec<Problem> {
-    let mut effort = mend::Effort::default();
-    let mut problems = Vec::new();
-    let mut text = text.to_owned();
-    let mut next = Some(first);
-    while let Some(error) = next {
-        let mended = mend::mend(&text, &error, &mut effort);
-        problems.push(error.problem(&text, mended.as_ref()));
-        // A mended line of two would shift the numbers of all below it.
-        let Some(mended) = mended
-            .filter(|mended| !mended.corrected.contains('\n') && problems.len() < MAX_YAML_FAULTS)
-        else {
-            break;
-        };
-        text = mend::replaced(&text, mended.line, &mended.corrected);
-        next = document::parse(&text).err();
-    }
-    problems
-}
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::measure::Measure;
+use super::unit::Dimension;
 
 /// The longest slug of a category or a text, in bytes.
 const MAX_SLUG: usize = 60;
@@ -62,6 +63,9 @@ fn subject<'text>(text: &'text str, measure: Option<&'text Measure>) -> &'text s
     let before_sign = head
         .find(['<', '>', '=', '≤', '≥', '⩽', '⩾'])
         .map(|at| head[..at].trim());
+    // A port or a status is what is meant, not how much of it.
+    let measure =
+        measure.filter(|measure| !matches!(measure.dimension, Dimension::Port | Dimension::Status));
     let measured = || {
         measure
             .map(|measure| measure.subject.as_str())
@@ -121,6 +125,10 @@ mod tests {
         assert_eq!(
             name("Serves static HTML content"),
             "performance/serves-static-html-content"
+        );
+        assert_eq!(
+            name("Accessible on port 80"),
+            "performance/accessible-on-port-80"
         );
     }
 

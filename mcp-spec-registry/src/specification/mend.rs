@@ -64,6 +64,10 @@ pub(super) fn mend(text: &str, error: &YamlError, effort: &mut Effort) -> Option
     let at = (error.place.line as usize - 1).min(lines.len().checked_sub(1)?);
     let above = (0..at).rev().find(|index| !lines[*index].trim().is_empty());
     let mut guesses = Vec::new();
+    // The parser notices a tab where the text before it began, up to a line above.
+    for line in at..lines.len().min(at + 2) {
+        guess_spaces(&lines, line, &mut guesses);
+    }
     if let Some(above) = above {
         guess_colon(&lines, above, &mut guesses);
     }
@@ -136,24 +140,39 @@ fn guess_colon(lines: &[&str], at: usize, guesses: &mut Vec<Guess>) {
     }
 }
 
+/// A tab or a no-break space in a line, most of all where it is indented.
+fn guess_spaces(lines: &[&str], at: usize, guesses: &mut Vec<Guess>) {
+    let line = lines[at];
+    if line.len() > MAX_LINE || !line.contains(['\t', '\u{a0}']) {
+        return;
+    }
+    let body = line
+        .trim_start_matches([' ', '\t', '\u{a0}'])
+        .replace(['\t', '\u{a0}'], " ");
+    for width in indentation_above(lines, at).into_iter().chain([2, 4, 6, 8]) {
+        guesses.push(Guess {
+            at,
+            line: format!("{}{body}", " ".repeat(width)),
+            reason: SPACES,
+        });
+    }
+}
+
 fn guess(lines: &[&str], at: usize, guesses: &mut Vec<Guess>) {
     let mut push = |line: String, reason| guesses.push(Guess { at, line, reason });
     let line = lines[at];
     let Parts { lead, rest } = Parts::of(line);
-    if line.contains(['\t', '\u{a0}']) {
-        let body = line
-            .trim_start_matches([' ', '\t', '\u{a0}'])
-            .replace(['\t', '\u{a0}'], " ");
-        let above = indentation_above(lines, at);
-        for width in above.iter().copied().chain([2, 4, 6, 8]) {
-            push(format!("{}{body}", " ".repeat(width)), SPACES);
-        }
-    }
     let is_item = lead.trim_start().starts_with('-');
     let (body, comment) = match rest.find(" #") {
         Some(end) => rest.split_at(end),
         None => (rest, ""),
     };
+    let value = key_and_value(body).map_or(body, |(_, value)| value);
+    for (open, close) in [('[', "]"), ('{', "}")] {
+        if value.starts_with(open) {
+            push(format!("{lead}{body}{close}{comment}"), CLOSE);
+        }
+    }
     if let Some((key, value)) = key_and_value(body) {
         if let Some(item) = value.strip_prefix("- ") {
             let indent = " ".repeat(lead.chars().count() + 2);
@@ -164,11 +183,6 @@ fn guess(lines: &[&str], at: usize, guesses: &mut Vec<Guess>) {
     }
     if is_item && !body.is_empty() {
         push(format!("{lead}{}{comment}", quoted(body)), QUOTES);
-    }
-    for (open, close) in [("[", "]"), ("{", "}"), ("\"", "\""), ("'", "'")] {
-        if body.contains(open) {
-            push(format!("{lead}{body}{close}{comment}"), CLOSE);
-        }
     }
     // `-foo` beside `- bar`.
     if let Some(item) = rest

@@ -104,7 +104,7 @@ impl Draft {
             "author" => self.author = self.one_text(&key, node),
             "session" => self.session = self.one_text(&key, node),
             "metadata" => self.metadata(entry),
-            "outcome" | "goal" | "security_outcome" => self.outcome(&key, node),
+            "outcome" | "goal" | "security_outcome" => self.outcome(&key, entry),
             "success_criteria" | "criteria" => self.success_criteria(node),
             "constraints" => {
                 let mut lines = Vec::new();
@@ -157,14 +157,14 @@ impl Draft {
         }
     }
 
-    fn outcome(&mut self, key: &str, node: &Node) {
+    fn outcome(&mut self, key: &str, entry: &Entry) {
         match key {
             "goal" if self.dialect == Dialect::Full => self.dialect = Dialect::Short,
             "security_outcome" if self.dialect == Dialect::Full => self.dialect = Dialect::Security,
             _ => {}
         }
-        self.outcome_place.get_or_insert(node.place);
-        if let Some(text) = self.one_text(key, node) {
+        self.outcome_place.get_or_insert(entry.place);
+        if let Some(text) = self.one_text(key, &entry.node) {
             self.outcome.push(text);
         }
     }

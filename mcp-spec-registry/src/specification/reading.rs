@@ -1,5 +1,6 @@
 //! Reads what a criterion measures out of its words.
 
+use super::comparison::{Comparison, by_sign, by_words, implied};
 use super::decimal::Decimal;
 use super::measure::{Grade, Limit, Load, Measure, Operator};
 use super::problem::{Problem, ProblemCode, Severity};
@@ -14,17 +15,6 @@ const MAX_MEASURED_CHARS: usize = 500;
 pub(super) struct Reading {
     pub(super) measure: Option<Measure>,
     pub(super) problems: Vec<Problem>,
-}
-
-/// A comparison found in the pieces `begin..end` of a text.
-struct Comparison {
-    operator: Operator,
-    /// Where the number or grade stands.
-    value_at: usize,
-    begin: usize,
-    end: usize,
-    /// What is known of the unit beforehand (a port, a status).
-    unit: Option<Unit>,
 }
 
 /// Reads the text of a criterion or constraint; what does not read as exactly one comparison is left to a human.
@@ -70,211 +60,6 @@ fn read_comparison(tokens: &[Token<'_>], problems: &mut Vec<Problem>) -> Option<
     finish(tokens, &found, problems)
 }
 
-/// `< 200ms`, `score >= A`.
-fn by_sign(tokens: &[Token<'_>], problems: &mut Vec<Problem>) -> Option<Comparison> {
-    let at = tokens.iter().position(|token| token.kind == Kind::Sign)?;
-    let operator = Operator::of_sign(tokens[at].text)?;
-    let value = tokens.get(at + 1)?;
-    if value.is_any(&["nan", "inf", "infinity", "infinite", "∞", "."]) {
-        problems.push(Problem::new(
-            Severity::Error,
-            ProblemCode::ValueNotANumber,
-            format!(
-                "`{}` is no number to compare with",
-                token::joined(&tokens[at + 1..])
-            ),
-            "give a finite number and a unit, like `< 200 ms`",
-        ));
-        return None;
-    }
-    Some(Comparison {
-        operator,
-        value_at: at + 1,
-        begin: at,
-        end: at + 2,
-        unit: None,
-    })
-}
-
-/// Words before a number that compare.
-const BEFORE: &[(&[&str], Operator)] = &[
-    (&["no", "less", "than"], Operator::AtLeast),
-    (&["not", "less", "than"], Operator::AtLeast),
-    (&["no", "fewer", "than"], Operator::AtLeast),
-    (&["at", "least"], Operator::AtLeast),
-    (&["minimum", "of"], Operator::AtLeast),
-    (&["minimum"], Operator::AtLeast),
-    (&["no", "more", "than"], Operator::AtMost),
-    (&["not", "more", "than"], Operator::AtMost),
-    (&["no", "longer", "than"], Operator::AtMost),
-    (&["not", "exceed"], Operator::AtMost),
-    (&["not", "exceeding"], Operator::AtMost),
-    (&["not", "to", "exceed"], Operator::AtMost),
-    (&["never", "exceeds"], Operator::AtMost),
-    (&["at", "most"], Operator::AtMost),
-    (&["up", "to"], Operator::AtMost),
-    (&["maximum", "of"], Operator::AtMost),
-    (&["maximum"], Operator::AtMost),
-    (&["max"], Operator::AtMost),
-    (&["within"], Operator::AtMost),
-    (&["in", "under"], Operator::Less),
-    (&["less", "than"], Operator::Less),
-    (&["fewer", "than"], Operator::Less),
-    (&["lower", "than"], Operator::Less),
-    (&["faster", "than"], Operator::Less),
-    (&["under"], Operator::Less),
-    (&["below"], Operator::Less),
-    (&["more", "than"], Operator::Greater),
-    (&["greater", "than"], Operator::Greater),
-    (&["higher", "than"], Operator::Greater),
-    (&["above"], Operator::Greater),
-    (&["over"], Operator::Greater),
-    (&["exactly"], Operator::Equal),
-    (&["equal", "to"], Operator::Equal),
-    (&["equals"], Operator::Equal),
-];
-
-/// `at least 3 replicas`, `sub-100ms`, `512 MB or less`, `30 seconds max`.
-fn by_words(tokens: &[Token<'_>]) -> Option<Comparison> {
-    let value_at = tokens.iter().position(Token::is_number)?;
-    if value_at >= 2 && tokens[value_at - 1].text == "-" && tokens[value_at - 2].is("sub") {
-        let begin = value_at - 2;
-        return Some(Comparison {
-            operator: Operator::Less,
-            value_at,
-            begin,
-            end: value_at + 1,
-            unit: None,
-        });
-    }
-    for (words, operator) in BEFORE {
-        let Some(begin) = value_at.checked_sub(words.len()) else {
-            continue;
-        };
-        if words_at(tokens, begin, words) {
-            // `not above 5` says the opposite; a human reads it.
-            let negated = begin > 0 && tokens[begin - 1].is_any(&["not", "never", "no", "cannot"]);
-            return (!negated).then_some(Comparison {
-                operator: *operator,
-                value_at,
-                begin,
-                end: value_at + 1,
-                unit: None,
-            });
-        }
-    }
-    let unit_end = (value_at + 1..tokens.len().min(value_at + 3)).find(|at| {
-        words_at(tokens, *at, &["or"]) || tokens[*at].is_any(&["max", "maximum", "min", "minimum"])
-    })?;
-    let word = if tokens[unit_end].is("or") {
-        tokens.get(unit_end + 1)?
-    } else {
-        &tokens[unit_end]
-    };
-    let operator = match word.text.to_lowercase().as_str() {
-        "less" | "lower" | "fewer" | "faster" | "below" | "under" | "shorter" | "max"
-        | "maximum" => Operator::AtMost,
-        "more" | "higher" | "greater" | "above" | "longer" | "later" | "newer" | "min"
-        | "minimum" => Operator::AtLeast,
-        _ => return None,
-    };
-    let is_minutes = word.is("min") && unit_end == value_at + 1;
-    (!is_minutes).then_some(Comparison {
-        operator,
-        value_at,
-        begin: value_at,
-        end: value_at + 1,
-        unit: None,
-    })
-}
-
-/// `99.9% uptime` (at least), `30-day log retention` (at least), `returns 200`, `on port 80`.
-fn implied(tokens: &[Token<'_>], problems: &mut Vec<Problem>) -> Option<Comparison> {
-    let value_at = tokens.iter().position(Token::is_number)?;
-    let comparison = |operator, unit| Comparison {
-        operator,
-        value_at,
-        begin: value_at,
-        end: value_at + 1,
-        unit,
-    };
-    let before = |word: &str| tokens[..value_at].iter().any(|token| token.is(word));
-    let whole = tokens[value_at].number().and_then(Decimal::whole);
-    let plain = |name, dimension| Unit {
-        name,
-        dimension,
-        worth: Decimal::from(1),
-        other_worth: None,
-    };
-    if value_at > 0 && tokens[value_at - 1].is("port") {
-        return Some(comparison(
-            Operator::Equal,
-            Some(plain("port", Dimension::Port)),
-        ));
-    }
-    let answers = [
-        "returns", "return", "status", "responds", "answers", "code", "http",
-    ]
-    .iter()
-    .any(|word| before(word));
-    if answers
-        && whole.is_some_and(|code| (100..600).contains(&code))
-        && unit_at(tokens, value_at).is_none()
-    {
-        return Some(comparison(
-            Operator::Equal,
-            Some(plain("status", Dimension::Status)),
-        ));
-    }
-    let (unit, _) = unit_at(tokens, value_at)?;
-    let said = |words: &[&str]| tokens.iter().any(|token| token.is_any(words));
-    let kept = said(&[
-        "retention",
-        "retained",
-        "history",
-        "archive",
-        "archived",
-        "kept",
-    ]);
-    if unit.dimension == Dimension::Time && kept {
-        return Some(comparison(Operator::AtLeast, None));
-    }
-    let unwanted = said(&[
-        "loss",
-        "error",
-        "errors",
-        "failure",
-        "failures",
-        "rejection",
-        "rejections",
-        "dropped",
-        "downtime",
-        "cpu",
-        "memory",
-        "usage",
-        "utilisation",
-        "utilization",
-        "overhead",
-        "ram",
-        "disk",
-    ]);
-    if unit.dimension == Dimension::Ratio && !unwanted {
-        return Some(comparison(Operator::AtLeast, None));
-    }
-    let stated_after_colon = value_at > 0 && tokens[value_at - 1].text == ":";
-    if unit.dimension == Dimension::Ratio || stated_after_colon {
-        let value = tokens[value_at].text;
-        let name = unit.name;
-        problems.push(Problem::new(
-            Severity::Warning,
-            ProblemCode::OperatorMissing,
-            format!("it is not said whether {value} {name} is the most or the least"),
-            format!("write `<= {value} {name}` or `>= {value} {name}`"),
-        ));
-    }
-    None
-}
-
 /// `Zero data loss`, `zero-downtime deployments`, `Data loss: zero`.
 fn zero(tokens: &[Token<'_>]) -> Option<Measure> {
     let at = tokens.iter().position(|token| token.is("zero"))?;
@@ -299,7 +84,7 @@ fn zero(tokens: &[Token<'_>]) -> Option<Measure> {
 }
 
 /// The unit after the number at this place, and how many pieces it takes; `5-second` and `2 GB/s` included.
-fn unit_at(tokens: &[Token<'_>], value_at: usize) -> Option<(Unit, usize)> {
+pub(super) fn unit_at(tokens: &[Token<'_>], value_at: usize) -> Option<(Unit, usize)> {
     let hyphen = usize::from(
         tokens
             .get(value_at + 1)
@@ -530,10 +315,10 @@ fn subject(head: &[Token<'_>], tail: &[Token<'_>], dimension: Dimension) -> Stri
 
 /// Takes off the words that only lead to a limit or away from it.
 fn tidy(subject: &str) -> String {
-    const LEADING: &[&str] = &["of", "for"];
+    const LEADING: &[&str] = &["of"];
     const TRAILING: &[&str] = &[
-        "is", "are", "be", "must", "should", "shall", "target", "required", "stays", "remains",
-        "of", "to", "at", "than", "does", "do", "may", "will", "has", "have",
+        "is", "are", "be", "for", "must", "should", "shall", "target", "required", "stays",
+        "remains", "of", "to", "at", "than", "does", "do", "may", "will", "has", "have",
     ];
     let mut words: Vec<&str> = subject.split_whitespace().collect();
     while words.last().is_some_and(|word| {
@@ -552,4 +337,245 @@ fn tidy(subject: &str) -> String {
         })
         .count();
     words[leading..].join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The measure on one line: `subject | operator value unit | base limit | percentile, window, load`.
+    fn line(text: &str) -> Option<String> {
+        let measure = read(text).measure?;
+        let mut line = format!(
+            "{} | {} {}",
+            measure.subject,
+            measure.operator.symbol(),
+            measure.value
+        );
+        if !measure.unit.is_empty() {
+            line.extend([" ", &measure.unit]);
+        }
+        line.extend([
+            " | ",
+            &measure.limit.to_string(),
+            " ",
+            measure.dimension.base_unit(),
+        ]);
+        if let Some(percentile) = measure.percentile {
+            line.extend([" | p", &percentile.to_string()]);
+        }
+        if let Some(window) = measure.window_ms {
+            line.extend([" | over ", &window.to_string()]);
+        }
+        if let Some(load) = measure.load {
+            line.extend([" | under ", &load.text]);
+        }
+        Some(line)
+    }
+
+    const FORMS: &[(&str, &str)] = &[
+        (
+            "Metric collection interval: ≤ 5 seconds",
+            "Metric collection interval | <= 5 s | 5000 ms",
+        ),
+        (
+            "Page load time: < 200ms",
+            "Page load time | < 200 ms | 200 ms",
+        ),
+        (
+            "99.9% service uptime",
+            "service uptime | >= 99.9 % | 99.9 %",
+        ),
+        ("99.9% uptime target", "uptime | >= 99.9 % | 99.9 %"),
+        (
+            "Resource usage ≤ 2GB RAM total",
+            "Resource usage RAM total | <= 2 GB | 2000000000 bytes",
+        ),
+        (
+            "sub-5-second metric collection",
+            "metric collection | < 5 s | 5000 ms",
+        ),
+        (
+            "sub-100ms response times",
+            "response times | < 100 ms | 100 ms",
+        ),
+        (
+            "30-day log retention",
+            "log retention | >= 30 d | 2592000000 ms",
+        ),
+        (
+            "Zero data loss during service restarts",
+            "data loss during service restarts | = 0 | 0 count",
+        ),
+        (">95% of specifications", "specifications | > 95 % | 95 %"),
+        (
+            "p95 < 20ms under 100 concurrent connections",
+            " | < 20 ms | 20 ms | p95 | under 100 concurrent connections",
+        ),
+        ("SSL Labs score >= A", "SSL Labs score | >= A | A grade"),
+        (
+            "SSL Labs score >= A+ for the login page",
+            "SSL Labs score for the login page | >= A+ | A+ grade",
+        ),
+        ("returns 200", "returns | = 200 status | 200 status"),
+        (
+            "Health endpoint returns 200 OK",
+            "Health endpoint returns | = 200 status | 200 status",
+        ),
+        (
+            "Accessible on port 80",
+            "Accessible on port | = 80 port | 80 port",
+        ),
+        (
+            "Uptime: 99.9% over 30 days",
+            "Uptime | >= 99.9 % | 99.9 % | over 2592000000",
+        ),
+        (
+            "99.99% availability per month",
+            "availability | >= 99.99 % | 99.99 % | over 2592000000",
+        ),
+        ("At least 3 replicas", "replicas | >= 3 | 3 count"),
+        (
+            "Recovery must take no more than 2 minutes",
+            "Recovery must take | <= 2 min | 120000 ms",
+        ),
+        ("Starts within 30 seconds", "Starts | <= 30 s | 30000 ms"),
+        (
+            "Latency (p99.9): under 1.5 s at 500 requests per second",
+            "Latency | < 1.5 s | 1500 ms | p99.9 | under 500 requests per second",
+        ),
+        (
+            "Response time < 200 ms for 95% of requests",
+            "Response time | < 200 ms | 200 ms | p95",
+        ),
+        (
+            "95th percentile response time ≤ 250ms",
+            "response time | <= 250 ms | 250 ms | p95",
+        ),
+        (
+            "Throughput ≥ 10,000 requests per second",
+            "Throughput | >= 10,000 per second | 864000000 per day",
+        ),
+        ("TLS 1.2 or higher", "TLS | >= 1.2 | 1.2 count"),
+        (
+            "Memory: 512 MiB max",
+            "Memory | <= 512 MiB | 536870912 bytes",
+        ),
+        (
+            "Disk space >= 10 GB",
+            "Disk space | >= 10 GB | 10737418240 bytes",
+        ),
+        (
+            "Transfer rate > 100 Mbit/s",
+            "Transfer rate | > 100 Mbit/s | 12500000 bytes per second",
+        ),
+        (
+            "Log retention: 90 days",
+            "Log retention | >= 90 d | 7776000000 ms",
+        ),
+        (
+            "HTTP status = 204",
+            "HTTP status | = 204 status | 204 status",
+        ),
+        (
+            "Page load time:<200ms.",
+            "Page load time | < 200 ms | 200 ms",
+        ),
+    ];
+
+    #[test]
+    fn every_form_of_a_limit_is_read() {
+        for (text, expected) in FORMS {
+            assert_eq!(line(text).as_deref(), Some(*expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_one_plain_comparison_is_left_to_a_human() {
+        let texts = [
+            "Automatic restart on failure",
+            "No services run as root",
+            "between 5 and 10 ms",
+            "Latency: 5-10 ms",
+            "> 5 ms and < 10 ms",
+            "Latency < baseline",
+            "not above 5 ms",
+            "Supports IPv6 and HTTP/2",
+            "2026-01-01 is the deadline",
+            "Version 1.2.3 is served",
+            "5-second timeout",
+            "",
+        ];
+        for text in texts {
+            assert_eq!(line(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_makes_no_sense_says_what_would() {
+        let problem = |text: &str| {
+            read(text)
+                .problems
+                .first()
+                .map(|problem| (problem.severity, problem.code))
+        };
+        let faulty = [
+            (
+                "Latency: < -5 ms",
+                Severity::Error,
+                ProblemCode::ValueNegative,
+            ),
+            (
+                "Latency: < NaN ms",
+                Severity::Error,
+                ProblemCode::ValueNotANumber,
+            ),
+            (
+                "Latency: < .inf",
+                Severity::Error,
+                ProblemCode::ValueNotANumber,
+            ),
+            ("101% uptime", Severity::Error, ProblemCode::ValueImpossible),
+            (
+                "Accessible on port 99999",
+                Severity::Error,
+                ProblemCode::ValueImpossible,
+            ),
+            (
+                "Latency: < 5 furlongs",
+                Severity::Warning,
+                ProblemCode::UnitUnknown,
+            ),
+            ("Cache < 512Mb", Severity::Warning, ProblemCode::UnitUnknown),
+            (
+                "Page load time: < 200",
+                Severity::Warning,
+                ProblemCode::UnitMissing,
+            ),
+            (
+                "Uptime >= 99,9%",
+                Severity::Warning,
+                ProblemCode::NumberUnclear,
+            ),
+            (
+                "1% error rate",
+                Severity::Warning,
+                ProblemCode::OperatorMissing,
+            ),
+            (
+                "Response time: 200ms",
+                Severity::Warning,
+                ProblemCode::OperatorMissing,
+            ),
+            ("Memory < 2GB", Severity::Note, ProblemCode::UnitAmbiguous),
+        ];
+        for (text, severity, code) in faulty {
+            assert_eq!(problem(text), Some((severity, code)), "{text}");
+            assert_eq!(
+                read(text).measure.is_some(),
+                severity == Severity::Note,
+                "{text}"
+            );
+        }
+    }
 }

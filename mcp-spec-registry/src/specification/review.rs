@@ -7,6 +7,7 @@ use super::measure::{Limit, Measure};
 use super::parse::Draft;
 use super::problem::{Place, Problem, ProblemCode, Severity};
 use super::reading;
+use super::unit::Dimension;
 
 /// The most measured lines that are compared with each other.
 const MAX_COMPARED: usize = 400;
@@ -56,7 +57,12 @@ fn contradictions(draft: &Draft) -> Vec<Problem> {
         .zip(&draft.places);
     let mut by_subject: HashMap<_, Vec<(&Criterion, &Measure, Place)>> = HashMap::new();
     for (criterion, place) in all {
-        let Some(measure) = &criterion.measure else {
+        // Two ports are two things, not two limits of one.
+        let amount = criterion
+            .measure
+            .as_ref()
+            .filter(|measure| measure.dimension != Dimension::Port);
+        let Some(measure) = amount else {
             continue;
         };
         let load = measure.load.as_ref().map(|load| load.text.to_lowercase());
@@ -229,7 +235,13 @@ fn unmeasured(draft: &Draft, outcome: &str) -> Vec<Problem> {
         .flat_map(|part| part.split(" with "));
     let mut problems = Vec::new();
     for part in parts.filter(|part| part.chars().any(|character| character.is_ascii_digit())) {
-        let Some(promised) = reading::read(part).measure else {
+        let amount = |measure: &Measure| {
+            !matches!(
+                measure.dimension,
+                Dimension::Port | Dimension::Status | Dimension::Count
+            )
+        };
+        let Some(promised) = reading::read(part).measure.filter(amount) else {
             continue;
         };
         let repeated = stated.iter().any(|measure| {

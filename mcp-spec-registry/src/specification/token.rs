@@ -308,15 +308,26 @@ fn cut<T>(tokens: &mut Vec<Token<'_>>, begin: usize, end: usize, value: T) -> T 
 /// The pieces as text again, without empty brackets and dangling punctuation.
 pub(super) fn joined(tokens: &[Token<'_>]) -> String {
     let mut text = String::new();
+    let mut apart = false;
     for (index, token) in tokens.iter().enumerate() {
-        let dangling = matches!(token.text, "(" | ")" | ":" | "," | ";" | "." | "-")
-            && !(token.glued && tokens.get(index + 1).is_some_and(|next| next.glued));
+        let mark = matches!(token.text, "(" | ")" | ":" | "," | ";" | "." | "-");
+        let solid = |token: &Token<'_>| matches!(token.kind, Kind::Word | Kind::Number(_));
+        let within_a_word = token.glued
+            && index
+                .checked_sub(1)
+                .is_some_and(|before| solid(&tokens[before]))
+            && tokens
+                .get(index + 1)
+                .is_some_and(|next| next.glued && solid(next));
+        let dangling = mark && !within_a_word;
         if dangling {
+            apart = true;
             continue;
         }
-        if !text.is_empty() && !token.glued {
+        if !text.is_empty() && (apart || !token.glued) {
             text.push(' ');
         }
+        apart = false;
         text.push_str(token.text);
     }
     text
