@@ -1,3 +1,5 @@
+//! What a log must show, and what it must not take for tampering.
+
 use super::*;
 use std::{fs, os::unix::fs::PermissionsExt};
 

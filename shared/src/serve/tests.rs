@@ -1,3 +1,5 @@
+//! Serving, tested from the wire.
+
 mod fixture;
 mod http;
 mod stdio;

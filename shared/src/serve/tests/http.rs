@@ -1,3 +1,5 @@
+//! What clients and strangers get over HTTP.
+
 use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
 use http_body_util::{BodyExt, Full};

@@ -1,3 +1,5 @@
+//! What clients get over stdio, and what the call guard and the call log make of it.
+
 use std::{fs, sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
