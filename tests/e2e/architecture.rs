@@ -128,7 +128,9 @@ fn no_file_holds_two_subjects() -> anyhow::Result<()> {
 #[test]
 fn every_module_says_what_it_is_for() -> anyhow::Result<()> {
     let offenders = offences(&CRATES, |source| {
-        (!source.text.starts_with("//! ")).then(|| "does not open with `//!`".to_owned())
+        let is_tests = source.path.ends_with("/tests.rs"); // the foot of another file, grown too long for it
+        (!is_tests && !source.text.starts_with("//! "))
+            .then(|| "does not open with `//!`".to_owned())
     })?;
     assert!(offenders.is_empty(), "{offenders}");
     Ok(())
@@ -140,6 +142,7 @@ fn nothing_is_printed_past_the_transport() -> anyhow::Result<()> {
     let forms = ["print", "dbg"].map(|name| format!("{name}!("));
     let line_form = format!("{}ln!(", "print");
     let offenders = offences(&CRATES, |source| {
+        source.inside_crate()?;
         source.first_line_of_code(|line| {
             let printed = forms
                 .iter()
