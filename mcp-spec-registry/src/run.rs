@@ -2,11 +2,11 @@
 
 mod error;
 mod state;
-mod transition;
+pub mod transition;
 
 pub use error::RunError;
 pub use state::{Access, RunState, Strength};
-pub use transition::*;
+
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

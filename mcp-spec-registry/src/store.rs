@@ -182,6 +182,9 @@ pub enum Write {
     PutService(ServiceRow),
     /// An answer that must be given again for the same key.
     Remember(RememberedAnswer),
+    /// Takes the payload out of an audit entry; the same change must record it with an entry `audit.redacted` whose
+    /// subject is `audit:<seq>`.
+    RedactPayload(u64),
 }
 
 /// What a commit did.

@@ -11,9 +11,9 @@ use shared::{
 };
 
 /// Largest plan, in bytes of its JSON.
-pub const LARGEST_PLAN_BYTES: usize = 64 * 1024;
+const LARGEST_PLAN_BYTES: usize = 64 * 1024;
 /// Most steps of a plan.
-pub const MOST_STEPS: usize = 50;
+const MOST_STEPS: usize = 50;
 
 /// How an agent intends to reach an outcome, and how that will be proven.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
