@@ -26,10 +26,24 @@ use crate::{
 /// The largest request: of a line on stdio, of a body over HTTP.
 pub const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
-/// How a server is reached and as whom; flattened into every server's own arguments.
+/// How a server is reached and as whom; flattened into an effect server's own arguments.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ServeArgs {
-    /// Serve Streamable HTTP on this address (for example 127.0.0.1:8080; port 0 takes a free one) instead of stdio.
+    /// Streamable HTTP.
+    #[command(flatten)]
+    pub http: HttpArgs,
+    /// Name of the agent that calls over stdio, or over HTTP without a token [default: uid:<n>].
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// Where state is kept [default: $XDG_STATE_HOME/spec-driven-ai/<server>].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Where and to whom Streamable HTTP is served.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct HttpArgs {
+    /// Serve Streamable HTTP on this address (for example 127.0.0.1:8080; port 0 takes a free one).
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
     /// Who may call over HTTP: a TOML file of [[token]] entries with principal, kind and sha256.
@@ -47,12 +61,6 @@ pub struct ServeArgs {
     /// Host name by which HTTP clients may call this server, besides loopback names; may be given several times.
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub allowed_host: Vec<String>,
-    /// Name of the agent that calls over stdio, or over HTTP without a token [default: uid:<n>].
-    #[arg(long, value_name = "NAME")]
-    pub agent: Option<String>,
-    /// Where state is kept [default: $XDG_STATE_HOME/spec-driven-ai/<server>].
-    #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
 }
 
 /// Serving that cannot begin, or ended badly.
@@ -138,7 +146,7 @@ pub async fn serve<S: ServerHandler + Clone>(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let _ended = shutdown.clone().drop_guard();
-    if let Some(server) = HttpServer::bind(arguments).await? {
+    if let Some(server) = HttpServer::bind(&arguments.http, arguments.agent.as_deref()).await? {
         return server.run(handler, metrics, shutdown).await;
     }
     let (reader, writer) = stdio_pipes();

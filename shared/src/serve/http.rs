@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{
-    MAX_REQUEST_BYTES, ServeArgs, ServeError, announce,
+    HttpArgs, MAX_REQUEST_BYTES, ServeError, announce,
     sessions::{Admission, Sessions},
     tls,
     tokens::Tokens,
@@ -86,15 +86,16 @@ impl HttpServer {
     ///
     /// # Errors
     /// Nobody named who may call, unusable tokens or certificates, an address that is taken.
-    pub async fn bind(arguments: &ServeArgs) -> Result<Option<Self>, ServeError> {
+    pub async fn bind(
+        arguments: &HttpArgs,
+        agent: Option<&str>,
+    ) -> Result<Option<Self>, ServeError> {
         let Some(wanted) = arguments.http else {
             return Ok(None);
         };
         let access = match (&arguments.tokens, arguments.insecure_loopback) {
             (Some(path), _) => Access::Tokens(Tokens::load(path)?),
-            (None, true) if wanted.ip().is_loopback() => {
-                Access::Loopback(loopback(arguments.agent.as_deref()))
-            }
+            (None, true) if wanted.ip().is_loopback() => Access::Loopback(loopback(agent)),
             (None, true) => return Err(ServeError::NotLoopback(wanted)),
             (None, false) => return Err(ServeError::NoTokens),
         };

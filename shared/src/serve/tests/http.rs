@@ -15,7 +15,7 @@ use crate::{
     metrics::Metrics,
     principal::Kind,
     serve::{
-        HttpServer, MAX_REQUEST_BYTES, ServeArgs, ServeError,
+        HttpArgs, HttpServer, MAX_REQUEST_BYTES, ServeError,
         tokens::{Token, sha256_of, to_file},
     },
 };
@@ -77,7 +77,7 @@ impl Server {
         .await
     }
 
-    async fn start(change: impl FnOnce(&mut ServeArgs)) -> anyhow::Result<Self> {
+    async fn start(change: impl FnOnce(&mut HttpArgs)) -> anyhow::Result<Self> {
         Self::start_in(tempfile::tempdir()?, |arguments, _| {
             change(arguments);
             Ok(())
@@ -87,16 +87,16 @@ impl Server {
 
     async fn start_in(
         folder: tempfile::TempDir,
-        change: impl FnOnce(&mut ServeArgs, PathBuf) -> anyhow::Result<()>,
+        change: impl FnOnce(&mut HttpArgs, PathBuf) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        let mut arguments = ServeArgs {
+        let mut arguments = HttpArgs {
             http: Some("127.0.0.1:0".parse()?),
-            ..ServeArgs::default()
+            ..HttpArgs::default()
         };
         change(&mut arguments, folder.path().to_owned())?;
         let metrics = Metrics::new();
         let fixture = Fixture::new(tight(), metrics.clone())?;
-        let server = HttpServer::bind(&arguments)
+        let server = HttpServer::bind(&arguments, None)
             .await?
             .ok_or_else(|| anyhow::anyhow!("not bound"))?;
         let (address, shutdown) = (server.address(), CancellationToken::new());
@@ -331,27 +331,33 @@ async fn without_a_token_of_an_agent_only_health_is_shown() -> anyhow::Result<()
 #[tokio::test]
 async fn http_does_not_start_unless_someone_said_who_may_call() -> anyhow::Result<()> {
     let http = Some("127.0.0.1:0".parse()?);
-    let silent = HttpServer::bind(&ServeArgs {
-        http,
-        ..ServeArgs::default()
-    })
+    let silent = HttpServer::bind(
+        &HttpArgs {
+            http,
+            ..HttpArgs::default()
+        },
+        None,
+    )
     .await;
     assert!(matches!(silent, Err(ServeError::NoTokens)));
-    let open = ServeArgs {
+    let open = HttpArgs {
         http: Some("0.0.0.0:0".parse()?),
         insecure_loopback: true,
-        ..ServeArgs::default()
+        ..HttpArgs::default()
     };
     assert!(matches!(
-        HttpServer::bind(&open).await,
+        HttpServer::bind(&open, None).await,
         Err(ServeError::NotLoopback(_))
     ));
     assert!(
-        HttpServer::bind(&ServeArgs {
-            http,
-            insecure_loopback: true,
-            ..ServeArgs::default()
-        })
+        HttpServer::bind(
+            &HttpArgs {
+                http,
+                insecure_loopback: true,
+                ..HttpArgs::default()
+            },
+            None
+        )
         .await?
         .is_some()
     );
@@ -364,7 +370,7 @@ async fn https_answers_whoever_trusts_the_certificate_and_nobody_in_plain_text()
     // A certificate for localhost that is good for nothing but this test.
     const CERTIFICATE: &str = include_str!("tls-cert.pem");
     const KEY: &str = include_str!("tls-key.pem");
-    let write = |arguments: &mut ServeArgs, folder: PathBuf, mode: u32| -> anyhow::Result<()> {
+    let write = |arguments: &mut HttpArgs, folder: PathBuf, mode: u32| -> anyhow::Result<()> {
         let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
         std::fs::write(&certificate, CERTIFICATE)?;
         std::fs::write(&key, KEY)?;
