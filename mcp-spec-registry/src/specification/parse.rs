@@ -164,7 +164,10 @@ impl Draft {
             _ => {}
         }
         self.outcome_place.get_or_insert(entry.place);
-        if let Some(text) = self.one_text(key, &entry.node) {
+        if let Some(text) = self
+            .one_text(key, &entry.node)
+            .filter(|text| !text.is_empty())
+        {
             self.outcome.push(text);
         }
     }
@@ -254,15 +257,11 @@ impl Draft {
     /// The lines of a list, each a text or a map that YAML made of `subject: limit`.
     fn lines(&mut self, category: &str, node: &Node, lines: &mut Vec<Line>) {
         match &node.value {
-            Value::Nothing => {}
             Value::Text(text) => {
                 let text = text.trim().to_owned();
-                lines.push(Line {
-                    category: category.to_owned(),
-                    text,
-                    place: node.place,
-                });
+                push(lines, category, text, node.place);
             }
+            Value::Nothing => {}
             Value::Map(entries) => {
                 for entry in entries {
                     self.line(category, entry, lines);
@@ -277,11 +276,7 @@ impl Draft {
                                 .filter_map(|entry| entry.node.text())
                                 .collect::<Vec<_>>()
                                 .join(": ");
-                            lines.push(Line {
-                                category: category.to_owned(),
-                                text,
-                                place: item.place,
-                            });
+                            push(lines, category, text, item.place);
                         }
                         Value::List(_) => {
                             self.wrong_shape(
@@ -300,8 +295,8 @@ impl Draft {
     fn line(&mut self, category: &str, entry: &Entry, lines: &mut Vec<Line>) {
         let key = entry.key.trim();
         let text = match &entry.node.value {
-            Value::Text(text) => format!("{key}: {}", text.trim()),
-            Value::Nothing => key.to_owned(),
+            Value::Text(text) if !text.trim().is_empty() => format!("{key}: {}", text.trim()),
+            Value::Text(_) | Value::Nothing => key.to_owned(),
             Value::List(_) | Value::Map(_) => {
                 return self.wrong_shape(
                     &format!("`{key}` in {category}"),
@@ -310,11 +305,7 @@ impl Draft {
                 );
             }
         };
-        lines.push(Line {
-            category: category.to_owned(),
-            text,
-            place: entry.place,
-        });
+        push(lines, category, text, entry.place);
     }
 
     fn scope(&mut self, node: &Node) {
@@ -405,6 +396,17 @@ impl Draft {
         self.problems.push(
             Problem::new(Severity::Error, ProblemCode::WrongShape, message, hint).at(node.place),
         );
+    }
+}
+
+/// Adds a line, unless it says nothing.
+fn push(lines: &mut Vec<Line>, category: &str, text: String, place: Place) {
+    if !text.is_empty() {
+        lines.push(Line {
+            category: category.to_owned(),
+            text,
+            place,
+        });
     }
 }
 
