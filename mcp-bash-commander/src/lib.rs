@@ -1,7 +1,52 @@
 //! A jailed shell as an MCP server: sessions, policy and tools around a strict jail.
 
+mod audit;
+pub mod config;
+pub mod doctor;
+pub mod enforce;
 pub mod jail;
 pub mod policy;
 pub mod publish;
+pub mod server;
 pub mod session;
+mod tools;
 pub mod workspace;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use config::{AuditCommand, Command, Config};
+use jail::Launcher;
+use server::BashCommander;
+use shared::metrics::Metrics;
+
+/// Does what the command line says, until it is done or the server ends.
+///
+/// # Errors
+/// A configuration that cannot be used, or serving that failed.
+pub async fn run(config: Config, launcher: Launcher) -> anyhow::Result<ExitCode> {
+    match &config.command {
+        Some(Command::Audit(AuditCommand::Verify { against })) => audit::verify(&config, against.as_deref()),
+        Some(Command::Doctor { json }) => {
+            let report = doctor::of_configuration(&config, launcher).await;
+            let text = if *json { report.to_json() + "\n" } else { report.to_string() };
+            std::io::stdout().write_all(text.as_bytes())?;
+            Ok(ExitCode::from(report.exit_code()))
+        }
+        None if config.check_config => {
+            let server = BashCommander::new(&config, launcher, Metrics::new())?;
+            writeln!(std::io::stdout(), "{}", server.summary())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => {
+            let shutdown = shared::serve::shutdown_on_signals()?;
+            let metrics = Metrics::new();
+            let server = BashCommander::new(&config, launcher, metrics.clone())?;
+            server.work_for_registry(&shutdown);
+            let served = shared::serve::serve(server.clone(), &config.serve, metrics, shutdown).await;
+            server.end();
+            served?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a command needs on this host and from this configuration, looked at for real, each lack with its remedy.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use shared::config::Doctor;
+use shared::digest::Digest;
+use shared::effect::client::EffectClient;
+use shared::metrics::Metrics;
+use shared::state_dir;
+
+use crate::config::Config;
+use crate::enforce::owner_of_socket;
+use crate::jail::{LayerStatus, Launcher, probe_layers};
+use crate::policy::{Access, Policy};
+use crate::server::{self, BashCommander, NAME};
+use crate::workspace::Workspace;
+
+/// What is looked at.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// What commands may see and use.
+    pub policy: &'a Policy,
+    /// Its digest.
+    pub policy_digest: &'a Digest,
+    /// The pinned workspace.
+    pub workspace: &'a Workspace,
+    /// Who makes jails.
+    pub launcher: &'a Launcher,
+    /// Where state is or will be.
+    pub state_dir: &'a Path,
+    /// The registry and its socket, in enforced mode.
+    pub registry: Option<(&'a EffectClient, &'a Path)>,
+}
+
+/// The report on a command line; what keeps the server from starting is its first failure.
+pub async fn of_configuration(config: &Config, launcher: Launcher) -> Doctor {
+    match BashCommander::new(config, launcher.clone(), Metrics::new()) {
+        Ok(server) => server::examine(server.state()).await,
+        Err(error) => {
+            let mut report = Doctor::new();
+            report.fail("configuration", format!("{error:#}"), "change what it names, then run doctor again");
+            examine_jail(&mut report, &launcher, None).await;
+            report
+        }
+    }
+}
+
+/// The report on a server.
+pub async fn examine(subject: Subject<'_>) -> Doctor {
+    let mut report = Doctor::new();
+    let Policy { workspace, access, limits, .. } = subject.policy;
+    let rights = match access {
+        Access::ReadOnly => "read-only",
+        Access::ReadWrite => "writable",
+    };
+    report.ok("policy", format!("strict, {}", subject.policy_digest));
+    report.ok("workspace", format!("{}, {rights}", workspace.display()));
+    report.ok(
+        "limits",
+        format!(
+            "{} commands at once; each: {} processes, {} MiB memory, {} CPU s, {} MiB /tmp, {} MiB kept of each output",
+            limits.sessions,
+            limits.pids,
+            limits.memory_bytes >> 20,
+            limits.cpu_s,
+            limits.tmp_bytes >> 20,
+            limits.output_bytes >> 20
+        ),
+    );
+    examine_jail(&mut report, subject.launcher, Some(subject.workspace)).await;
+    examine_state(&mut report, subject.state_dir);
+    examine_registry(&mut report, subject.registry).await;
+    report
+}
+
+async fn examine_jail(report: &mut Doctor, launcher: &Launcher, workspace: Option<&Workspace>) {
+    let layers = probe_layers(launcher, workspace.map(Workspace::for_jail)).await;
+    let mut applied = Vec::new();
+    for layer in layers {
+        match layer.status {
+            LayerStatus::Applied => applied.push(layer.layer),
+            LayerStatus::Missing => {
+                let fix = layer.fix.unwrap_or_else(|| "see the kernel's log".to_owned());
+                report.fail(format!("jail: {}", layer.layer), layer.detail, fix);
+            }
+            // Without a workspace or inputs there is nothing to try those on.
+            LayerStatus::NotTried => {}
+        }
+    }
+    if !applied.is_empty() {
+        report.ok("jail", applied.join(" "));
+    }
+}
+
+fn examine_state(report: &mut Doctor, state_dir: &Path) {
+    const CHECK: &str = "state directory";
+    if state_dir.symlink_metadata().is_err() {
+        report.ok(CHECK, format!("{} will be made by the first call", state_dir.display()));
+        return;
+    }
+    match state_dir::open(NAME, Some(state_dir)) {
+        Ok(path) => report.ok(CHECK, format!("{} is yours alone", path.display())),
+        Err(error) => report.fail(CHECK, error.to_string(), "no call that changes something is made until this is mended"),
+    }
+}
+
+async fn examine_registry(report: &mut Doctor, registry: Option<(&EffectClient, &Path)>) {
+    let Some((client, socket)) = registry else {
+        report.ok("mode", "open: calls need no grant; --enforced asks the registry before each change");
+        return;
+    };
+    match client.settle().await {
+        Ok(()) => report.ok("registry", format!("reached at {}", socket.display())),
+        Err(refusal) => report.fail(
+            "registry",
+            format!("every changing call is refused: {}", refusal.message),
+            refusal.hint,
+        ),
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    let owner = owner_of_socket(socket);
+    let shares_uid = owner == Some(uid);
+    if shares_uid || started_by_same_uid(uid) {
+        let with = if shares_uid { "the registry" } else { "the process that started it" };
+        report.warn(
+            "strength",
+            format!("advisory: this server shares uid {uid} with {with}; an agent under that uid can get round it"),
+            "run registry and effect servers under users of their own, and connect over --http with --tokens",
+        );
+    } else {
+        report.ok("strength", format!("uid {uid} is shared neither with the registry nor with whoever started the server"));
+    }
+}
+
+/// Whether this server's parent, a client over stdio, runs under the same uid.
+fn started_by_same_uid(uid: u32) -> bool {
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    // A service manager is no client.
+    parent.is_some_and(|pid| {
+        pid != 1 && std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == uid)
+    })
+}

@@ -1,0 +1,254 @@
+//! Enforced mode: before a call changes something the registry is asked, and told what was done; its orders are carried out.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use shared::digest::Digest;
+use shared::effect::class::EffectClass;
+use shared::effect::client::{EffectClient, EndReport};
+use shared::effect::protocol::{Lifetime, Outcome, Permit, Refusal, SessionMeasure, WorkOrder, WorkResult};
+use shared::tool_error::ToolError;
+
+use crate::jail::PinnedInput;
+use crate::session::{Killed, Origin, Session, Sessions};
+use crate::workspace::{Workspace, WorkspaceError};
+
+/// The changing tools that need no grant: stopping one's own process. (Reading one's own output changes nothing.)
+const EXEMPT: [&str; 1] = ["stop"];
+
+/// Largest file that is pinned for a step, in bytes; pinned files stand in memory.
+const LARGEST_INPUT_BYTES: u64 = 64 << 20;
+
+/// Whether a tool's calls need a grant in enforced mode.
+pub fn needs_grant(tool: &str, class: EffectClass) -> bool {
+    class.is_changing() && !EXEMPT.contains(&tool)
+}
+
+/// A call the registry permitted. It must be told the end; if the call vanishes, it is told that nobody knows.
+pub struct Action {
+    client: EffectClient,
+    permit: Permit,
+    is_ended: bool,
+}
+
+impl Action {
+    /// Asks the registry whether this call may be made.
+    ///
+    /// # Errors
+    /// `GRANT_REQUIRED` without a grant, else what the registry says, or that it cannot be asked.
+    pub async fn begin(
+        client: &EffectClient,
+        grant: Option<&str>,
+        principal: &str,
+        tool: &str,
+        arguments: &impl Serialize,
+    ) -> Result<Self, ToolError> {
+        let Some(grant) = grant else {
+            return Err(ToolError::new("GRANT_REQUIRED", format!("`{tool}` changes something and has no `grant`"))
+                .with_hint("get a plan approved; `execution_begin` of the spec registry then gives a grant for each step"));
+        };
+        let arguments = arguments_of(arguments)?;
+        let permit = client.begin(grant, principal, tool, arguments).await.map_err(refused)?;
+        Ok(Self { client: client.clone(), permit, is_ended: false })
+    }
+
+    /// The run and the action, for the call log.
+    pub fn names(&self) -> (&str, &str) {
+        (&self.permit.run_id, &self.permit.action_id)
+    }
+
+    /// What a session started by this action belongs to.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            run_id: self.permit.run_id.clone(),
+            action_id: self.permit.action_id.clone(),
+            outlives_step: self.outlives_step(),
+        }
+    }
+
+    /// Whether what it starts may outlive the step.
+    pub fn outlives_step(&self) -> bool {
+        self.permit.lifetime == Lifetime::Run
+    }
+
+    /// The pinned inputs with exactly the bytes that were approved, copied where no one can change them.
+    ///
+    /// # Errors
+    /// `INPUT_CHANGED` if a file has other bytes, or cannot be read.
+    pub fn pinned_inputs(&self, workspace: &Workspace) -> Result<Vec<PinnedInput>, ToolError> {
+        self.permit.inputs.iter().map(|input| pinned(workspace, &input.path, &input.sha256)).collect()
+    }
+
+    /// Tells the registry how the call ended, and gives its result on. `describe` adds what a result says beyond itself.
+    ///
+    /// # Errors
+    /// The call's own error; or that what was done could not be reported.
+    pub async fn end<T: Serialize>(
+        mut self,
+        result: Result<T, ToolError>,
+        describe: impl FnOnce(&T, &mut EndReport),
+    ) -> Result<T, ToolError> {
+        let action_id = self.permit.action_id.clone();
+        let report = match &result {
+            Ok(result) => {
+                let digest = Digest::of_json(result).map_err(|error| ToolError::internal(&error))?;
+                let mut report = EndReport::done(action_id, digest);
+                describe(result, &mut report);
+                report
+            }
+            Err(error) => EndReport::failed(action_id, &error.code),
+        };
+        self.is_ended = true;
+        let told = self.client.end(report).await;
+        let result = result?;
+        match told {
+            Ok(_) => Ok(result),
+            Err(refusal) => {
+                tracing::error!(%refusal, "what was done could not be reported");
+                let message = format!("it was done, but the registry does not take the report: {}", refusal.message);
+                Err(ToolError::new(refusal.code, message).with_hint("do not repeat the call; ask for the run's state"))
+            }
+        }
+    }
+}
+
+impl Drop for Action {
+    fn drop(&mut self) {
+        if self.is_ended {
+            return;
+        }
+        let report = EndReport { outcome: Outcome::Unknown, ..EndReport::failed(self.permit.action_id.clone(), "VANISHED") };
+        let client = self.client.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(refusal) = client.end(report).await {
+                    tracing::error!(%refusal, "the end of a vanished call could not be reported");
+                }
+            });
+        }
+    }
+}
+
+fn arguments_of(arguments: &impl Serialize) -> Result<Map<String, Value>, ToolError> {
+    match serde_json::to_value(arguments) {
+        Ok(Value::Object(arguments)) => Ok(arguments),
+        Ok(_) => Err(ToolError::internal(&"arguments are no object")),
+        Err(error) => Err(ToolError::internal(&error)),
+    }
+}
+
+fn refused(refusal: Refusal) -> ToolError {
+    ToolError::new(refusal.code, refusal.message).with_hint(refusal.hint)
+}
+
+fn pinned(workspace: &Workspace, path: &str, approved: &Digest) -> Result<PinnedInput, ToolError> {
+    let changed = |found: &str| {
+        ToolError::new("INPUT_CHANGED", format!("`{path}` is not what was approved: {approved} was, now there is {found}"))
+            .with_hint("put the approved bytes back, or plan again with these")
+    };
+    let unreadable = |error: WorkspaceError| changed(&error.to_string());
+    let file = workspace.open_file(path).map_err(unreadable)?;
+    let target = workspace.path_in_jail(path).map_err(unreadable)?;
+    let input = PinnedInput::seal(&target, file, LARGEST_INPUT_BYTES).map_err(|error| changed(&error.to_string()))?;
+    let found = Digest::from_array(input.sha256());
+    if found == *approved { Ok(input) } else { Err(changed(found.as_str())) }
+}
+
+/// Carries out what the registry asks of this server.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    sessions: Sessions,
+    workspace: Arc<Workspace>,
+}
+
+impl Orders {
+    /// Over these sessions and files.
+    pub fn new(sessions: Sessions, workspace: Arc<Workspace>) -> Self {
+        Self { sessions, workspace }
+    }
+
+    fn session(&self, id: &str) -> Result<Arc<Session>, WorkResult> {
+        let unknown = || failed("UNKNOWN_SESSION", &format!("there is no session `{id}`"));
+        self.sessions.any(id).ok_or_else(unknown)
+    }
+
+    fn measure(&self, id: &str) -> Result<WorkResult, WorkResult> {
+        let session = self.session(id)?;
+        let identity = session.identity();
+        let usage = session.usage().map_err(|error| failed("NOT_MEASURED", &error.to_string()))?;
+        let mut measure = SessionMeasure {
+            alive: false,
+            identity: format!("{}:{}", identity.pid, identity.start_ticks),
+            memory_bytes: 0,
+            uids: Vec::new(),
+            processes: 0,
+        };
+        if let Some(usage) = usage {
+            measure.alive = usage.alive;
+            measure.memory_bytes = usage.memory_bytes;
+            measure.uids = usage.kernel_uids;
+            measure.processes = usage.processes;
+        }
+        Ok(WorkResult::Session(measure))
+    }
+
+    async fn hash(&self, path: String) -> Result<WorkResult, WorkResult> {
+        let workspace = Arc::clone(&self.workspace);
+        let hashed = tokio::task::spawn_blocking(move || workspace.digest(&path)).await;
+        match hashed.map_err(|error| failed("INTERNAL", &error.to_string()))? {
+            Ok(digest) => Ok(WorkResult::File { sha256: Some(digest) }),
+            Err(WorkspaceError::NotFound(_)) => Ok(WorkResult::File { sha256: None }),
+            Err(error) => Err(failed("NOT_HASHED", &error.to_string())),
+        }
+    }
+
+    fn end_serving(&self, id: &str) -> Result<WorkResult, WorkResult> {
+        let ended = self.session(id)?.end_serving().map_err(|error| failed("NOT_SERVING", &error.to_string()))?;
+        Ok(ended_processes(ended))
+    }
+
+    async fn end_sessions(&self, run_id: &str, and_lasting: bool) -> WorkResult {
+        let outlives = |session: &Arc<Session>| session.origin().is_some_and(|origin| origin.outlives_step);
+        let mut sessions = self.sessions.of_run(run_id);
+        sessions.retain(|session| and_lasting || !outlives(session));
+        let mut processes = 0;
+        for session in &sessions {
+            let usage = session.usage().ok().flatten();
+            processes += usage.map_or(0, |usage| usize::try_from(usage.processes).unwrap_or(0));
+            session.kill(Killed::RunEnded);
+        }
+        for session in &sessions {
+            session.over().await;
+        }
+        ended_processes(processes)
+    }
+}
+
+impl shared::effect::client::WorkHandler for Orders {
+    async fn carry_out(&self, order: WorkOrder) -> WorkResult {
+        let result = match order {
+            WorkOrder::MeasureSession { session } => self.measure(&session),
+            WorkOrder::HashFile { path } => self.hash(path).await,
+            WorkOrder::EndServingProcess { session } => self.end_serving(&session),
+            WorkOrder::EndRun { run_id } => Ok(self.end_sessions(&run_id, true).await),
+            WorkOrder::EndSteps { run_id } => Ok(self.end_sessions(&run_id, false).await),
+        };
+        result.unwrap_or_else(|failed| failed)
+    }
+}
+
+fn ended_processes(count: usize) -> WorkResult {
+    WorkResult::EndedProcesses { count: u32::try_from(count).unwrap_or(u32::MAX) }
+}
+
+fn failed(code: &str, message: &str) -> WorkResult {
+    WorkResult::Failed { code: code.to_owned(), message: message.to_owned() }
+}
+
+/// The uid that owns the registry's socket, if it is there.
+pub fn owner_of_socket(socket: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    socket.metadata().ok().map(|metadata| metadata.uid())
+}

@@ -1,0 +1,346 @@
+//! The MCP face of the shell: its state, its tools, and what stands in front of every call.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rmcp::handler::server::tool::ToolRouter;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, Implementation, JsonObject, ServerCapabilities, ServerConfig,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::call::{self, CallGuard};
+use shared::call_log::{CallLog, Outcome, Record};
+use shared::digest::Digest;
+use shared::effect::client::{EffectClient, EffectConfig, ServiceCredential};
+use shared::effect::protocol::ToolDeclaration;
+use shared::metrics::Metrics;
+use shared::principal;
+use shared::state_dir;
+use shared::tool_error::{ToolError, code};
+use shared::tools::class_of;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::doctor;
+use crate::enforce::{Action, Orders, needs_grant};
+use crate::jail::Launcher;
+use crate::policy::{Placed, Policy, check_placement};
+use crate::session::{Sessions, SpoolFolder};
+use crate::tools;
+use crate::workspace::Workspace;
+
+/// The server's name, of its state directory and in plans.
+pub const NAME: &str = "mcp-bash-commander";
+
+/// Longest time a command may be waited for in one call.
+pub(crate) const LONGEST_COMMAND: Duration = Duration::from_hours(24);
+
+const OPEN: &str = "A shell in a jail: commands see the workspace and the system's programs, nothing else; no network. `exec` waits \
+for the end by default; start what shall run on with wait {\"until\": \"none\"} and look at it with read_output, list_sessions, stop. \
+Read and write files of the workspace with read_file and write_file.";
+
+const ENFORCED: &str = " This server is enforced: exec and write_file need a `grant` from execution_begin of the spec registry, and \
+only calls that lie inside the approved plan are made.";
+
+/// The shell as an MCP server. Clones share everything.
+#[derive(Clone)]
+pub struct BashCommander {
+    state: Arc<State>,
+    tools: Arc<ToolRouter<Self>>,
+}
+
+pub(crate) struct State {
+    pub(crate) policy: Policy,
+    pub(crate) policy_digest: Digest,
+    pub(crate) workspace: Arc<Workspace>,
+    pub(crate) sessions: Sessions,
+    pub(crate) launcher: Launcher,
+    pub(crate) enforced: Option<Enforced>,
+    pub(crate) state_dir: PathBuf,
+    guard: CallGuard,
+    opened: OnceCell<Opened>,
+}
+
+/// The registry that is asked.
+pub(crate) struct Enforced {
+    pub(crate) client: EffectClient,
+    pub(crate) socket: PathBuf,
+}
+
+/// What the first call opens, so that starting costs nothing.
+struct Opened {
+    guard: CallGuard,
+    spools: SpoolFolder,
+}
+
+/// The grant of a call, taken out of its arguments.
+#[derive(Debug, Clone)]
+struct Grant(Option<String>);
+
+/// Whether the registry was asked about a call.
+#[derive(Debug, Clone, Default)]
+struct Asked(Arc<AtomicBool>);
+
+impl BashCommander {
+    /// A server as the command line says; nothing is written before the first call.
+    ///
+    /// # Errors
+    /// A policy, workspace, credential or placement of files that cannot be used.
+    pub fn new(config: &Config, launcher: Launcher, metrics: Metrics) -> anyhow::Result<Self> {
+        let policy = Policy::load(config.policy.as_deref(), config.workspace.as_deref())?;
+        let state_dir = state_path(config)?;
+        let socket = if config.enforced { Some(config.registry_socket()?) } else { None };
+        refuse_reachable_files(config, &policy, &state_dir, socket.as_deref())?;
+        let workspace = Arc::new(Workspace::open(&policy.workspace, policy.access)?);
+        let mut tools = tools::router()?;
+        let enforced = match (socket, &config.registry_token) {
+            (Some(socket), Some(credential)) => {
+                let credential = ServiceCredential::read(credential)?;
+                let client = EffectClient::open(EffectConfig {
+                    socket: socket.clone(),
+                    registry_uid: config.registry_uid,
+                    credential,
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    tools: declarations(&tools),
+                    state_dir: state_dir.join("effect"),
+                })?;
+                add_grant(&mut tools);
+                Some(Enforced { client, socket })
+            }
+            _ => None,
+        };
+        let limits = call::Limits { concurrent: policy.limits.sessions + 32, ..call::Limits::default() };
+        let guard = CallGuard::new(limits, metrics).with_deadline("exec", LONGEST_COMMAND + Duration::from_secs(10));
+        let state = State {
+            sessions: Sessions::new(launcher.clone(), policy.limits.sessions),
+            policy_digest: policy.digest()?,
+            policy,
+            workspace,
+            launcher,
+            enforced,
+            state_dir,
+            guard,
+            opened: OnceCell::new(),
+        };
+        Ok(Self { state: Arc::new(state), tools: Arc::new(tools) })
+    }
+
+    /// One line for `--check-config`.
+    pub fn summary(&self) -> String {
+        let State { policy, policy_digest, enforced, .. } = &*self.state;
+        let mode = if enforced.is_some() { "enforced" } else { "open" };
+        format!("configuration ok: {mode}, workspace {}, policy {policy_digest}", policy.workspace.display())
+    }
+
+    /// In enforced mode: greets the registry and carries out its orders in the background.
+    pub fn work_for_registry(&self, shutdown: &CancellationToken) {
+        let Some(enforced) = &self.state.enforced else { return };
+        let orders = Orders::new(self.state.sessions.clone(), Arc::clone(&self.state.workspace));
+        let (client, stop) = (enforced.client.clone(), shutdown.clone());
+        tokio::spawn(async move { client.run_work(orders, stop).await });
+    }
+
+    /// Ends every command.
+    pub fn end(&self) {
+        self.state.sessions.end();
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Where long output goes.
+    pub(crate) async fn spools(&self) -> Result<SpoolFolder, ToolError> {
+        Ok(self.opened().await?.spools.clone())
+    }
+
+    async fn opened(&self) -> Result<&Opened, ToolError> {
+        self.state.opened.get_or_try_init(|| self.open()).await.map_err(|error| {
+            tracing::error!(%error, "the state directory cannot be used");
+            ToolError::new(code::AUDIT_UNAVAILABLE, "calls cannot be recorded, so none is made")
+                .with_hint("tell the operator to run `mcp-bash-commander doctor`")
+        })
+    }
+
+    async fn open(&self) -> anyhow::Result<Opened> {
+        let given = self.state.state_dir.clone();
+        let (state_dir, log) = tokio::task::spawn_blocking(move || {
+            let state_dir = state_dir::open(NAME, Some(&given))?;
+            let log = CallLog::open_in(&state_dir, true)?;
+            anyhow::Ok((state_dir, log))
+        })
+        .await??;
+        // The policy is the same for the whole life of a server, so one line says it for all that follow.
+        let began = Record {
+            principal: NAME.to_owned(),
+            tool: "policy".to_owned(),
+            arguments_sha256: self.state.policy_digest.as_str().trim_start_matches("sha256:").to_owned(),
+            run: None,
+            action: None,
+            outcome: Outcome::Ok,
+            code: None,
+            ms: 0,
+        };
+        log.add(&began).await?;
+        Ok(Opened { guard: self.state.guard.clone().with_log(log), spools: SpoolFolder::new(&state_dir) })
+    }
+
+    /// In enforced mode asks the registry for this call; otherwise every call may be made.
+    pub(crate) async fn begin(
+        &self,
+        context: &RequestContext<RoleServer>,
+        tool: &str,
+        arguments: &impl Serialize,
+    ) -> Result<Option<Action>, ToolError> {
+        let Some(enforced) = &self.state.enforced else { return Ok(None) };
+        let principal = &principal::of(context)?.name;
+        let grant = context.extensions.get::<Grant>().and_then(|grant| grant.0.as_deref());
+        if let Some(asked) = context.extensions.get::<Asked>().filter(|_| grant.is_some()) {
+            asked.0.store(true, Ordering::Relaxed);
+        }
+        let action = Action::begin(&enforced.client, grant, principal, tool, arguments)
+            .await
+            .inspect_err(|_| call::was_refused(context))?;
+        let (run, action_id) = action.names();
+        call::belongs_to(context, Some(run), Some(action_id));
+        Ok(Some(action))
+    }
+
+    async fn guarded(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let changes = self.tools.get(&request.name).is_some_and(|tool| class_of(tool).is_changing());
+        let guard = match self.opened().await {
+            Ok(opened) => &opened.guard,
+            // Reading stays possible, `doctor` above all.
+            Err(_) if !changes => &self.state.guard,
+            Err(error) => return Ok(error.to_result().into()),
+        };
+        guard.call(self, &self.tools, request, context).await
+    }
+}
+
+#[tool_handler(router = self.tools)]
+impl ServerHandler for BashCommander {
+    async fn call_tool(
+        &self,
+        mut request: CallToolRequestParams,
+        mut context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Some(enforced) = self.state.enforced.as_ref().filter(|_| {
+            let tool = self.tools.get(&request.name);
+            tool.is_some_and(|tool| needs_grant(&tool.name, class_of(tool)))
+        }) else {
+            return self.guarded(request, context).await;
+        };
+        let grant = match request.arguments.as_mut().and_then(|arguments| arguments.remove("grant")) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(grant)) => Some(grant),
+            Some(_) => {
+                let error = ToolError::new(code::INVALID_ARGUMENTS, "`grant` is no string")
+                    .with_hint("give the handle that execution_begin returned");
+                return Ok(error.to_result().into());
+            }
+        };
+        let asked = Asked::default();
+        context.extensions.insert(Grant(grant));
+        context.extensions.insert(asked.clone());
+        let principal = principal::of(&context).map(|principal| principal.name.to_string()).unwrap_or_default();
+        let tool = request.name.to_string();
+        let response = self.guarded(request, context).await;
+        // What never came to the registry is told to it afterwards.
+        if !asked.0.load(Ordering::Relaxed)
+            && let Ok(CallToolResponse::Complete(result)) = &response
+            && let Some(error) = ToolError::of_result(result)
+        {
+            enforced.client.refused(&principal, &tool, &error.code, None);
+        }
+        response
+    }
+
+    fn get_info(&self) -> ServerConfig {
+        let instructions = match self.state.enforced {
+            Some(_) => format!("{OPEN}{ENFORCED}"),
+            None => OPEN.to_owned(),
+        };
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(Implementation::new(NAME, env!("CARGO_PKG_VERSION")))
+            .with_instructions(instructions)
+    }
+}
+
+/// The state directory, which need not exist yet.
+pub(crate) fn state_path(config: &Config) -> anyhow::Result<PathBuf> {
+    Ok(match &config.serve.state_dir {
+        Some(given) => std::path::absolute(given)?,
+        None => state_dir::default_path(NAME)?,
+    })
+}
+
+/// Refuses to serve where commands could read what is secret or change what is trusted.
+pub(crate) fn refuse_reachable_files(
+    config: &Config,
+    policy: &Policy,
+    state_dir: &Path,
+    socket: Option<&Path>,
+) -> anyhow::Result<()> {
+    let program = std::env::current_exe()?;
+    let optional = [
+        ("token file", config.serve.http.tokens.as_deref(), Placed::Secret),
+        ("TLS key", config.serve.http.tls_key.as_deref(), Placed::Secret),
+        ("registry credential", config.registry_token.as_deref(), Placed::Secret),
+        ("registry's socket", socket, Placed::Secret),
+        ("TLS certificate", config.serve.http.tls_cert.as_deref(), Placed::Trusted),
+        ("policy", config.policy.as_deref(), Placed::Trusted),
+    ];
+    let files = [("state directory", state_dir, Placed::Secret), ("program", program.as_path(), Placed::Trusted)]
+        .into_iter()
+        .chain(optional.into_iter().filter_map(|(what, path, placed)| Some((what, path?, placed))));
+    Ok(check_placement(policy, files)?)
+}
+
+/// What plans may name: every tool, as it is listed, without `grant`.
+fn declarations(tools: &ToolRouter<BashCommander>) -> Vec<ToolDeclaration> {
+    let declare = |tool: rmcp::model::Tool| ToolDeclaration {
+        class: class_of(&tool),
+        schema: Value::Object(JsonObject::clone(&tool.input_schema)),
+        tool: tool.name.into_owned(),
+    };
+    tools.list_all().into_iter().map(declare).collect()
+}
+
+/// One more argument for every tool that needs a grant.
+fn add_grant(tools: &mut ToolRouter<BashCommander>) {
+    for (name, route) in &mut tools.map {
+        if !needs_grant(name, class_of(&route.attr)) {
+            continue;
+        }
+        let mut schema = JsonObject::clone(&route.attr.input_schema);
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            let grant = json!({ "type": "string", "description": "The handle that execution_begin returned for this step." });
+            properties.insert("grant".to_owned(), grant);
+        }
+        route.attr.input_schema = Arc::new(schema);
+    }
+}
+
+/// The report of `doctor` on a running server.
+pub(crate) async fn examine(state: &State) -> shared::config::Doctor {
+    doctor::examine(doctor::Subject {
+        policy: &state.policy,
+        policy_digest: &state.policy_digest,
+        workspace: &state.workspace,
+        launcher: &state.launcher,
+        state_dir: &state.state_dir,
+        registry: state.enforced.as_ref().map(|enforced| (&enforced.client, enforced.socket.as_path())),
+    })
+    .await
+}

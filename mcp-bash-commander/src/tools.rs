@@ -1,0 +1,62 @@
+//! The list of all tools. None of them changes the policy.
+
+mod doctor;
+mod error;
+mod exec;
+mod list_sessions;
+mod read_file;
+mod read_output;
+mod stop;
+mod view;
+mod write_file;
+
+use rmcp::handler::server::tool::ToolRouter;
+use shared::tools::{ToolEffect, ToolsError, finish};
+
+use crate::server::BashCommander;
+
+/// All tools with their annotations.
+///
+/// # Errors
+/// A tool that declares no effect.
+pub(crate) fn router() -> Result<ToolRouter<BashCommander>, ToolsError> {
+    let tools = BashCommander::doctor_router()
+        + BashCommander::exec_router()
+        + BashCommander::list_sessions_router()
+        + BashCommander::read_file_router()
+        + BashCommander::read_output_router()
+        + BashCommander::stop_router()
+        + BashCommander::write_file_router();
+    finish(tools, EFFECTS)
+}
+
+const EFFECTS: &[ToolEffect] = &[
+    doctor::EFFECT,
+    exec::EFFECT,
+    list_sessions::EFFECT,
+    read_file::EFFECT,
+    read_output::EFFECT,
+    stop::EFFECT,
+    write_file::EFFECT,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_tools_costs_clients_little() -> anyhow::Result<()> {
+        let bytes = shared::tools::listed_bytes(&router()?);
+        assert!(bytes <= 12_000, "{bytes} bytes");
+        Ok(())
+    }
+
+    #[test]
+    fn no_schema_has_what_some_clients_do_not_take() -> anyhow::Result<()> {
+        let listed = serde_json::to_string(&router()?.list_all())?;
+        for foreign in ["\"null\"", "\"$ref\"", "\"uint", "\"int64\""] {
+            assert!(!listed.contains(foreign), "{foreign} in {listed}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! How the shell's errors read to the model.
+
+use shared::tool_error::{ToolError, code};
+
+use crate::jail::JailError;
+use crate::policy::EnvironmentError;
+use crate::session::SessionError;
+use crate::workspace::WorkspaceError;
+
+/// Arguments that are each well formed but cannot be used.
+pub(super) fn invalid(message: impl Into<String>, hint: &str) -> ToolError {
+    ToolError::new(code::INVALID_ARGUMENTS, message).with_hint(hint)
+}
+
+impl From<WorkspaceError> for ToolError {
+    fn from(error: WorkspaceError) -> Self {
+        let (code, hint) = match &error {
+            WorkspaceError::Path { .. } => (code::INVALID_ARGUMENTS, "give a path relative to the workspace, without `..`"),
+            WorkspaceError::Outside(_) => ("OUTSIDE_WORKSPACE", "only files of the workspace can be used"),
+            WorkspaceError::Symlink(_) => ("SYMLINK_ESCAPE", "name the file itself instead of a link"),
+            WorkspaceError::NotFound(_) => ("NOT_FOUND", "look for it with exec: ls, find"),
+            WorkspaceError::NotRegular { .. } => ("NOT_A_FILE", "only regular files can be used; list folders with exec: ls"),
+            WorkspaceError::HardLinked { .. } => ("HARD_LINKED", "copy it to a new name with exec: cp, and write that"),
+            WorkspaceError::ReadOnly => ("READ_ONLY", "the operator's policy says access = \"ro\""),
+            WorkspaceError::Changed { .. } => ("FILE_CHANGED", "read the file again, and decide with what is there now"),
+            WorkspaceError::TooLong { .. } => ("TOO_LONG", "write it in parts with exec"),
+            WorkspaceError::Unusable(_) | WorkspaceError::Io { .. } => return io_failure(&error),
+        };
+        Self::new(code, error.to_string()).with_hint(hint)
+    }
+}
+
+/// The model learns what the system said; it names nothing but the path of the call.
+fn io_failure(error: &dyn std::error::Error) -> ToolError {
+    tracing::warn!(error = %error, "a file could not be used");
+    ToolError::new("IO_ERROR", error.to_string()).with_hint("if it is the disk or a permission, tell the operator")
+}
+
+impl From<SessionError> for ToolError {
+    fn from(error: SessionError) -> Self {
+        let message = error.to_string();
+        match error {
+            SessionError::Jail(error) => error.into(),
+            SessionError::Full(_) => {
+                Self::new("TOO_MANY_SESSIONS", message).with_hint("wait for one to end, or stop one: list_sessions, stop")
+            }
+            SessionError::Unknown(_) => Self::new("UNKNOWN_SESSION", message).with_hint("list_sessions shows yours"),
+            SessionError::Ending => Self::new(code::CANCELLED, message),
+            SessionError::Publish { .. } => {
+                Self::new("PORT_NOT_PUBLISHED", message).with_hint("try again; if it fails again, tell the operator")
+            }
+        }
+    }
+}
+
+impl From<JailError> for ToolError {
+    fn from(error: JailError) -> Self {
+        let message = error.to_string();
+        match &error {
+            JailError::Layer { hint, .. } => {
+                tracing::error!(%error, "no command runs: the jail is not complete");
+                Self::new("JAIL_INCOMPLETE", message).with_hint(format!("nothing was run. For the operator: {hint}"))
+            }
+            JailError::Program { .. } => Self::new("PROGRAM_NOT_RUN", message)
+                .with_hint("only programs of the system and the workspace can be run; look with `command -v NAME`"),
+            JailError::WorkingDirectory { .. } => {
+                Self::new("NO_SUCH_DIRECTORY", message).with_hint("cwd is relative to the workspace")
+            }
+            JailError::Request(_) => Self::new(code::INVALID_ARGUMENTS, message),
+            JailError::Workspace { .. } | JailError::Input { .. } => Self::new("WORKSPACE_UNUSABLE", message)
+                .with_hint("tell the operator to run `mcp-bash-commander doctor`"),
+            JailError::LauncherLost(_)
+            | JailError::LauncherStart(_)
+            | JailError::Ended(_)
+            | JailError::NotServing(_)
+            | JailError::Io { .. } => {
+                tracing::error!(%error, "a jail failed");
+                Self::new("JAIL_FAILED", message).with_hint("nothing was left running; try again once, then tell the operator")
+            }
+        }
+    }
+}
+
+impl From<EnvironmentError> for ToolError {
+    fn from(error: EnvironmentError) -> Self {
+        let message = error.to_string();
+        match error {
+            EnvironmentError::LoadsCode(_) => Self::new("ENVIRONMENT_REFUSED", message)
+                .with_hint("leave it out; if the work needs it, the operator can add it to env.pass of the policy"),
+            EnvironmentError::Malformed(_) | EnvironmentError::TooLong(_) => Self::new(code::INVALID_ARGUMENTS, message),
+        }
+    }
+}

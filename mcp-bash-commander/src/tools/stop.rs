@@ -1,0 +1,130 @@
+//! `stop`
+
+use std::time::Duration;
+
+use rmcp::handler::server::wrapper::Parameters;
+use rmcp::service::RequestContext;
+use rmcp::{RoleServer, tool, tool_router};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use shared::effect::class::EffectClass;
+use shared::principal;
+use shared::tool_error::ToolError;
+use shared::tool_result::{Json, structured};
+use shared::tools::ToolEffect;
+
+use super::error::invalid;
+use super::view::{StateView, headline, state_view};
+use crate::server::BashCommander;
+use crate::session::{Killed, Session};
+
+pub(super) const EFFECT: ToolEffect = ToolEffect::new("stop", "Stop a command", EffectClass::Irreversible).idempotent();
+
+const LONGEST_GRACE_MS: u64 = 30_000;
+/// How long the kernel may take to end what was killed.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StopParams {
+    /// From exec.
+    id: String,
+    /// Sent first, to all its processes.
+    #[serde(default)]
+    signal: SignalName,
+    /// Milliseconds until what is left is killed, at most 30000.
+    #[serde(default = "default_grace")]
+    grace_ms: u64,
+}
+
+fn default_grace() -> u64 {
+    2000
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[schemars(inline)]
+enum SignalName {
+    #[default]
+    Term,
+    Int,
+    Hup,
+    Quit,
+    Kill,
+}
+
+impl SignalName {
+    fn number(self) -> i32 {
+        match self {
+            Self::Term => libc::SIGTERM,
+            Self::Int => libc::SIGINT,
+            Self::Hup => libc::SIGHUP,
+            Self::Quit => libc::SIGQUIT,
+            Self::Kill => libc::SIGKILL,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct StopResult {
+    id: String,
+    state: StateView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+    /// It had to be killed.
+    killed: bool,
+    /// Processes that are still there; 0 unless the kernel cannot end them.
+    survivors: u32,
+}
+
+#[tool_router(router = stop_router, vis = "pub(super)")]
+impl BashCommander {
+    /// Stops a command and everything it started: sends the signal, waits for the grace, then kills. Harmless on one that
+    /// ended.
+    #[tool]
+    async fn stop(
+        &self,
+        Parameters(params): Parameters<StopParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<Json<StopResult>, ToolError> {
+        if params.grace_ms > LONGEST_GRACE_MS {
+            return Err(invalid(format!("`grace_ms` is {}", params.grace_ms), "give at most 30000"));
+        }
+        let session = self.state().sessions.find(&params.id, &principal::of(&context)?.name)?;
+        let killed = stop(&session, params.signal, Duration::from_millis(params.grace_ms)).await?;
+        let state = session.state();
+        let survivors = if state.is_over { 0 } else { session.usage()?.map_or(0, |usage| usage.processes) };
+        let exit = state.ended.map(|ended| ended.exit);
+        let mut text = headline(&session, &state);
+        if survivors > 0 {
+            text.push_str(&format!("; {survivors} processes survive in the kernel"));
+        }
+        let result = StopResult {
+            id: session.id().to_string(),
+            state: state_view(&state),
+            exit_code: exit.and_then(|exit| exit.code),
+            signal: exit.and_then(|exit| exit.signal),
+            killed,
+            survivors,
+        };
+        Ok(structured(result, text))
+    }
+}
+
+/// Whether it had to be killed. Goes on to the end also when the call is cancelled: stopping is what was asked for.
+async fn stop(session: &Session, signal: SignalName, grace: Duration) -> Result<bool, ToolError> {
+    if session.state().is_over {
+        return Ok(false);
+    }
+    if signal != SignalName::Kill {
+        session.signal(signal.number())?;
+        if tokio::time::timeout(grace, session.over()).await.is_ok() {
+            return Ok(false);
+        }
+    }
+    session.kill(Killed::Stopped);
+    let _ = tokio::time::timeout(KILLED_WITHIN, session.over()).await;
+    Ok(true)
+}

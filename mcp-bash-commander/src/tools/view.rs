@@ -1,0 +1,102 @@
+//! Sessions and their output as results show them.
+
+use std::fmt::Write;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use shared::budget;
+use shared::tool_error::ToolError;
+use shared::visible;
+
+use crate::session::{Excerpt, Killed, Session, State, Stream};
+
+/// Bytes of each stream that also stand in the text of a result.
+const TEXT_BYTES: usize = 2000;
+
+/// Whether a command runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum StateView {
+    Running,
+    Exited,
+    /// By timeout, stop, cancellation, or the end of its run.
+    Killed,
+}
+
+/// What a command wrote.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct StreamView {
+    /// All, or beginning and end.
+    pub(super) text: String,
+    /// Bytes written.
+    pub(super) bytes: u64,
+    /// Bytes not in the text.
+    pub(super) omitted: u64,
+    /// First byte not shown; read on from here.
+    pub(super) cursor: u64,
+}
+
+impl From<Excerpt> for StreamView {
+    fn from(excerpt: Excerpt) -> Self {
+        let Excerpt { text, bytes, omitted, cursor, .. } = excerpt;
+        Self { text, bytes, omitted, cursor }
+    }
+}
+
+/// A published port.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct PortView {
+    /// In the jail.
+    pub(super) port: u16,
+    /// On the host.
+    pub(super) address: String,
+}
+
+pub(super) fn ports(session: &Session) -> Vec<PortView> {
+    let port = |(port, address): &(u16, std::net::SocketAddr)| PortView { port: *port, address: address.to_string() };
+    session.published().iter().map(port).collect()
+}
+
+pub(super) fn state_view(state: &State) -> StateView {
+    match state.ended {
+        None => StateView::Running,
+        Some(ended) if ended.killed.is_some() => StateView::Killed,
+        Some(_) => StateView::Exited,
+    }
+}
+
+pub(super) fn stream_view(session: &Session, stream: Stream, budget: usize) -> Result<StreamView, ToolError> {
+    session.excerpt(stream, budget).map(StreamView::from).map_err(|error| ToolError::internal(&error))
+}
+
+/// `x1 exited with 0 after 12 ms`.
+pub(super) fn headline(session: &Session, state: &State) -> String {
+    let (id, wall) = (session.id(), session.wall().as_millis());
+    let Some(ended) = state.ended else {
+        return format!("{id} is running since {wall} ms");
+    };
+    let how = match (ended.killed, ended.exit.code, ended.exit.signal) {
+        (Some(Killed::TimedOut), ..) => "was killed because its time was up".to_owned(),
+        (Some(Killed::Stopped), ..) => "was stopped".to_owned(),
+        (Some(Killed::Cancelled), ..) => "was killed because the call was cancelled".to_owned(),
+        (Some(Killed::RunEnded), ..) => "was killed because its run or step ended".to_owned(),
+        (Some(Killed::ServerEnded), ..) => "was killed because the server ends".to_owned(),
+        (None, Some(code), _) => format!("exited with {code}"),
+        (None, None, signal) => format!("was ended by signal {}", signal.unwrap_or(0)),
+    };
+    let memory = if ended.out_of_memory == Some(true) { "; memory ran out" } else { "" };
+    format!("{id} {how} after {wall} ms{memory}")
+}
+
+/// The beginning and end of a stream, each line marked as the command's, invisible characters shown by name.
+pub(super) fn quote(text: &mut String, name: &str, stream: &StreamView) {
+    if stream.bytes == 0 {
+        return;
+    }
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\n{name}, {} bytes:", stream.bytes);
+    for line in visible::prose(&budget::ends(&stream.text, TEXT_BYTES)).lines() {
+        let _ = write!(text, "\n| {line}");
+    }
+}
