@@ -8,6 +8,7 @@ mod difference;
 mod document;
 mod examine;
 mod identity;
+mod markdown;
 mod measure;
 mod mend;
 mod normalized;
@@ -97,6 +98,8 @@ pub enum Dialect {
     Metadata,
     /// `outcome` and `test_gates` or `tests`.
     TestGates,
+    /// Markdown with a heading for each part, `Outcome`, `Test Gates`, `Constraints` and so on.
+    Markdown,
 }
 
 /// A point where a human decides, and on what.

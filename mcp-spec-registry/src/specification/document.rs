@@ -2,7 +2,7 @@
 
 use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span};
 
-use super::problem::Place;
+use super::problem::{Place, shortened};
 use super::yaml_error::{Fault, YamlError};
 
 /// The most a specification may hold, in bytes.
@@ -233,7 +233,7 @@ impl Builder<'_> {
                     };
                     if let Some(first) = entries.iter().find(|entry| entry.key == text) {
                         let fault = Fault::DuplicateKey {
-                            key: text,
+                            key: shortened(&text),
                             first_line: first.place.line,
                         };
                         return Err(YamlError::new(node.place, fault));

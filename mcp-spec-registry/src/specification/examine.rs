@@ -6,10 +6,12 @@ use super::identity::{SpecId, Version};
 use super::parse::{self, Draft};
 use super::problem::{Problem, ProblemCode, Severity};
 use super::yaml_error::{self, YamlError};
-use super::{Specification, document, mend, review};
+use super::{Dialect, Specification, document, markdown, mend, review};
 
 /// How many faults of a text that is no YAML are reported at once.
 const MAX_YAML_FAULTS: usize = 8;
+/// How many problems are listed at most.
+const MAX_PROBLEMS: usize = 100;
 
 /// What a look at a text found: a specification if there is one in it, and every problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +32,20 @@ pub fn examine(text: impl AsRef<[u8]>, spec_id: Option<&str>) -> Examination {
             problems,
         },
     };
-    examination
-        .problems
-        .sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    let problems = &mut examination.problems;
+    problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    if problems.len() > MAX_PROBLEMS {
+        let left_out = problems.len() - MAX_PROBLEMS;
+        problems.truncate(MAX_PROBLEMS);
+        let message = format!("{left_out} more problems are not listed");
+        let hint = "mend these first, and look again";
+        problems.push(Problem::new(
+            Severity::Note,
+            ProblemCode::MoreProblems,
+            message,
+            hint,
+        ));
+    }
     examination
 }
 
@@ -54,8 +67,20 @@ fn read_text(bytes: &[u8]) -> Result<&str, Vec<Problem>> {
 }
 
 fn examine_text(text: &str, spec_id: Option<&str>) -> Examination {
-    let document = match document::parse(text) {
+    let is_markdown = markdown::is_markdown(text);
+    let document = if is_markdown {
+        markdown::parse(text)
+    } else {
+        document::parse(text)
+    };
+    let document = match document {
         Ok(document) => document,
+        Err(error) if is_markdown => {
+            return Examination {
+                specification: None,
+                problems: vec![error.problem(text, None)],
+            };
+        }
         Err(error) => {
             return Examination {
                 specification: None,
@@ -64,6 +89,9 @@ fn examine_text(text: &str, spec_id: Option<&str>) -> Examination {
         }
     };
     let mut draft = parse::read(&document);
+    if is_markdown {
+        draft.dialect = Dialect::Markdown;
+    }
     draft.problems.extend(review::review(&draft));
     let version = draft.version.take().map_or_else(
         || "1".parse().ok(),
@@ -164,6 +192,7 @@ fn assemble(
         problems: problems
             .iter()
             .filter(|problem| problem.severity < Severity::Error)
+            .take(MAX_PROBLEMS)
             .cloned()
             .collect(),
         text: text.to_owned(),

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::criterion::{Criterion, Names};
 use super::document::{Entry, Node, Value};
-use super::problem::{Place, Problem, ProblemCode, Severity};
+use super::problem::{Place, Problem, ProblemCode, Severity, shortened};
 use super::reading;
 use super::{Checkpoint, Dependency, Dialect, Scope};
 
@@ -123,7 +123,7 @@ impl Draft {
             "dependencies" => self.dependencies(node),
             "tags" => self.tags = self.texts(&key, node),
             "references" => self.references = self.texts(&key, node),
-            _ => self.unknown(entry),
+            _ => self.unknown(entry, ""),
         }
     }
 
@@ -299,7 +299,7 @@ impl Draft {
             Value::Text(_) | Value::Nothing => key.to_owned(),
             Value::List(_) | Value::Map(_) => {
                 return self.wrong_shape(
-                    &format!("`{key}` in {category}"),
+                    &format!("`{}`", shortened(key)),
                     &entry.node,
                     "write one text after the colon",
                 );
@@ -327,7 +327,7 @@ impl Draft {
                 }
                 "create" | "in_scope" | "in" => self.scope.create.extend(texts),
                 "out_of_scope" | "out" => self.scope.out_of_scope.extend(texts),
-                _ => self.unknown(entry),
+                _ => self.unknown(entry, "scope."),
             }
         }
     }
@@ -362,8 +362,9 @@ impl Draft {
         }
     }
 
-    fn unknown(&mut self, entry: &Entry) {
+    fn unknown(&mut self, entry: &Entry, parent: &str) {
         let key = entry.key.trim();
+        let shown = shortened(key);
         let meant = KEYS
             .iter()
             .find(|known| differ_little(known, &key.to_lowercase()));
@@ -373,7 +374,7 @@ impl Draft {
                     Severity::Warning,
                     ProblemCode::KeyUnknown,
                     format!(
-                        "`{key}` is not known; what stands below it is kept but nobody acts on it"
+                        "`{shown}` is not known; what stands below it is kept but nobody acts on it"
                     ),
                     format!("write `{meant}` if that is what is meant"),
                 ),
@@ -381,14 +382,15 @@ impl Draft {
                     Severity::Note,
                     ProblemCode::KeyUnknown,
                     format!(
-                        "`{key}` is not known; what stands below it is kept but nobody acts on it"
+                        "`{shown}` is not known; what stands below it is kept but nobody acts on it"
                     ),
                     "leave it, or put what must be true under `success_criteria` or `constraints`",
                 ),
             }
             .at(entry.place),
         );
-        self.other.push((key.to_owned(), json(&entry.node)));
+        self.other
+            .push((format!("{parent}{key}"), json(&entry.node)));
     }
 
     fn wrong_shape(&mut self, what: &str, node: &Node, hint: &str) {

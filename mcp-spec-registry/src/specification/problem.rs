@@ -63,8 +63,8 @@ pub enum ProblemCode {
     OperatorMissing,
     /// The key is not known; its value is kept.
     KeyUnknown,
-    /// YAML took the rest of a line for a comment.
-    CommentSwallowed,
+    /// There are more problems than are listed.
+    MoreProblems,
 }
 
 /// One problem of a specification.
@@ -139,4 +139,13 @@ impl std::fmt::Display for Problem {
 pub(super) struct Place {
     pub(super) line: u32,
     pub(super) column: u32,
+}
+
+/// The beginning of a text, for messages.
+pub(super) fn shortened(text: &str) -> String {
+    const LONGEST: usize = 80;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
