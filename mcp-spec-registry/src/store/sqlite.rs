@@ -1,0 +1,199 @@
+//! The store in one SQLite file: write-ahead log, synced at every commit, one connection that writes and one that reads.
+
+mod chain;
+mod column;
+mod expect;
+mod migrate;
+mod read;
+mod specifications;
+mod tables;
+mod write;
+
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use shared::{digest::Digest, effect::protocol::SignedHead};
+
+use super::{
+    AgentRow, ApproverRow, Change, Committed, RememberedAnswer, RunFilter, ServiceRow, SpecificationHit,
+    SpecificationRow, Store, StoreError, TokenRow,
+};
+use crate::{
+    audit::AuditEntry,
+    keys::Keys,
+    run::{Checkpoint, Decision, Run, RunRecord},
+};
+
+/// Name of the database in the state directory.
+pub const FILE_NAME: &str = "registry.sqlite";
+
+/// How long a statement waits for another process that writes, such as a backup.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const CACHED_STATEMENTS: usize = 128;
+
+/// The store in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Mutex<Connection>,
+    reader: Mutex<Connection>,
+    keys: Arc<Keys>,
+}
+
+impl SqliteStore {
+    /// Opens the database in this directory, makes it where it is missing, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// A database that is newer than this program, that the keys do not belong to, or that cannot be opened.
+    pub fn open(dir: &Path, keys: Arc<Keys>) -> Result<Self, StoreError> {
+        let path = dir.join(FILE_NAME);
+        make_private(&path)?;
+        let mut writer = connect(&path)?;
+        migrate::to_newest(&mut writer)?;
+        chain::check_tip(&writer, &keys)?;
+        let reader = connect(&path)?;
+        reader.pragma_update(None, "query_only", true)?;
+        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader), keys })
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for SqliteStore {
+    fn commit(&self, change: &Change) -> Result<Committed, StoreError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        expect::check(&transaction, change)?;
+        for write in &change.writes {
+            write::apply(&transaction, write)?;
+        }
+        let committed = chain::append(&transaction, change, &self.keys)?;
+        transaction.commit()?;
+        Ok(committed)
+    }
+
+    fn specification(&self, digest: &Digest) -> Result<Option<SpecificationRow>, StoreError> {
+        read::one(&self.reader(), "WHERE digest = ?1", [digest.as_str()])
+    }
+
+    fn specification_versions(&self, spec_id: &str) -> Result<Vec<SpecificationRow>, StoreError> {
+        read::all(&self.reader(), "WHERE spec_id = ?1 ORDER BY ordinal", [spec_id])
+    }
+
+    fn search_specifications(
+        &self,
+        words: &[String],
+        limit: u32,
+        offset: u32,
+    ) -> Result<Vec<SpecificationHit>, StoreError> {
+        specifications::search(&self.reader(), words, limit, offset)
+    }
+
+    fn run(&self, run_id: &str) -> Result<Option<RunRecord>, StoreError> {
+        read::run_record(&mut self.reader(), run_id)
+    }
+
+    fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, StoreError> {
+        read::runs(&self.reader(), filter)
+    }
+
+    fn run_of_checkpoint(&self, checkpoint_id: &str) -> Result<Option<String>, StoreError> {
+        read::run_id(&self.reader(), "SELECT run_id FROM checkpoints WHERE checkpoint_id = ?1", checkpoint_id)
+    }
+
+    fn run_of_grant(&self, handle_sha256: &Digest) -> Result<Option<String>, StoreError> {
+        read::run_id(&self.reader(), "SELECT run_id FROM grants WHERE handle_sha256 = ?1", handle_sha256.as_str())
+    }
+
+    fn run_of_action(&self, action_id: &str) -> Result<Option<String>, StoreError> {
+        read::run_id(&self.reader(), "SELECT run_id FROM actions WHERE action_id = ?1", action_id)
+    }
+
+    fn open_checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
+        read::all(&self.reader(), "WHERE state = 'open' ORDER BY ordinal", [])
+    }
+
+    fn decisions(&self, limit: u32) -> Result<Vec<Decision>, StoreError> {
+        read::all(&self.reader(), "ORDER BY ordinal DESC LIMIT ?1", [limit])
+    }
+
+    fn plan_body(&self, digest: &Digest) -> Result<Option<String>, StoreError> {
+        read::text(&self.reader(), "SELECT body FROM plan_bodies WHERE digest = ?1", digest.as_str())
+    }
+
+    fn agent(&self, name: &str) -> Result<Option<AgentRow>, StoreError> {
+        read::one(&self.reader(), "WHERE name = ?1", [name])
+    }
+
+    fn approvers(&self) -> Result<Vec<ApproverRow>, StoreError> {
+        read::all(&self.reader(), "ORDER BY name", [])
+    }
+
+    fn token(&self, token_sha256: &Digest) -> Result<Option<TokenRow>, StoreError> {
+        read::one(&self.reader(), "WHERE token_sha256 = ?1", [token_sha256.as_str()])
+    }
+
+    fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        read::all(&self.reader(), "ORDER BY principal, created_at, token_sha256", [])
+    }
+
+    fn service(&self, name: &str) -> Result<Option<ServiceRow>, StoreError> {
+        read::one(&self.reader(), "WHERE name = ?1", [name])
+    }
+
+    fn remembered(&self, principal: &str, key: &str) -> Result<Option<RememberedAnswer>, StoreError> {
+        read::one(&self.reader(), "WHERE principal = ?1 AND key = ?2", [principal, key])
+    }
+
+    fn audit(&self, from_seq: u64, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
+        chain::entries(&self.reader(), from_seq, limit)
+    }
+
+    fn audit_head(&self) -> Result<Option<(u64, Digest)>, StoreError> {
+        chain::head(&self.reader())
+    }
+
+    fn signed_head(&self) -> Result<Option<SignedHead>, StoreError> {
+        chain::signed_head(&self.reader())
+    }
+}
+
+/// SQLite gives its other files the mode of the database.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    open.map(drop).map_err(|error| StoreError::Database(format!("`{}`: {error}", path.display())))
+}
+
+fn connect(path: &PathBuf) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;",
+    )?;
+    Ok(connection)
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match &error {
+            rusqlite::Error::SqliteFailure(failure, _)
+                if failure.code == rusqlite::ErrorCode::ConstraintViolation =>
+            {
+                Self::Constraint(error.to_string())
+            }
+            _ => Self::Database(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
