@@ -173,6 +173,32 @@ impl CallGuard {
         self.finish(&call, response).await
     }
 
+    /// Carries out a request that is no tool call (a prompt, a resource, a completion): it is counted, ends at the general
+    /// deadline, and a panic in it is an error instead of no answer at all.
+    ///
+    /// # Errors
+    /// What the work fails with; an internal error for a panic or a deadline that passed.
+    pub async fn request<T>(
+        &self,
+        method: &'static str,
+        work: impl Future<Output = Result<T, ErrorData>>,
+    ) -> Result<T, ErrorData> {
+        let started = Instant::now();
+        let guarded = AssertUnwindSafe(work).catch_unwind();
+        let result = match tokio::time::timeout(self.limits.deadline, guarded).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_panic)) => Err(ErrorData::internal_error(
+                "the server failed inside; its log has the cause",
+                None,
+            )),
+            Err(_) => Err(ErrorData::internal_error("the server took too long", None)),
+        };
+        let error = result.as_ref().err().map(|error| error.code.0.to_string());
+        self.metrics
+            .operation(method, None, error.as_deref(), started.elapsed());
+        result
+    }
+
     /// A free slot, a known caller, and for a changing call where that is required, a log that takes lines.
     async fn admit(&self, call: &Call<'_>) -> Result<tokio::sync::SemaphorePermit<'_>, ToolError> {
         if let Err(unknown) = &call.principal {

@@ -6,7 +6,12 @@ mod sessions;
 mod tls;
 pub mod tokens;
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf};
+use std::{
+    future::Future,
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+};
 
 use rmcp::{ServerHandler, service::ServerInitializeError, transport::stdio_pipes};
 use serde_json::Value;
@@ -217,7 +222,8 @@ pub fn announce(event: &str, mut fields: Value) {
     if let Some(fields) = fields.as_object_mut() {
         fields.insert("event".to_owned(), event.into());
     }
-    eprintln!("{fields}");
+    // A stderr that nobody reads any more is no reason to fail.
+    let _ = writeln!(io::stderr(), "{fields}");
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 /// The SDK's own lines that would carry requests or results are left out, whatever level is asked for: arguments may
 /// hold what no log may.
-const QUIET: [&str; 2] = ["rmcp=warn", "rmcp::service=error"];
+const QUIET: [&str; 2] = ["rmcp=warn", "rmcp::service=off"];
 
 /// Starts logging. The level comes from the environment variable `<PREFIX>_LOG` (`error` … `trace`, or directives such as
 /// `info,mcp_bash_commander=debug`), else it is `default_level`. Panics are logged by their
@@ -17,7 +17,9 @@ pub fn start(prefix: &str, default_level: &str) {
         .flatten_event(true)
         .with_ansi(false)
         .with_current_span(false)
-        .with_span_list(false);
+        .with_span_list(false)
+        // It would say so on stderr, which is what just failed.
+        .log_internal_errors(false);
     let started = tracing_subscriber::registry()
         .with(filter)
         .with(lines.with_writer(std::io::stderr))
@@ -65,7 +67,7 @@ mod tests {
         let (filter, wrong) = filter("trace", "info");
         let text = filter.to_string();
         assert!(
-            !wrong && text.contains("rmcp=warn") && text.contains("rmcp::service=error"),
+            !wrong && text.contains("rmcp=warn") && text.contains("rmcp::service=off"),
             "{text}"
         );
     }

@@ -40,8 +40,10 @@ use crate::{
 
 /// Connections at once; further ones wait in the kernel.
 const MAX_CONNECTIONS: usize = 512;
-/// How long a client may take for a TLS handshake, or for the head of a request.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take for a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may wait for the head of its first or next request.
+const IDLE: Duration = Duration::from_secs(75);
 /// How long answers that are under way may take once the server is told to end.
 const WIND_UP: Duration = Duration::from_secs(3);
 const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
@@ -284,7 +286,7 @@ async fn connect(stream: TcpStream, tls: Option<Tls>, routes: Router, shutdown: 
     match tls {
         None => answer(stream, routes, shutdown).await,
         Some(Tls(acceptor)) => {
-            match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+            match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => answer(stream, routes, shutdown).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -312,7 +314,7 @@ async fn answer(
         });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(IDLE)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -90,6 +90,16 @@ async fn a_panic_is_an_error_and_the_next_call_works() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_panic_outside_of_tools_is_answered_too() -> anyhow::Result<()> {
+    for mut client in Client::both_eras(&fixture()?).await? {
+        let answer = client.request("prompts/list", json!({})).await?;
+        assert_eq!(answer["error"]["code"], -32603);
+        assert!(!answer.to_string().contains("on purpose"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn wrong_arguments_say_what_would_be_right() -> anyhow::Result<()> {
     for mut client in Client::both_eras(&fixture()?).await? {
         for wrong in [
