@@ -314,6 +314,21 @@ mod tests {
     }
 
     #[test]
+    fn case_44_a_text_indented_with_tabs_is_mended_line_by_line() {
+        let mut text = with(
+            "success_criteria:\n\tspeed:\n\t\t- Latency: < 5ms\n\t\t- No waits\nauthor: ana\n",
+        );
+        let problems = examine(&text, None).problems;
+        let lines: Vec<_> = problems.iter().map(|problem| problem.line).collect();
+        assert_eq!(lines, [Some(4), Some(5), Some(6)]);
+        for problem in problems {
+            let corrected = problem.corrected.unwrap_or_default();
+            text = mend::replaced(&text, problem.line.unwrap_or_default(), &corrected);
+        }
+        assert!(Specification::parse(&text, None).is_ok(), "{text}");
+    }
+
+    #[test]
     fn case_44_what_cannot_be_mended_says_why() {
         let duplicate = examine(with("author: a\nauthor: b\n"), None).problems;
         assert_eq!(

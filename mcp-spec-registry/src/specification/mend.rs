@@ -1,5 +1,7 @@
 //! Finds the line to paste in place of one that YAML refuses: guesses what was meant, and keeps a guess only if it parses.
 
+use std::borrow::Cow;
+
 use super::document::{self, Value};
 use super::yaml_error::{Fault, YamlError};
 
@@ -100,8 +102,11 @@ fn helps(lines: &[&str], guess: &Guess, failed_at: usize, effort: &mut Effort) -
     if guess.line == lines[guess.at] {
         return false;
     }
-    let mut tried: Vec<&str> = lines.to_vec();
-    tried[guess.at] = &guess.line;
+    let mut tried: Vec<Cow<'_, str>> = lines.iter().map(|line| Cow::from(*line)).collect();
+    if guess.reason == SPACES {
+        indent_alike(&mut tried, guess);
+    }
+    tried[guess.at] = Cow::from(guess.line.as_str());
     let tried = tried.join("\n") + "\n";
     let Some(left) = effort.bytes.checked_sub(tried.len()) else {
         return false;
@@ -113,6 +118,21 @@ fn helps(lines: &[&str], guess: &Guess, failed_at: usize, effort: &mut Effort) -
             let last_changed = failed_at.max(guess.at + guess.line.matches('\n').count());
             // Lines are counted from 1 in places and from 0 here.
             error.place.line as usize > last_changed + 1
+        }
+    }
+}
+
+/// Indents the lines below a tabbed one as the guess does; their tabs would hide whether it is right.
+fn indent_alike(lines: &mut [Cow<'_, str>], guess: &Guess) {
+    let tabs = |line: &str| line.len() - line.trim_start_matches('\t').len();
+    let width = guess.line.len() - guess.line.trim_start().len();
+    let Some(each) = width.checked_div(tabs(&lines[guess.at])) else {
+        return;
+    };
+    for line in &mut lines[guess.at + 1..] {
+        let deep = tabs(line);
+        if deep > 0 {
+            *line = Cow::from(" ".repeat(each * deep) + &line[deep..]);
         }
     }
 }
