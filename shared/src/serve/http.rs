@@ -370,7 +370,11 @@ async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
         principal,
         ended: gate.shutdown.clone(),
     });
+    let sent_json = is_json(&request);
     let answer = next.run(request).await;
+    if sent_json && answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        return not_a_message();
+    }
     gate.sessions.remember(answer.headers(), &name).await;
     answer
 }
@@ -401,6 +405,29 @@ fn bearer(request: &Request) -> Option<&str> {
         .ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn is_json(request: &Request) -> bool {
+    let kind = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    kind.split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("application/json")
+}
+
+/// The SDK calls JSON that it cannot read an unsupported media type.
+fn not_a_message() -> Response {
+    let error = json!({ "code": -32700, "message": "Parse error: the body is not one JSON-RPC 2.0 message of MCP" });
+    (
+        StatusCode::BAD_REQUEST,
+        axum::Json(json!({ "jsonrpc": "2.0", "error": error })),
+    )
+        .into_response()
 }
 
 fn unauthorized() -> Response {
