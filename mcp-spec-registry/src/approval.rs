@@ -1,5 +1,10 @@
 //! The approval plane: where humans, and only humans, see what is asked and decide it.
 
+pub mod api;
+mod attempt;
+pub mod cli;
 pub mod code;
+pub mod page;
 pub mod secret;
+mod throttle;
 pub mod view;

@@ -72,7 +72,11 @@ pub fn verify_nobody(secret: &str) {
     }
 }
 
-fn check(secret: &str) -> Result<(), SecretError> {
+/// Whether a secret is fit to be enrolled.
+///
+/// # Errors
+/// Too short, too long, or of one character only.
+pub fn check(secret: &str) -> Result<(), SecretError> {
     let characters = secret.chars().count();
     if characters < FEWEST_CHARACTERS {
         return Err(SecretError::TooShort(characters));
