@@ -54,6 +54,12 @@ impl Engine {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn allowing(mut self, address: &AllowedAddress) -> Self {
+        self.allowed.push(address.to_string());
+        self
+    }
+
     /// Carries out all tests of a round. The answer is in the order of the plan.
     pub async fn run(&self, round: CheckRound, work: &impl WorkChannel) -> Vec<EvaluationDraft> {
         let CheckRound {
