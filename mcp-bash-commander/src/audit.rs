@@ -14,7 +14,8 @@ use crate::server::NAME;
 pub(crate) fn verify(config: &Config, against: Option<&str>) -> anyhow::Result<ExitCode> {
     let state = state_dir::open(NAME, config.serve.state_dir.as_deref())?;
     let head = against.map(Head::from_argument).transpose()?;
-    let logs = call_log::files(&state).with_context(|| format!("failed to look into `{}`", state.display()))?;
+    let logs = call_log::files(&state)
+        .with_context(|| format!("failed to look into `{}`", state.display()))?;
     let mut out = std::io::stdout();
     if logs.is_empty() {
         writeln!(out, "no call log in {}", state.display())?;
@@ -25,7 +26,11 @@ pub(crate) fn verify(config: &Config, against: Option<&str>) -> anyhow::Result<E
         match call_log::verify(log, None) {
             Ok(summary) => {
                 let (entries, recovered, head) = (summary.entries, summary.recovered, summary.head);
-                writeln!(out, "ok   {}: {entries} entries, {recovered} recovered, head {head}", log.display())?;
+                writeln!(
+                    out,
+                    "ok   {}: {entries} entries, {recovered} recovered, head {head}",
+                    log.display()
+                )?;
             }
             Err(error @ VerifyError::Bad { .. }) => {
                 writeln!(out, "BAD  {error}")?;
@@ -37,8 +42,15 @@ pub(crate) fn verify(config: &Config, against: Option<&str>) -> anyhow::Result<E
         is_found = is_found || call_log::verify(log, head.as_ref()).is_ok();
     }
     if let Some(head) = head.filter(|_| !is_found) {
-        writeln!(out, "BAD  no log holds {head}: it was cut off there or before, or is another log")?;
+        writeln!(
+            out,
+            "BAD  no log holds {head}: it was cut off there or before, or is another log"
+        )?;
         is_intact = false;
     }
-    Ok(if is_intact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_intact {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

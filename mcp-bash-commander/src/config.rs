@@ -75,7 +75,9 @@ pub enum ConfigError {
     #[error("--registry is `{0}`; write unix:PATH, the registry's effect socket")]
     Registry(String),
     /// There is no default for `--registry`.
-    #[error("there is no default place for the registry's socket here ({0}); give --registry unix:PATH")]
+    #[error(
+        "there is no default place for the registry's socket here ({0}); give --registry unix:PATH"
+    )]
     NoRegistry(#[from] shared::state_dir::StateDirError),
 }
 
@@ -98,13 +100,16 @@ impl Config {
 /// Where a registry with default directories has its effect socket.
 fn default_registry_socket() -> Result<PathBuf, ConfigError> {
     let state = shared::state_dir::default_path("mcp-spec-registry")?;
-    let folder = match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| Path::new(path).is_absolute()) {
-        Some(runtime) => {
-            let name = shared::digest::Digest::of(state.as_os_str().as_encoded_bytes());
-            Path::new(&runtime).join("spec-driven-ai").join(name.short())
-        }
-        None => state.join("sockets"),
-    };
+    let folder =
+        match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| Path::new(path).is_absolute()) {
+            Some(runtime) => {
+                let name = shared::digest::Digest::of(state.as_os_str().as_encoded_bytes());
+                Path::new(&runtime)
+                    .join("spec-driven-ai")
+                    .join(name.short())
+            }
+            None => state.join("sockets"),
+        };
     Ok(folder.join("effect/effect.sock"))
 }
 
@@ -113,15 +118,24 @@ mod tests {
     use super::*;
 
     fn line(arguments: &[&str]) -> Result<Config, clap::Error> {
-        shared::config::parse_from("BASH_COMMANDER_TEST", std::iter::once(&"mcp-bash-commander").chain(arguments))
+        shared::config::parse_from(
+            "BASH_COMMANDER_TEST",
+            std::iter::once(&"mcp-bash-commander").chain(arguments),
+        )
     }
 
     #[test]
     fn flags_stand_before_or_behind_a_command() -> anyhow::Result<()> {
-        for arguments in [["--workspace", "/w", "doctor", "--json"], ["doctor", "--json", "--workspace", "/w"]] {
+        for arguments in [
+            ["--workspace", "/w", "doctor", "--json"],
+            ["doctor", "--json", "--workspace", "/w"],
+        ] {
             let config = line(&arguments)?;
             assert_eq!(config.workspace.as_deref(), Some(Path::new("/w")));
-            assert!(matches!(config.command, Some(Command::Doctor { json: true })));
+            assert!(matches!(
+                config.command,
+                Some(Command::Doctor { json: true })
+            ));
         }
         let config = line(&["audit", "verify", "--against", "x", "--state-dir", "/s"])?;
         assert_eq!(config.serve.state_dir.as_deref(), Some(Path::new("/s")));
@@ -137,8 +151,19 @@ mod tests {
 
     #[test]
     fn the_registry_is_a_unix_socket() -> anyhow::Result<()> {
-        let of = |registry| line(&["--enforced", "--registry-token", "t", "--registry", registry]);
-        assert_eq!(of("unix:/run/x.sock")?.registry_socket()?, Path::new("/run/x.sock"));
+        let of = |registry| {
+            line(&[
+                "--enforced",
+                "--registry-token",
+                "t",
+                "--registry",
+                registry,
+            ])
+        };
+        assert_eq!(
+            of("unix:/run/x.sock")?.registry_socket()?,
+            Path::new("/run/x.sock")
+        );
         for wrong in ["/run/x.sock", "http://localhost", "unix:"] {
             assert!(of(wrong)?.registry_socket().is_err(), "{wrong}");
         }

@@ -11,7 +11,7 @@ use shared::state_dir;
 
 use crate::config::Config;
 use crate::enforce::owner_of_socket;
-use crate::jail::{LayerStatus, Launcher, probe_layers};
+use crate::jail::{Launcher, LayerStatus, probe_layers};
 use crate::policy::{Access, Policy};
 use crate::server::{self, BashCommander, NAME};
 use crate::workspace::Workspace;
@@ -39,7 +39,11 @@ pub async fn of_configuration(config: &Config, launcher: Launcher) -> Doctor {
         Ok(server) => server::examine(server.state()).await,
         Err(error) => {
             let mut report = Doctor::new();
-            report.fail("configuration", format!("{error:#}"), "change what it names, then run doctor again");
+            report.fail(
+                "configuration",
+                format!("{error:#}"),
+                "change what it names, then run doctor again",
+            );
             examine_jail(&mut report, &launcher, None).await;
             report
         }
@@ -49,7 +53,12 @@ pub async fn of_configuration(config: &Config, launcher: Launcher) -> Doctor {
 /// The report on a server.
 pub async fn examine(subject: Subject<'_>) -> Doctor {
     let mut report = Doctor::new();
-    let Policy { workspace, access, limits, .. } = subject.policy;
+    let Policy {
+        workspace,
+        access,
+        limits,
+        ..
+    } = subject.policy;
     let rights = match access {
         Access::ReadOnly => "read-only",
         Access::ReadWrite => "writable",
@@ -81,7 +90,9 @@ async fn examine_jail(report: &mut Doctor, launcher: &Launcher, workspace: Optio
         match layer.status {
             LayerStatus::Applied => applied.push(layer.layer),
             LayerStatus::Missing => {
-                let fix = layer.fix.unwrap_or_else(|| "see the kernel's log".to_owned());
+                let fix = layer
+                    .fix
+                    .unwrap_or_else(|| "see the kernel's log".to_owned());
                 report.fail(format!("jail: {}", layer.layer), layer.detail, fix);
             }
             // Without a workspace or inputs there is nothing to try those on.
@@ -96,18 +107,28 @@ async fn examine_jail(report: &mut Doctor, launcher: &Launcher, workspace: Optio
 fn examine_state(report: &mut Doctor, state_dir: &Path) {
     const CHECK: &str = "state directory";
     if state_dir.symlink_metadata().is_err() {
-        report.ok(CHECK, format!("{} will be made by the first call", state_dir.display()));
+        report.ok(
+            CHECK,
+            format!("{} will be made by the first call", state_dir.display()),
+        );
         return;
     }
     match state_dir::open(NAME, Some(state_dir)) {
         Ok(path) => report.ok(CHECK, format!("{} is yours alone", path.display())),
-        Err(error) => report.fail(CHECK, error.to_string(), "no call that changes something is made until this is mended"),
+        Err(error) => report.fail(
+            CHECK,
+            error.to_string(),
+            "no call that changes something is made until this is mended",
+        ),
     }
 }
 
 async fn examine_registry(report: &mut Doctor, registry: Option<(&EffectClient, &Path)>) {
     let Some((client, socket)) = registry else {
-        report.ok("mode", "open: calls need no grant; --enforced asks the registry before each change");
+        report.ok(
+            "mode",
+            "open: calls need no grant; --enforced asks the registry before each change",
+        );
         return;
     };
     match client.settle().await {
@@ -122,14 +143,23 @@ async fn examine_registry(report: &mut Doctor, registry: Option<(&EffectClient, 
     let owner = owner_of_socket(socket);
     let shares_uid = owner == Some(uid);
     if shares_uid || started_by_same_uid(uid) {
-        let with = if shares_uid { "the registry" } else { "the process that started it" };
+        let with = if shares_uid {
+            "the registry"
+        } else {
+            "the process that started it"
+        };
         report.warn(
             "strength",
             format!("advisory: this server shares uid {uid} with {with}; an agent under that uid can get round it"),
             "run registry and effect servers under users of their own, and connect over --http with --tokens",
         );
     } else {
-        report.ok("strength", format!("uid {uid} is shared neither with the registry nor with whoever started the server"));
+        report.ok(
+            "strength",
+            format!(
+                "uid {uid} is shared neither with the registry nor with whoever started the server"
+            ),
+        );
     }
 }
 
@@ -138,6 +168,7 @@ fn started_by_same_uid(uid: u32) -> bool {
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
     // A service manager is no client.
     parent.is_some_and(|pid| {
-        pid != 1 && std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == uid)
+        pid != 1
+            && std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == uid)
     })
 }

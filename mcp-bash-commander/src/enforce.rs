@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 use shared::digest::Digest;
 use shared::effect::class::EffectClass;
 use shared::effect::client::{EffectClient, EndReport};
-use shared::effect::protocol::{Lifetime, Outcome, Permit, Refusal, SessionMeasure, WorkOrder, WorkResult};
+use shared::effect::protocol::{
+    Lifetime, Outcome, Permit, Refusal, SessionMeasure, WorkOrder, WorkResult,
+};
 use shared::tool_error::ToolError;
 
 use crate::jail::PinnedInput;
@@ -50,8 +52,15 @@ impl Action {
                 .with_hint("get a plan approved; `execution_begin` of the spec registry then gives a grant for each step"));
         };
         let arguments = arguments_of(arguments)?;
-        let permit = client.begin(grant, principal, tool, arguments).await.map_err(refused)?;
-        Ok(Self { client: client.clone(), permit, is_ended: false })
+        let permit = client
+            .begin(grant, principal, tool, arguments)
+            .await
+            .map_err(refused)?;
+        Ok(Self {
+            client: client.clone(),
+            permit,
+            is_ended: false,
+        })
     }
 
     /// The run and the action, for the call log.
@@ -78,7 +87,11 @@ impl Action {
     /// # Errors
     /// `INPUT_CHANGED` if a file has other bytes, or cannot be read.
     pub fn pinned_inputs(&self, workspace: &Workspace) -> Result<Vec<PinnedInput>, ToolError> {
-        self.permit.inputs.iter().map(|input| pinned(workspace, &input.path, &input.sha256)).collect()
+        self.permit
+            .inputs
+            .iter()
+            .map(|input| pinned(workspace, &input.path, &input.sha256))
+            .collect()
     }
 
     /// Tells the registry how the call ended, and gives its result on. `describe` adds what a result says beyond itself.
@@ -93,7 +106,8 @@ impl Action {
         let action_id = self.permit.action_id.clone();
         let report = match &result {
             Ok(result) => {
-                let digest = Digest::of_json(result).map_err(|error| ToolError::internal(&error))?;
+                let digest =
+                    Digest::of_json(result).map_err(|error| ToolError::internal(&error))?;
                 let mut report = EndReport::done(action_id, digest);
                 describe(result, &mut report);
                 report
@@ -107,8 +121,12 @@ impl Action {
             Ok(_) => Ok(result),
             Err(refusal) => {
                 tracing::error!(%refusal, "what was done could not be reported");
-                let message = format!("it was done, but the registry does not take the report: {}", refusal.message);
-                Err(ToolError::new(refusal.code, message).with_hint("do not repeat the call; ask for the run's state"))
+                let message = format!(
+                    "it was done, but the registry does not take the report: {}",
+                    refusal.message
+                );
+                Err(ToolError::new(refusal.code, message)
+                    .with_hint("do not repeat the call; ask for the run's state"))
             }
         }
     }
@@ -119,7 +137,10 @@ impl Drop for Action {
         if self.is_ended {
             return;
         }
-        let report = EndReport { outcome: Outcome::Unknown, ..EndReport::failed(self.permit.action_id.clone(), "VANISHED") };
+        let report = EndReport {
+            outcome: Outcome::Unknown,
+            ..EndReport::failed(self.permit.action_id.clone(), "VANISHED")
+        };
         let client = self.client.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
@@ -145,15 +166,23 @@ fn refused(refusal: Refusal) -> ToolError {
 
 fn pinned(workspace: &Workspace, path: &str, approved: &Digest) -> Result<PinnedInput, ToolError> {
     let changed = |found: &str| {
-        ToolError::new("INPUT_CHANGED", format!("`{path}` is not what was approved: {approved} was, now there is {found}"))
-            .with_hint("put the approved bytes back, or plan again with these")
+        ToolError::new(
+            "INPUT_CHANGED",
+            format!("`{path}` is not what was approved: {approved} was, now there is {found}"),
+        )
+        .with_hint("put the approved bytes back, or plan again with these")
     };
     let unreadable = |error: WorkspaceError| changed(&error.to_string());
     let file = workspace.open_file(path).map_err(unreadable)?;
     let target = workspace.path_in_jail(path).map_err(unreadable)?;
-    let input = PinnedInput::seal(&target, file, LARGEST_INPUT_BYTES).map_err(|error| changed(&error.to_string()))?;
+    let input = PinnedInput::seal(&target, file, LARGEST_INPUT_BYTES)
+        .map_err(|error| changed(&error.to_string()))?;
     let found = Digest::from_array(input.sha256());
-    if found == *approved { Ok(input) } else { Err(changed(found.as_str())) }
+    if found == *approved {
+        Ok(input)
+    } else {
+        Err(changed(found.as_str()))
+    }
 }
 
 /// Carries out what the registry asks of this server.
@@ -166,7 +195,10 @@ pub struct Orders {
 impl Orders {
     /// Over these sessions and files.
     pub fn new(sessions: Sessions, workspace: Arc<Workspace>) -> Self {
-        Self { sessions, workspace }
+        Self {
+            sessions,
+            workspace,
+        }
     }
 
     fn session(&self, id: &str) -> Result<Arc<Session>, WorkResult> {
@@ -177,7 +209,9 @@ impl Orders {
     fn measure(&self, id: &str) -> Result<WorkResult, WorkResult> {
         let session = self.session(id)?;
         let identity = session.identity();
-        let usage = session.usage().map_err(|error| failed("NOT_MEASURED", &error.to_string()))?;
+        let usage = session
+            .usage()
+            .map_err(|error| failed("NOT_MEASURED", &error.to_string()))?;
         let mut measure = SessionMeasure {
             alive: false,
             identity: format!("{}:{}", identity.pid, identity.start_ticks),
@@ -198,19 +232,25 @@ impl Orders {
         let workspace = Arc::clone(&self.workspace);
         let hashed = tokio::task::spawn_blocking(move || workspace.digest(&path)).await;
         match hashed.map_err(|error| failed("INTERNAL", &error.to_string()))? {
-            Ok(digest) => Ok(WorkResult::File { sha256: Some(digest) }),
+            Ok(digest) => Ok(WorkResult::File {
+                sha256: Some(digest),
+            }),
             Err(WorkspaceError::NotFound(_)) => Ok(WorkResult::File { sha256: None }),
             Err(error) => Err(failed("NOT_HASHED", &error.to_string())),
         }
     }
 
     fn end_serving(&self, id: &str) -> Result<WorkResult, WorkResult> {
-        let ended = self.session(id)?.end_serving().map_err(|error| failed("NOT_SERVING", &error.to_string()))?;
+        let ended = self
+            .session(id)?
+            .end_serving()
+            .map_err(|error| failed("NOT_SERVING", &error.to_string()))?;
         Ok(ended_processes(ended))
     }
 
     async fn end_sessions(&self, run_id: &str, and_lasting: bool) -> WorkResult {
-        let outlives = |session: &Arc<Session>| session.origin().is_some_and(|origin| origin.outlives_step);
+        let outlives =
+            |session: &Arc<Session>| session.origin().is_some_and(|origin| origin.outlives_step);
         let mut sessions = self.sessions.of_run(run_id);
         sessions.retain(|session| and_lasting || !outlives(session));
         let mut processes = 0;
@@ -240,11 +280,16 @@ impl shared::effect::client::WorkHandler for Orders {
 }
 
 fn ended_processes(count: usize) -> WorkResult {
-    WorkResult::EndedProcesses { count: u32::try_from(count).unwrap_or(u32::MAX) }
+    WorkResult::EndedProcesses {
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+    }
 }
 
 fn failed(code: &str, message: &str) -> WorkResult {
-    WorkResult::Failed { code: code.to_owned(), message: message.to_owned() }
+    WorkResult::Failed {
+        code: code.to_owned(),
+        message: message.to_owned(),
+    }
 }
 
 /// The uid that owns the registry's socket, if it is there.

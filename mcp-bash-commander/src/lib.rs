@@ -43,9 +43,9 @@ pub async fn run(config: Config, launcher: Launcher) -> anyhow::Result<ExitCode>
             let metrics = Metrics::new();
             let server = BashCommander::new(&config, launcher, metrics.clone())?;
             server.work_for_registry(&shutdown);
-            let served = shared::serve::serve(server.clone(), &config.serve, metrics, shutdown).await;
+            let result = shared::serve::serve(server.clone(), &config.serve, metrics, shutdown).await;
             server.end();
-            served?;
+            result?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -200,7 +200,10 @@ impl Policy {
 
     /// Paths whose content commands can see, with whether they can change it.
     pub fn grants(&self) -> impl Iterator<Item = (&Path, Access)> {
-        let toolchain = self.toolchain.iter().map(|path| (path.as_path(), Access::ReadOnly));
+        let toolchain = self
+            .toolchain
+            .iter()
+            .map(|path| (path.as_path(), Access::ReadOnly));
         std::iter::once((self.workspace.as_path(), self.access)).chain(toolchain)
     }
 }
@@ -265,7 +268,9 @@ impl Document {
             });
         }
         let mut text = String::new();
-        file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
+        file.take(MAX_FILE_BYTES)
+            .read_to_string(&mut text)
+            .map_err(failed)?;
         let mut document: Self = toml::from_str(&text).map_err(|error| PolicyError::Syntax {
             path: path.to_owned(),
             reason: error.to_string(),
@@ -317,10 +322,20 @@ impl LimitsTable {
         };
         let at_least = [
             ("limits.cpu_s", limits.cpu_s, 1, "at least 1 second"),
-            ("limits.memory", limits.memory_bytes, 1 << 24, "at least 16M"),
+            (
+                "limits.memory",
+                limits.memory_bytes,
+                1 << 24,
+                "at least 16M",
+            ),
             ("limits.pids", limits.pids, 4, "at least 4"),
             ("limits.nofile", limits.nofile, 16, "at least 16"),
-            ("limits.output", limits.output_bytes, 1 << 16, "at least 64K"),
+            (
+                "limits.output",
+                limits.output_bytes,
+                1 << 16,
+                "at least 64K",
+            ),
             (
                 "limits.wall_ms",
                 limits.wall_ms.unwrap_or(1),
@@ -328,17 +343,28 @@ impl LimitsTable {
                 "at least 1 millisecond",
             ),
         ];
-        if let Some((field, value, _, right)) = at_least.into_iter().find(|(_, value, least, _)| value < least) {
+        if let Some((field, value, _, right)) = at_least
+            .into_iter()
+            .find(|(_, value, least, _)| value < least)
+        {
             return Err(out_of_range(field, &value, right));
         }
         if !(1..=MOST_SESSIONS).contains(&limits.sessions) {
-            return Err(out_of_range("limits.sessions", &limits.sessions, "between 1 and 1024"));
+            return Err(out_of_range(
+                "limits.sessions",
+                &limits.sessions,
+                "between 1 and 1024",
+            ));
         }
         Ok(limits)
     }
 }
 
-fn out_of_range(field: &'static str, value: &dyn std::fmt::Display, right: &'static str) -> PolicyError {
+fn out_of_range(
+    field: &'static str,
+    value: &dyn std::fmt::Display,
+    right: &'static str,
+) -> PolicyError {
     PolicyError::Value {
         field,
         value: value.to_string(),
@@ -364,7 +390,9 @@ fn workspace_root(root: &Path) -> Result<PathBuf, PolicyError> {
         path: root.to_owned(),
         reason,
     };
-    let canonical = root.canonicalize().map_err(|error| unusable(error.to_string()))?;
+    let canonical = root
+        .canonicalize()
+        .map_err(|error| unusable(error.to_string()))?;
     if !canonical.is_dir() {
         return Err(unusable("it is not a directory".to_owned()));
     }
@@ -405,7 +433,11 @@ mod tests {
 
     #[test]
     fn a_misspelt_key_is_an_error_that_names_it() -> anyhow::Result<()> {
-        for text in ["modus = \"strict\"", "[limits]\nmemmory = \"1G\"", "[env]\nallow = []"] {
+        for text in [
+            "modus = \"strict\"",
+            "[limits]\nmemmory = \"1G\"",
+            "[env]\nallow = []",
+        ] {
             let refused = policy_of(text)?
                 .err()
                 .map(|error| error.to_string())

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rmcp::handler::server::tool::ToolRouter;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, Implementation, JsonObject, ServerCapabilities, ServerConfig,
+    CallToolRequestParams, CallToolResponse, Implementation, JsonObject, ServerCapabilities,
+    ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
@@ -62,7 +63,8 @@ pub(crate) struct State {
     pub(crate) sessions: Sessions,
     pub(crate) launcher: Launcher,
     pub(crate) enforced: Option<Enforced>,
-    pub(crate) state_dir: PathBuf,
+    /// Where state is kept; made by the first call.
+    pub(crate) directory: PathBuf,
     guard: CallGuard,
     opened: OnceCell<Opened>,
 }
@@ -95,7 +97,11 @@ impl BashCommander {
     pub fn new(config: &Config, launcher: Launcher, metrics: Metrics) -> anyhow::Result<Self> {
         let policy = Policy::load(config.policy.as_deref(), config.workspace.as_deref())?;
         let state_dir = state_path(config)?;
-        let socket = if config.enforced { Some(config.registry_socket()?) } else { None };
+        let socket = if config.enforced {
+            Some(config.registry_socket()?)
+        } else {
+            None
+        };
         refuse_reachable_files(config, &policy, &state_dir, socket.as_deref())?;
         let workspace = Arc::new(Workspace::open(&policy.workspace, policy.access)?);
         let mut tools = tools::router()?;
@@ -115,8 +121,12 @@ impl BashCommander {
             }
             _ => None,
         };
-        let limits = call::Limits { concurrent: policy.limits.sessions + 32, ..call::Limits::default() };
-        let guard = CallGuard::new(limits, metrics).with_deadline("exec", LONGEST_COMMAND + Duration::from_secs(10));
+        let limits = call::Limits {
+            concurrent: policy.limits.sessions + 32,
+            ..call::Limits::default()
+        };
+        let guard = CallGuard::new(limits, metrics)
+            .with_deadline("exec", LONGEST_COMMAND + Duration::from_secs(10));
         let state = State {
             sessions: Sessions::new(launcher.clone(), policy.limits.sessions),
             policy_digest: policy.digest()?,
@@ -124,24 +134,44 @@ impl BashCommander {
             workspace,
             launcher,
             enforced,
-            state_dir,
+            directory: state_dir,
             guard,
             opened: OnceCell::new(),
         };
-        Ok(Self { state: Arc::new(state), tools: Arc::new(tools) })
+        Ok(Self {
+            state: Arc::new(state),
+            tools: Arc::new(tools),
+        })
     }
 
     /// One line for `--check-config`.
     pub fn summary(&self) -> String {
-        let State { policy, policy_digest, enforced, .. } = &*self.state;
-        let mode = if enforced.is_some() { "enforced" } else { "open" };
-        format!("configuration ok: {mode}, workspace {}, policy {policy_digest}", policy.workspace.display())
+        let State {
+            policy,
+            policy_digest,
+            enforced,
+            ..
+        } = &*self.state;
+        let mode = if enforced.is_some() {
+            "enforced"
+        } else {
+            "open"
+        };
+        format!(
+            "configuration ok: {mode}, workspace {}, policy {policy_digest}",
+            policy.workspace.display()
+        )
     }
 
     /// In enforced mode: greets the registry and carries out its orders in the background.
     pub fn work_for_registry(&self, shutdown: &CancellationToken) {
-        let Some(enforced) = &self.state.enforced else { return };
-        let orders = Orders::new(self.state.sessions.clone(), Arc::clone(&self.state.workspace));
+        let Some(enforced) = &self.state.enforced else {
+            return;
+        };
+        let orders = Orders::new(
+            self.state.sessions.clone(),
+            Arc::clone(&self.state.workspace),
+        );
         let (client, stop) = (enforced.client.clone(), shutdown.clone());
         tokio::spawn(async move { client.run_work(orders, stop).await });
     }
@@ -161,15 +191,22 @@ impl BashCommander {
     }
 
     async fn opened(&self) -> Result<&Opened, ToolError> {
-        self.state.opened.get_or_try_init(|| self.open()).await.map_err(|error| {
-            tracing::error!(%error, "the state directory cannot be used");
-            ToolError::new(code::AUDIT_UNAVAILABLE, "calls cannot be recorded, so none is made")
+        self.state
+            .opened
+            .get_or_try_init(|| self.open())
+            .await
+            .map_err(|error| {
+                tracing::error!(%error, "the state directory cannot be used");
+                ToolError::new(
+                    code::AUDIT_UNAVAILABLE,
+                    "calls cannot be recorded, so none is made",
+                )
                 .with_hint("tell the operator to run `mcp-bash-commander doctor`")
-        })
+            })
     }
 
     async fn open(&self) -> anyhow::Result<Opened> {
-        let given = self.state.state_dir.clone();
+        let given = self.state.directory.clone();
         let (state_dir, log) = tokio::task::spawn_blocking(move || {
             let state_dir = state_dir::open(NAME, Some(&given))?;
             let log = CallLog::open_in(&state_dir, true)?;
@@ -180,7 +217,12 @@ impl BashCommander {
         let began = Record {
             principal: NAME.to_owned(),
             tool: "policy".to_owned(),
-            arguments_sha256: self.state.policy_digest.as_str().trim_start_matches("sha256:").to_owned(),
+            arguments_sha256: self
+                .state
+                .policy_digest
+                .as_str()
+                .trim_start_matches("sha256:")
+                .to_owned(),
             run: None,
             action: None,
             outcome: Outcome::Ok,
@@ -188,7 +230,10 @@ impl BashCommander {
             ms: 0,
         };
         log.add(&began).await?;
-        Ok(Opened { guard: self.state.guard.clone().with_log(log), spools: SpoolFolder::new(&state_dir) })
+        Ok(Opened {
+            guard: self.state.guard.clone().with_log(log),
+            spools: SpoolFolder::new(&state_dir),
+        })
     }
 
     /// In enforced mode asks the registry for this call; otherwise every call may be made.
@@ -198,10 +243,19 @@ impl BashCommander {
         tool: &str,
         arguments: &impl Serialize,
     ) -> Result<Option<Action>, ToolError> {
-        let Some(enforced) = &self.state.enforced else { return Ok(None) };
+        let Some(enforced) = &self.state.enforced else {
+            return Ok(None);
+        };
         let principal = &principal::of(context)?.name;
-        let grant = context.extensions.get::<Grant>().and_then(|grant| grant.0.as_deref());
-        if let Some(asked) = context.extensions.get::<Asked>().filter(|_| grant.is_some()) {
+        let grant = context
+            .extensions
+            .get::<Grant>()
+            .and_then(|grant| grant.0.as_deref());
+        if let Some(asked) = context
+            .extensions
+            .get::<Asked>()
+            .filter(|_| grant.is_some())
+        {
             asked.0.store(true, Ordering::Relaxed);
         }
         let action = Action::begin(&enforced.client, grant, principal, tool, arguments)
@@ -217,7 +271,10 @@ impl BashCommander {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let changes = self.tools.get(&request.name).is_some_and(|tool| class_of(tool).is_changing());
+        let changes = self
+            .tools
+            .get(&request.name)
+            .is_some_and(|tool| class_of(tool).is_changing());
         let guard = match self.opened().await {
             Ok(opened) => &opened.guard,
             // Reading stays possible, `doctor` above all.
@@ -241,7 +298,11 @@ impl ServerHandler for BashCommander {
         }) else {
             return self.guarded(request, context).await;
         };
-        let grant = match request.arguments.as_mut().and_then(|arguments| arguments.remove("grant")) {
+        let grant = match request
+            .arguments
+            .as_mut()
+            .and_then(|arguments| arguments.remove("grant"))
+        {
             None | Some(Value::Null) => None,
             Some(Value::String(grant)) => Some(grant),
             Some(_) => {
@@ -253,7 +314,9 @@ impl ServerHandler for BashCommander {
         let asked = Asked::default();
         context.extensions.insert(Grant(grant));
         context.extensions.insert(asked.clone());
-        let principal = principal::of(&context).map(|principal| principal.name.to_string()).unwrap_or_default();
+        let principal = principal::of(&context)
+            .map(|principal| principal.name.to_string())
+            .unwrap_or_default();
         let tool = request.name.to_string();
         let response = self.guarded(request, context).await;
         // What never came to the registry is told to it afterwards.
@@ -261,7 +324,9 @@ impl ServerHandler for BashCommander {
             && let Ok(CallToolResponse::Complete(result)) = &response
             && let Some(error) = ToolError::of_result(result)
         {
-            enforced.client.refused(&principal, &tool, &error.code, None);
+            enforced
+                .client
+                .refused(&principal, &tool, &error.code, None);
         }
         response
     }
@@ -294,16 +359,39 @@ pub(crate) fn refuse_reachable_files(
 ) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
     let optional = [
-        ("token file", config.serve.http.tokens.as_deref(), Placed::Secret),
-        ("TLS key", config.serve.http.tls_key.as_deref(), Placed::Secret),
-        ("registry credential", config.registry_token.as_deref(), Placed::Secret),
+        (
+            "token file",
+            config.serve.http.tokens.as_deref(),
+            Placed::Secret,
+        ),
+        (
+            "TLS key",
+            config.serve.http.tls_key.as_deref(),
+            Placed::Secret,
+        ),
+        (
+            "registry credential",
+            config.registry_token.as_deref(),
+            Placed::Secret,
+        ),
         ("registry's socket", socket, Placed::Secret),
-        ("TLS certificate", config.serve.http.tls_cert.as_deref(), Placed::Trusted),
+        (
+            "TLS certificate",
+            config.serve.http.tls_cert.as_deref(),
+            Placed::Trusted,
+        ),
         ("policy", config.policy.as_deref(), Placed::Trusted),
     ];
-    let files = [("state directory", state_dir, Placed::Secret), ("program", program.as_path(), Placed::Trusted)]
-        .into_iter()
-        .chain(optional.into_iter().filter_map(|(what, path, placed)| Some((what, path?, placed))));
+    let files = [
+        ("state directory", state_dir, Placed::Secret),
+        ("program", program.as_path(), Placed::Trusted),
+    ]
+    .into_iter()
+    .chain(
+        optional
+            .into_iter()
+            .filter_map(|(what, path, placed)| Some((what, path?, placed))),
+    );
     Ok(check_placement(policy, files)?)
 }
 
@@ -339,8 +427,11 @@ pub(crate) async fn examine(state: &State) -> shared::config::Doctor {
         policy_digest: &state.policy_digest,
         workspace: &state.workspace,
         launcher: &state.launcher,
-        state_dir: &state.state_dir,
-        registry: state.enforced.as_ref().map(|enforced| (&enforced.client, enforced.socket.as_path())),
+        state_dir: &state.directory,
+        registry: state
+            .enforced
+            .as_ref()
+            .map(|enforced| (&enforced.client, enforced.socket.as_path())),
     })
     .await
 }

@@ -15,7 +15,9 @@ use time::OffsetDateTime;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use crate::jail::{Exit, Identity, Isolation, Jail, JailError, JailSpec, JailedProcess, Launcher, Usage};
+use crate::jail::{
+    Exit, Identity, Isolation, Jail, JailError, JailSpec, JailedProcess, Launcher, Usage,
+};
 use crate::publish::PublishedPort;
 use spool::Spool;
 pub use spool::{Piece, SpoolFolder};
@@ -76,7 +78,12 @@ impl FromStr for SessionId {
         let unknown = || SessionError::Unknown(text.chars().take(40).collect());
         let digits = text.strip_prefix('x').ok_or_else(unknown)?;
         let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
-        digits.parse().ok().filter(|_| is_plain).map(Self).ok_or_else(unknown)
+        digits
+            .parse()
+            .ok()
+            .filter(|_| is_plain)
+            .map(Self)
+            .ok_or_else(unknown)
     }
 }
 
@@ -244,7 +251,11 @@ impl Sessions {
     pub async fn start(&self, order: Order) -> Result<Arc<Session>, SessionError> {
         let place = self.reserve()?;
         let ports = order.jail.published.clone();
-        let JailedProcess { stdout, stderr, jail } = self.0.launcher.run(order.jail).await?;
+        let JailedProcess {
+            stdout,
+            stderr,
+            jail,
+        } = self.0.launcher.run(order.jail).await?;
         let started = Instant::now();
         let mut relays = Vec::with_capacity(ports.len());
         for port in ports {
@@ -260,7 +271,10 @@ impl Sessions {
             started,
             identity: jail.identity(),
             isolation: jail.isolation().clone(),
-            published: relays.iter().map(|relay| (relay.port(), relay.address())).collect(),
+            published: relays
+                .iter()
+                .map(|relay| (relay.port(), relay.address()))
+                .collect(),
             origin: order.origin,
             jail: Mutex::new(Some(jail.clone())),
             killed: Mutex::default(),
@@ -282,7 +296,12 @@ impl Sessions {
         }
         tokio::spawn(drain(Arc::clone(&session), Stream::Stdout, stdout));
         tokio::spawn(drain(Arc::clone(&session), Stream::Stderr, stderr));
-        tokio::spawn(watch_over(Arc::clone(&session), jail, order.timeout, (place, relays)));
+        tokio::spawn(watch_over(
+            Arc::clone(&session),
+            jail,
+            order.timeout,
+            (place, relays),
+        ));
         Ok(session)
     }
 
@@ -337,7 +356,11 @@ impl Sessions {
     pub fn of_run(&self, run_id: &str) -> Vec<Arc<Session>> {
         let table = lock(&self.0.table);
         let is_of_run = |session: &&Arc<Session>| {
-            session.origin.as_ref().is_some_and(|origin| origin.run_id == run_id) && !session.state().is_over
+            session
+                .origin
+                .as_ref()
+                .is_some_and(|origin| origin.run_id == run_id)
+                && !session.state().is_over
         };
         table.sessions.values().filter(is_of_run).cloned().collect()
     }
@@ -455,7 +478,9 @@ impl Session {
         }
         match not_serving {
             Some(error) if ended == 0 => Err(error),
-            None if self.published.is_empty() => Err(JailError::Request("it publishes no port".to_owned())),
+            None if self.published.is_empty() => {
+                Err(JailError::Request("it publishes no port".to_owned()))
+            }
             _ => Ok(ended),
         }
     }
@@ -465,8 +490,13 @@ impl Session {
         let mut state = self.state.subscribe();
         let ended = until(&mut state, |state| state.ended.is_some()).await;
         let left_running = ended.ended.is_some_and(|ended| ended.exit.left_running > 0);
-        let patience = if left_running { HELD_OPEN } else { NOT_HELD_OPEN };
-        let _ = tokio::time::timeout(patience, until(&mut state, |state| !state.output_open())).await;
+        let patience = if left_running {
+            HELD_OPEN
+        } else {
+            NOT_HELD_OPEN
+        };
+        let _ =
+            tokio::time::timeout(patience, until(&mut state, |state| !state.output_open())).await;
         if !left_running {
             let _ = tokio::time::timeout(JAIL_ENDS, until(&mut state, |state| state.is_over)).await;
         }
@@ -581,7 +611,12 @@ async fn drain(session: Arc<Session>, stream: Stream, pipe: pipe::Receiver) {
 }
 
 /// Kills a command whose time is up, notes its end, and gives everything back when its jail is over.
-async fn watch_over(session: Arc<Session>, jail: Jail, timeout: Option<Duration>, held: (Place, Vec<PublishedPort>)) {
+async fn watch_over(
+    session: Arc<Session>,
+    jail: Jail,
+    timeout: Option<Duration>,
+    held: (Place, Vec<PublishedPort>),
+) {
     let time_is_up = async {
         match timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,
@@ -618,7 +653,10 @@ async fn watch_over(session: Arc<Session>, jail: Jail, timeout: Option<Duration>
 fn forget_old(table: &mut Table) {
     let is_old = |session: &Session| {
         let ended_ago = |ended: Ended| session.started.elapsed().saturating_sub(ended.wall);
-        session.state().ended.is_some_and(|ended| ended_ago(ended) > REMEMBERED)
+        session
+            .state()
+            .ended
+            .is_some_and(|ended| ended_ago(ended) > REMEMBERED)
     };
     table
         .sessions
@@ -629,7 +667,10 @@ fn forget_old(table: &mut Table) {
         .filter(|session| session.state().is_over)
         .map(|session| session.id)
         .collect();
-    for id in finished.iter().take(finished.len().saturating_sub(MOST_REMEMBERED)) {
+    for id in finished
+        .iter()
+        .take(finished.len().saturating_sub(MOST_REMEMBERED))
+    {
         table.sessions.remove(id);
     }
 }
@@ -651,7 +692,17 @@ mod tests {
     #[test]
     fn a_session_has_one_name_only() -> anyhow::Result<()> {
         assert_eq!("x12".parse::<SessionId>()?.to_string(), "x12");
-        for wrong in ["", "x", "12", "x01", "x-1", "x+1", "x1 ", "X1", "x99999999999999999999"] {
+        for wrong in [
+            "",
+            "x",
+            "12",
+            "x01",
+            "x-1",
+            "x+1",
+            "x1 ",
+            "X1",
+            "x99999999999999999999",
+        ] {
             assert!(wrong.parse::<SessionId>().is_err(), "{wrong}");
         }
         Ok(())

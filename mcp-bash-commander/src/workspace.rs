@@ -50,13 +50,8 @@ pub enum WorkspaceError {
         kind: &'static str,
     },
     /// The file has another name, perhaps outside.
-    #[error("`{path}` has {links} names (hard links), some perhaps outside the workspace")]
-    HardLinked {
-        /// The path.
-        path: String,
-        /// How many names it has.
-        links: u64,
-    },
+    #[error("`{0}` has other names (hard links), some perhaps outside the workspace")]
+    HardLinked(String),
     /// The policy says read-only.
     #[error("the workspace is read-only by the policy")]
     ReadOnly,
@@ -205,7 +200,13 @@ fn open_beneath(
     let mut tries = 0;
     loop {
         tries += 1;
-        match rustix::fs::openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        match rustix::fs::openat2(
+            directory,
+            path,
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        ) {
             Err(Errno::AGAIN | Errno::INTR) if tries < RESOLVE_TRIES => {}
             result => return result,
         }
@@ -229,7 +230,11 @@ fn unresolved(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> Worksp
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> WorkspaceError {
     let path = path.display().to_string();
-    move |source| WorkspaceError::Io { action, path, source }
+    move |source| WorkspaceError::Io {
+        action,
+        path,
+        source,
+    }
 }
 
 /// Refuses everything but regular files.

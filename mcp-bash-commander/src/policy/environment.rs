@@ -13,7 +13,10 @@ const MAX_BYTES: usize = 128 * 1024;
 
 /// What every command has, unless the policy or the call sets it otherwise.
 const BUILT_IN: [(&str, &str); 6] = [
-    ("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"),
+    (
+        "PATH",
+        "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+    ),
     ("HOME", "/tmp"),
     ("LANG", "C.UTF-8"),
     ("TERM", "dumb"),
@@ -59,16 +62,21 @@ const CODE_LOADING: [&str; 33] = [
 ];
 
 /// The same for whole families of variables.
-const CODE_LOADING_PREFIXES: [&str; 6] = ["BASH_FUNC_", "DYLD_", "GIT_", "LD_", "MALLOC_", "PYTHON"];
+const CODE_LOADING_PREFIXES: [&str; 6] =
+    ["BASH_FUNC_", "DYLD_", "GIT_", "LD_", "MALLOC_", "PYTHON"];
 
 /// A variable that a call may not set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvironmentError {
     /// Its name or value is none.
-    #[error("`{0}` cannot be an environment variable: names are letters, digits and `_`, values have no NUL")]
+    #[error(
+        "`{0}` cannot be an environment variable: names are letters, digits and `_`, values have no NUL"
+    )]
     Malformed(String),
     /// It would make programs run other code than the call says.
-    #[error("the environment variable `{0}` can make programs run other code; the policy does not pass it")]
+    #[error(
+        "the environment variable `{0}` can make programs run other code; the policy does not pass it"
+    )]
     LoadsCode(String),
     /// There is too much of it.
     #[error("the environment has {0} bytes; at most {MAX_BYTES} are taken")]
@@ -109,8 +117,14 @@ impl EnvironmentRules {
     ///
     /// # Errors
     /// A variable of the call that is malformed or that only the policy may pass.
-    pub fn of_call(&self, asked: &BTreeMap<String, String>) -> Result<Vec<(OsString, OsString)>, EnvironmentError> {
-        let bytes = asked.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    pub fn of_call(
+        &self,
+        asked: &BTreeMap<String, String>,
+    ) -> Result<Vec<(OsString, OsString)>, EnvironmentError> {
+        let bytes = asked
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 2)
+            .sum();
         if bytes > MAX_BYTES {
             return Err(EnvironmentError::TooLong(bytes));
         }
@@ -131,8 +145,16 @@ impl EnvironmentRules {
             .iter()
             .filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
         environment.extend(passed);
-        environment.extend(self.set.iter().map(|(name, value)| (name.into(), value.into())));
-        environment.extend(asked.iter().map(|(name, value)| (name.into(), value.into())));
+        environment.extend(
+            self.set
+                .iter()
+                .map(|(name, value)| (name.into(), value.into())),
+        );
+        environment.extend(
+            asked
+                .iter()
+                .map(|(name, value)| (name.into(), value.into())),
+        );
         Ok(environment.into_iter().collect())
     }
 }
@@ -146,7 +168,10 @@ fn is_name(name: &str) -> bool {
 }
 
 fn loads_code(name: &str) -> bool {
-    CODE_LOADING.contains(&name) || CODE_LOADING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    CODE_LOADING.contains(&name)
+        || CODE_LOADING_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -178,16 +203,26 @@ mod tests {
                 pass: vec![name.to_owned()],
                 ..EnvironmentRules::default()
             };
-            assert!(passing.of_call(&asked(name)).is_ok(), "the policy passes {name}");
+            assert!(
+                passing.of_call(&asked(name)).is_ok(),
+                "the policy passes {name}"
+            );
         }
-        assert!(EnvironmentRules::default().of_call(&asked("GREETING")).is_ok());
+        assert!(
+            EnvironmentRules::default()
+                .of_call(&asked("GREETING"))
+                .is_ok()
+        );
     }
 
     #[test]
     fn names_are_names_and_values_end_where_they_end() {
         for name in ["", "A=B", "A B", "1A", "A\0", "BASH_FUNC_x%%", "Ä"] {
             let refused = EnvironmentRules::default().of_call(&asked(name));
-            assert!(matches!(refused, Err(EnvironmentError::Malformed(_))), "{name}");
+            assert!(
+                matches!(refused, Err(EnvironmentError::Malformed(_))),
+                "{name}"
+            );
         }
         let value = BTreeMap::from([("A".to_owned(), "x\0y".to_owned())]);
         assert!(EnvironmentRules::default().of_call(&value).is_err());
@@ -203,8 +238,21 @@ mod tests {
         // Cargo sets this for every test; it stands for a secret.
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
         let environment = EnvironmentRules::default().of_call(&BTreeMap::new())?;
-        let names: Vec<_> = environment.iter().filter_map(|(name, _)| name.to_str()).collect();
-        assert_eq!(names, ["GIT_TERMINAL_PROMPT", "HOME", "LANG", "PAGER", "PATH", "TERM"]);
+        let names: Vec<_> = environment
+            .iter()
+            .filter_map(|(name, _)| name.to_str())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "GIT_TERMINAL_PROMPT",
+                "HOME",
+                "LANG",
+                "PAGER",
+                "PATH",
+                "TERM"
+            ]
+        );
         let passing = EnvironmentRules {
             pass: vec!["CARGO_MANIFEST_DIR".to_owned()],
             ..EnvironmentRules::default()

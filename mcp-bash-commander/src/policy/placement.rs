@@ -93,7 +93,9 @@ mod tests {
         let mut policy = Policy::load(None, Some(&root))?;
         let outside = home.path().join("state");
         let inside = root.join("a/state");
-        let check = |policy: &Policy, path: &Path, placed| check_placement(policy, [("file", path, placed)]);
+        let check = |policy: &Policy, path: &Path, placed| {
+            check_placement(policy, [("file", path, placed)])
+        };
         for placed in [Placed::Secret, Placed::Trusted] {
             assert_eq!(check(&policy, &outside, placed), Ok(()));
             assert!(check(&policy, &inside, placed).is_err());
@@ -116,9 +118,16 @@ mod tests {
         std::os::unix::fs::symlink(&root, &link)?;
         let refused = check_placement(
             &policy,
-            [("state directory", link.join("state").as_path(), Placed::Secret)],
+            [(
+                "state directory",
+                link.join("state").as_path(),
+                Placed::Secret,
+            )],
         );
-        let text = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        let text = refused
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
         assert!(text.starts_with("the state directory"), "{text}");
         Ok(())
     }

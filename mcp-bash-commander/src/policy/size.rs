@@ -24,7 +24,11 @@ impl Size {
             "T" => 40,
             _ => return None,
         };
-        number.parse::<u64>().ok()?.checked_mul(1 << shift).map(Self)
+        number
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(1 << shift)
+            .map(Self)
     }
 }
 

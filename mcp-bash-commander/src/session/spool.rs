@@ -93,7 +93,8 @@ impl Spool {
     /// Bytes written that are no longer kept, or never were.
     pub(super) fn lost(&self) -> u64 {
         let stored = self.end();
-        (self.written - stored) + (self.kept_tail().max(self.first.min(stored)) - self.first.min(stored))
+        (self.written - stored)
+            + (self.kept_tail().max(self.first.min(stored)) - self.first.min(stored))
     }
 
     /// Position behind the last byte that can be read.
@@ -160,7 +161,9 @@ impl Spool {
         } else {
             end
         };
-        let length = usize::try_from(stop - start).unwrap_or(usize::MAX).min(most);
+        let length = usize::try_from(stop - start)
+            .unwrap_or(usize::MAX)
+            .min(most);
         let mut bytes = vec![0; length];
         match &self.storage {
             Storage::Memory(kept) => {
@@ -248,7 +251,9 @@ mod tests {
             let (_home, mut spool) = spool(limit)?;
             for _ in 0..60 {
                 let length = random.next(limit.min(30_000) + 7);
-                let bytes: Vec<u8> = (spool.written()..spool.written() + length).map(byte_at).collect();
+                let bytes: Vec<u8> = (spool.written()..spool.written() + length)
+                    .map(byte_at)
+                    .collect();
                 spool.append(&bytes)?;
                 let cursor = random.next(spool.written() + 10);
                 let piece = spool.read(cursor, usize::try_from(random.next(limit + 10))?)?;
@@ -277,7 +282,9 @@ mod tests {
         ] {
             let (_home, mut spool) = spool(limit)?;
             let bytes: Vec<u8> = (0..total).map(byte_at).collect();
-            bytes.chunks(4097).try_for_each(|chunk| spool.append(chunk))?;
+            bytes
+                .chunks(4097)
+                .try_for_each(|chunk| spool.append(chunk))?;
             let (mut cursor, mut seen, mut skipped) = (0, 0, 0);
             while cursor < spool.end() {
                 let piece = spool.read(cursor, 1 + usize::try_from(random.next(9000))?)?;
@@ -286,8 +293,15 @@ mod tests {
                 seen += piece.bytes.len() as u64;
                 cursor = piece.end();
             }
-            assert_eq!((cursor, seen + skipped, skipped), (total, total, spool.lost()));
-            assert_eq!(seen, total.min(limit), "as much as the limit allows is kept");
+            assert_eq!(
+                (cursor, seen + skipped, skipped),
+                (total, total, spool.lost())
+            );
+            assert_eq!(
+                seen,
+                total.min(limit),
+                "as much as the limit allows is kept"
+            );
         }
         Ok(())
     }
@@ -311,7 +325,10 @@ mod tests {
         drop(home);
         assert!(spool.append(&[b'b'; 100_000]).is_err());
         spool.append(&[b'c'; 10])?;
-        assert_eq!((spool.written(), spool.end(), spool.lost()), (101_010, 1000, 100_010));
+        assert_eq!(
+            (spool.written(), spool.end(), spool.lost()),
+            (101_010, 1000, 100_010)
+        );
         assert_eq!(spool.read(0, 5000)?.bytes, vec![b'a'; 1000]);
         assert_eq!(spool.tail(5)?.bytes, b"aaaaa");
         Ok(())

@@ -149,7 +149,12 @@ mod tests {
         let (_home, spool) = spool_of("schön\n".as_bytes())?;
         let shown = excerpt(&spool, 100, true)?;
         assert_eq!(
-            (shown.text.as_str(), shown.bytes, shown.omitted, shown.cursor),
+            (
+                shown.text.as_str(),
+                shown.bytes,
+                shown.omitted,
+                shown.cursor
+            ),
             ("schön\n", 7, 0, 7)
         );
         Ok(())
@@ -163,7 +168,9 @@ mod tests {
         assert_eq!(shown.cursor, 48);
         assert_eq!(shown.omitted, 3000 - 48 - 48);
         assert!(
-            shown.text.contains("2904 bytes left out; read_output from cursor 48"),
+            shown
+                .text
+                .contains("2904 bytes left out; read_output from cursor 48"),
             "{}",
             shown.text
         );

@@ -11,7 +11,8 @@ use shared::tools::ToolEffect;
 
 use crate::server::{self, BashCommander};
 
-pub(super) const EFFECT: ToolEffect = ToolEffect::new("doctor", "Examine the jail", EffectClass::Read);
+pub(super) const EFFECT: ToolEffect =
+    ToolEffect::new("doctor", "Examine the jail", EffectClass::Read);
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct DoctorResult {
@@ -54,7 +55,13 @@ impl BashCommander {
             detail: check.detail,
             fix: check.fix,
         });
-        Ok(structured(DoctorResult { status, checks: checks.collect() }, text))
+        Ok(structured(
+            DoctorResult {
+                status,
+                checks: checks.collect(),
+            },
+            text,
+        ))
     }
 }
 

@@ -15,14 +15,31 @@ pub(super) fn invalid(message: impl Into<String>, hint: &str) -> ToolError {
 impl From<WorkspaceError> for ToolError {
     fn from(error: WorkspaceError) -> Self {
         let (code, hint) = match &error {
-            WorkspaceError::Path { .. } => (code::INVALID_ARGUMENTS, "give a path relative to the workspace, without `..`"),
-            WorkspaceError::Outside(_) => ("OUTSIDE_WORKSPACE", "only files of the workspace can be used"),
-            WorkspaceError::Symlink(_) => ("SYMLINK_ESCAPE", "name the file itself instead of a link"),
+            WorkspaceError::Path { .. } => (
+                code::INVALID_ARGUMENTS,
+                "give a path relative to the workspace, without `..`",
+            ),
+            WorkspaceError::Outside(_) => (
+                "OUTSIDE_WORKSPACE",
+                "only files of the workspace can be used",
+            ),
+            WorkspaceError::Symlink(_) => {
+                ("SYMLINK_ESCAPE", "name the file itself instead of a link")
+            }
             WorkspaceError::NotFound(_) => ("NOT_FOUND", "look for it with exec: ls, find"),
-            WorkspaceError::NotRegular { .. } => ("NOT_A_FILE", "only regular files can be used; list folders with exec: ls"),
-            WorkspaceError::HardLinked { .. } => ("HARD_LINKED", "copy it to a new name with exec: cp, and write that"),
+            WorkspaceError::NotRegular { .. } => (
+                "NOT_A_FILE",
+                "only regular files can be used; list folders with exec: ls",
+            ),
+            WorkspaceError::HardLinked(_) => (
+                "HARD_LINKED",
+                "copy it to a new name with exec: cp, and write that",
+            ),
             WorkspaceError::ReadOnly => ("READ_ONLY", "the operator's policy says access = \"ro\""),
-            WorkspaceError::Changed { .. } => ("FILE_CHANGED", "read the file again, and decide with what is there now"),
+            WorkspaceError::Changed { .. } => (
+                "FILE_CHANGED",
+                "read the file again, and decide with what is there now",
+            ),
             WorkspaceError::TooLong { .. } => ("TOO_LONG", "write it in parts with exec"),
             WorkspaceError::Unusable(_) | WorkspaceError::Io { .. } => return io_failure(&error),
         };
@@ -33,7 +50,8 @@ impl From<WorkspaceError> for ToolError {
 /// The model learns what the system said; it names nothing but the path of the call.
 fn io_failure(error: &dyn std::error::Error) -> ToolError {
     tracing::warn!(error = %error, "a file could not be used");
-    ToolError::new("IO_ERROR", error.to_string()).with_hint("if it is the disk or a permission, tell the operator")
+    ToolError::new("IO_ERROR", error.to_string())
+        .with_hint("if it is the disk or a permission, tell the operator")
 }
 
 impl From<SessionError> for ToolError {
@@ -41,14 +59,14 @@ impl From<SessionError> for ToolError {
         let message = error.to_string();
         match error {
             SessionError::Jail(error) => error.into(),
-            SessionError::Full(_) => {
-                Self::new("TOO_MANY_SESSIONS", message).with_hint("wait for one to end, or stop one: list_sessions, stop")
+            SessionError::Full(_) => Self::new("TOO_MANY_SESSIONS", message)
+                .with_hint("wait for one to end, or stop one: list_sessions, stop"),
+            SessionError::Unknown(_) => {
+                Self::new("UNKNOWN_SESSION", message).with_hint("list_sessions shows yours")
             }
-            SessionError::Unknown(_) => Self::new("UNKNOWN_SESSION", message).with_hint("list_sessions shows yours"),
             SessionError::Ending => Self::new(code::CANCELLED, message),
-            SessionError::Publish { .. } => {
-                Self::new("PORT_NOT_PUBLISHED", message).with_hint("try again; if it fails again, tell the operator")
-            }
+            SessionError::Publish { .. } => Self::new("PORT_NOT_PUBLISHED", message)
+                .with_hint("try again; if it fails again, tell the operator"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `exec`
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +21,16 @@ use shared::tool_result::{Json, structured};
 use shared::tools::ToolEffect;
 
 use super::error::invalid;
-use super::view::{PortView, StateView, StreamView, headline, ports, quote, state_view, stream_view};
+use super::view::{
+    PortView, StateView, StreamView, headline, ports, quote, state_view, stream_view,
+};
 use crate::enforce::Action;
 use crate::jail::{JailSpec, Stdin};
 use crate::server::{BashCommander, LONGEST_COMMAND};
 use crate::session::{Killed, Order, Session, State, Stream};
 
-pub(super) const EFFECT: ToolEffect = ToolEffect::new("exec", "Run a command", EffectClass::Irreversible);
+pub(super) const EFFECT: ToolEffect =
+    ToolEffect::new("exec", "Run a command", EffectClass::Irreversible);
 
 /// How long a command may run that a call waits for, unless the call says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_mins(2);
@@ -66,7 +70,7 @@ pub(crate) struct ExecParams {
     /// TCP ports the command listens on; the answer has an address of the host for each.
     #[serde(default)]
     publish: Vec<u16>,
-    /// Of each stream in the answer, 1 to 65536; read_output has the rest.
+    /// Of each stream in the answer, 1 to 65536; `read_output` has the rest.
     #[serde(default = "default_output")]
     max_output_bytes: u32,
 }
@@ -98,7 +102,7 @@ enum Until {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ExecResult {
-    /// For read_output and stop.
+    /// For `read_output` and `stop`.
     id: String,
     state: StateView,
     /// Only of a command that ended by itself.
@@ -143,20 +147,27 @@ impl BashCommander {
         Parameters(params): Parameters<ExecParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<Json<ExecResult>, ToolError> {
-        let jail = self.jail_for(&params).inspect_err(|_| shared::call::was_refused(&context))?;
+        let jail = self
+            .jail_for(&params)
+            .inspect_err(|_| shared::call::was_refused(&context))?;
         let action = self.begin(&context, EFFECT.tool(), &params).await?;
         let done = self.run_in(jail, &params, action.as_ref(), &context).await;
         let (result, session) = match (action, done) {
             (None, done) => done?,
-            (Some(action), Ok((result, session))) => (action.end(Ok(result), report).await?, session),
+            (Some(action), Ok((result, session))) => {
+                (action.end(Ok(result), report).await?, session)
+            }
             (Some(action), Err(error)) => {
-                action.end(Err::<ExecResult, _>(error.clone()), report).await?;
+                action
+                    .end(Err::<ExecResult, _>(error.clone()), report)
+                    .await?;
                 return Err(error);
             }
         };
         let mut text = headline(&session, &session.state());
         for port in &result.published {
-            text.push_str(&format!("; port {} is at {}", port.port, port.address));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; port {} is at {}", port.port, port.address);
         }
         quote(&mut text, "stdout", &result.stdout);
         quote(&mut text, "stderr", &result.stderr);
@@ -174,7 +185,10 @@ impl BashCommander {
         jail.cwd = match params.cwd.as_deref() {
             None => state.workspace.root().to_owned(),
             Some(cwd) if cwd.is_empty() || cwd.len() > 4096 || cwd.contains('\0') => {
-                return Err(invalid("`cwd` is empty, too long or holds a NUL", "give a path relative to the workspace"));
+                return Err(invalid(
+                    "`cwd` is empty, too long or holds a NUL",
+                    "give a path relative to the workspace",
+                ));
             }
             Some(cwd) => state.workspace.root().join(cwd),
         };
@@ -201,7 +215,10 @@ impl BashCommander {
         }
         let order = Order {
             owner: Arc::clone(&principal::of(context)?.name),
-            command: params.command.clone().unwrap_or_else(|| params.argv.clone().unwrap_or_default().join(" ")),
+            command: params
+                .command
+                .clone()
+                .unwrap_or_else(|| params.argv.clone().unwrap_or_default().join(" ")),
             jail,
             timeout: self.timeout(params, action),
             output_bytes: state.policy.limits.output_bytes,
@@ -222,33 +239,56 @@ impl BashCommander {
 
     /// When the command is killed: as the call says, by default only what a call waits for and a plan does not let live.
     fn timeout(&self, params: &ExecParams, action: Option<&Action>) -> Option<Duration> {
-        let is_lasting = params.wait.until == Until::None || action.is_some_and(Action::outlives_step);
+        let is_lasting =
+            params.wait.until == Until::None || action.is_some_and(Action::outlives_step);
         let asked = match params.timeout_ms {
             Some(ms) => Some(Duration::from_millis(ms)),
             None if is_lasting => None,
             None => Some(DEFAULT_TIMEOUT),
         };
-        asked.into_iter().chain(self.state().policy.limits.wall()).min()
+        asked
+            .into_iter()
+            .chain(self.state().policy.limits.wall())
+            .min()
     }
 }
 
 fn check_numbers(params: &ExecParams) -> Result<(), ToolError> {
     let longest = u64::try_from(LONGEST_COMMAND.as_millis()).unwrap_or(u64::MAX);
-    for (name, value) in [("timeout_ms", params.timeout_ms), ("wait.ms", params.wait.ms)] {
+    for (name, value) in [
+        ("timeout_ms", params.timeout_ms),
+        ("wait.ms", params.wait.ms),
+    ] {
         if let Some(value) = value.filter(|value| !(1..=longest).contains(value)) {
-            return Err(invalid(format!("`{name}` is {value}"), "give 1 to 86400000 milliseconds"));
+            return Err(invalid(
+                format!("`{name}` is {value}"),
+                "give 1 to 86400000 milliseconds",
+            ));
         }
     }
     if !(1..=MOST_OUTPUT).contains(&params.max_output_bytes) {
-        return Err(invalid(format!("`max_output_bytes` is {}", params.max_output_bytes), "give 1 to 65536"));
+        return Err(invalid(
+            format!("`max_output_bytes` is {}", params.max_output_bytes),
+            "give 1 to 65536",
+        ));
     }
     let ports = &params.publish;
     let is_repeated = |(index, port): (usize, &u16)| ports[..index].contains(port);
     if ports.len() > MOST_PORTS || ports.contains(&0) || ports.iter().enumerate().any(is_repeated) {
-        return Err(invalid("`publish` is no list of different ports", "give at most 16 ports from 1 to 65535, each once"));
+        return Err(invalid(
+            "`publish` is no list of different ports",
+            "give at most 16 ports from 1 to 65535, each once",
+        ));
     }
-    if params.stdin.as_ref().is_some_and(|text| text.len() > LONGEST_STDIN) {
-        return Err(invalid("`stdin` is longer than 1 MiB", "write a file and redirect it"));
+    if params
+        .stdin
+        .as_ref()
+        .is_some_and(|text| text.len() > LONGEST_STDIN)
+    {
+        return Err(invalid(
+            "`stdin` is longer than 1 MiB",
+            "write a file and redirect it",
+        ));
     }
     Ok(())
 }
@@ -260,25 +300,47 @@ fn argv(params: &ExecParams) -> Result<Vec<String>, ToolError> {
         }
         (Some(command), None) => vec![shell().to_owned(), "-c".to_owned(), command.clone()],
         (None, Some(argv)) if argv.first().is_none_or(String::is_empty) => {
-            return Err(invalid("`argv` names no program", "give the program as its first element"));
+            return Err(invalid(
+                "`argv` names no program",
+                "give the program as its first element",
+            ));
         }
         (None, Some(argv)) => argv.clone(),
-        _ => return Err(invalid("neither or both of `command` and `argv` are given", "give one of them")),
+        _ => {
+            return Err(invalid(
+                "neither or both of `command` and `argv` are given",
+                "give one of them",
+            ));
+        }
     };
     if argv.len() > MOST_ARGUMENTS || argv.iter().map(String::len).sum::<usize>() > LONGEST_ARGV {
-        return Err(invalid("`argv` has more than 4096 elements or 1 MiB", "write the list to a file and use xargs"));
+        return Err(invalid(
+            "`argv` has more than 4096 elements or 1 MiB",
+            "write the list to a file and use xargs",
+        ));
     }
-    if argv.iter().any(|argument| argument.len() > LONGEST_ARGUMENT) {
-        return Err(invalid("an argument or `command` is longer than 131071 bytes", "write it to a file and run that"));
+    if argv
+        .iter()
+        .any(|argument| argument.len() > LONGEST_ARGUMENT)
+    {
+        return Err(invalid(
+            "an argument or `command` is longer than 131071 bytes",
+            "write it to a file and run that",
+        ));
     }
     if argv.iter().any(|argument| argument.contains('\0')) {
-        return Err(invalid("an argument or `command` holds a NUL", "NUL cannot be passed to a program"));
+        return Err(invalid(
+            "an argument or `command` holds a NUL",
+            "NUL cannot be passed to a program",
+        ));
     }
     Ok(argv)
 }
 
 fn shell() -> &'static str {
-    let bash = ["/bin/bash", "/usr/bin/bash"].into_iter().find(|path| Path::new(path).exists());
+    let bash = ["/bin/bash", "/usr/bin/bash"]
+        .into_iter()
+        .find(|path| Path::new(path).exists());
     bash.unwrap_or("/bin/sh")
 }
 
@@ -315,16 +377,28 @@ async fn wait_for_end(
 }
 
 async fn report_progress(session: &Session, context: &RequestContext<RoleServer>) {
-    let Some(token) = context.meta.get_progress_token() else { return };
-    let (stdout, stderr) = (session.written(Stream::Stdout), session.written(Stream::Stderr));
-    let message = format!("{} runs; stdout {stdout} bytes, stderr {stderr} bytes", session.id());
-    let progress = ProgressNotificationParam::new(token, session.wall().as_secs_f64()).with_message(message);
+    let Some(token) = context.meta.get_progress_token() else {
+        return;
+    };
+    let (stdout, stderr) = (
+        session.written(Stream::Stdout),
+        session.written(Stream::Stderr),
+    );
+    let message = format!(
+        "{} runs; stdout {stdout} bytes, stderr {stderr} bytes",
+        session.id()
+    );
+    let progress =
+        ProgressNotificationParam::new(token, session.wall().as_secs_f64()).with_message(message);
     // A client that is gone ends the call by its own way.
     let _ = context.peer.notify_progress(progress).await;
 }
 
 fn cancelled() -> ToolError {
-    ToolError::new(code::CANCELLED, "the call was cancelled; its command and all of its processes were killed")
+    ToolError::new(
+        code::CANCELLED,
+        "the call was cancelled; its command and all of its processes were killed",
+    )
 }
 
 fn result(session: &Session, budget: usize) -> Result<ExecResult, ToolError> {
@@ -346,7 +420,11 @@ fn result(session: &Session, budget: usize) -> Result<ExecResult, ToolError> {
         stdout: stream_view(session, Stream::Stdout, budget)?,
         stderr: stream_view(session, Stream::Stderr, budget)?,
         output_open: state.output_open(),
-        published: if state.is_over { Vec::new() } else { ports(session) },
+        published: if state.is_over {
+            Vec::new()
+        } else {
+            ports(session)
+        },
         isolation: IsolationView {
             mode: isolation.mode.to_owned(),
             layers: isolation.layers.clone(),
@@ -364,7 +442,10 @@ fn report(result: &ExecResult, report: &mut EndReport) {
         StateView::Killed if result.timed_out => fail(report, "TIMED_OUT"),
         StateView::Killed => fail(report, "KILLED"),
     }
-    let port = |port: &PortView| PublishedPort { port: port.port, address: port.address.clone() };
+    let port = |port: &PortView| PublishedPort {
+        port: port.port,
+        address: port.address.clone(),
+    };
     report.published = result.published.iter().map(port).collect();
 }
 

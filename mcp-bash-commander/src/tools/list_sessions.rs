@@ -17,7 +17,8 @@ use super::view::{PortView, StateView, headline, ports, state_view};
 use crate::server::BashCommander;
 use crate::session::{Session, SessionId, Stream};
 
-pub(super) const EFFECT: ToolEffect = ToolEffect::new("list_sessions", "List my commands", EffectClass::Read);
+pub(super) const EFFECT: ToolEffect =
+    ToolEffect::new("list_sessions", "List my commands", EffectClass::Read);
 
 /// Bytes of JSON of one page.
 const PAGE_BYTES: usize = 16_000;
@@ -70,10 +71,17 @@ impl BashCommander {
         context: RequestContext<RoleServer>,
     ) -> Result<Json<ListSessionsResult>, ToolError> {
         let before: Option<SessionId> = params.cursor.as_deref().map(str::parse).transpose()?;
-        let mut sessions = self.state().sessions.of_owner(&principal::of(&context)?.name);
+        let mut sessions = self
+            .state()
+            .sessions
+            .of_owner(&principal::of(&context)?.name);
         sessions.retain(|session| before.is_none_or(|before| session.id() < before));
         sessions.reverse();
-        let page = budget::page(sessions.iter().map(|session| view(session)), PAGE_BYTES, |view| view.id.clone());
+        let page = budget::page(
+            sessions.iter().map(|session| view(session)),
+            PAGE_BYTES,
+            |view| view.id.clone(),
+        );
         let mut text = format!("{} of your commands", page.items.len());
         for session in sessions.iter().take(page.items.len().min(LINES)) {
             text.push_str("\n- ");
@@ -101,6 +109,10 @@ fn view(session: &Session) -> SessionView {
         wall_ms: u64::try_from(session.wall().as_millis()).unwrap_or(u64::MAX),
         stdout_bytes: session.written(Stream::Stdout),
         stderr_bytes: session.written(Stream::Stderr),
-        published: if state.is_over { Vec::new() } else { ports(session) },
+        published: if state.is_over {
+            Vec::new()
+        } else {
+            ports(session)
+        },
     }
 }

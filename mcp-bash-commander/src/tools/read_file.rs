@@ -20,7 +20,8 @@ use super::view::{StreamView, quote};
 use crate::server::BashCommander;
 use crate::session::{Piece, cut_to_characters};
 
-pub(super) const EFFECT: ToolEffect = ToolEffect::new("read_file", "Read a file", EffectClass::Read);
+pub(super) const EFFECT: ToolEffect =
+    ToolEffect::new("read_file", "Read a file", EffectClass::Read);
 
 const MOST_BYTES: u32 = 131_072;
 
@@ -65,9 +66,15 @@ pub(crate) struct ReadFileResult {
 impl BashCommander {
     /// Reads a file of the workspace, or a part of it.
     #[tool]
-    async fn read_file(&self, Parameters(params): Parameters<ReadFileParams>) -> Result<Json<ReadFileResult>, ToolError> {
+    async fn read_file(
+        &self,
+        Parameters(params): Parameters<ReadFileParams>,
+    ) -> Result<Json<ReadFileResult>, ToolError> {
         if !(1..=MOST_BYTES).contains(&params.max_bytes) {
-            return Err(invalid(format!("`max_bytes` is {}", params.max_bytes), "give 1 to 131072"));
+            return Err(invalid(
+                format!("`max_bytes` is {}", params.max_bytes),
+                "give 1 to 131072",
+            ));
         }
         let workspace = Arc::clone(&self.state().workspace);
         let (path, offset) = (params.path.clone(), params.offset);
@@ -76,7 +83,10 @@ impl BashCommander {
             .await
             .map_err(|error| ToolError::internal(&error))??;
         let binary = slice.is_binary();
-        let mut piece = Piece { start: params.offset, bytes: slice.bytes };
+        let mut piece = Piece {
+            start: params.offset,
+            bytes: slice.bytes,
+        };
         let text = match params.encoding {
             Encoding::Base64 => STANDARD.encode(&piece.bytes),
             Encoding::Text if binary => String::new(),
@@ -88,11 +98,20 @@ impl BashCommander {
         };
         let end = piece.end();
         let truncated = end < slice.size;
-        let mut summary = format!("bytes {} to {end} of {} of the file", params.offset.min(end), slice.size);
+        let mut summary = format!(
+            "bytes {} to {end} of {} of the file",
+            params.offset.min(end),
+            slice.size
+        );
         if binary && params.encoding == Encoding::Text {
             summary.push_str("; it is binary: ask for base64, or look with exec: file, xxd");
         } else if params.encoding == Encoding::Text {
-            let shown = StreamView { text: text.clone(), bytes: piece.bytes.len() as u64, omitted: 0, cursor: end };
+            let shown = StreamView {
+                text: text.clone(),
+                bytes: piece.bytes.len() as u64,
+                omitted: 0,
+                cursor: end,
+            };
             quote(&mut summary, "content", &shown);
         }
         let result = ReadFileResult {

@@ -20,7 +20,8 @@ use super::view::{StateView, StreamView, headline, quote, state_view};
 use crate::server::BashCommander;
 use crate::session::{Session, Stream, cut_to_characters};
 
-pub(super) const EFFECT: ToolEffect = ToolEffect::new("read_output", "Read a command's output", EffectClass::Read);
+pub(super) const EFFECT: ToolEffect =
+    ToolEffect::new("read_output", "Read a command's output", EffectClass::Read);
 
 /// Clients give a call up after 60 seconds.
 const LONGEST_WAIT_MS: u64 = 50_000;
@@ -128,12 +129,24 @@ impl BashCommander {
             StreamName::Stderr => Stream::Stderr,
         };
         check(&params)?;
-        let session = self.state().sessions.find(&params.id, &principal::of(&context)?.name)?;
+        let session = self
+            .state()
+            .sessions
+            .find(&params.id, &principal::of(&context)?.name)?;
         wait(&session, stream, &params, &context).await;
-        let most = params.tail.unwrap_or(params.max_bytes).min(params.max_bytes);
+        let most = params
+            .tail
+            .unwrap_or(params.max_bytes)
+            .min(params.max_bytes);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let from = if params.tail.is_some() { None } else { Some(params.cursor.unwrap_or(0)) };
-        let mut reading = session.read(stream, from, most).map_err(|error| ToolError::internal(&error))?;
+        let from = if params.tail.is_some() {
+            None
+        } else {
+            Some(params.cursor.unwrap_or(0))
+        };
+        let mut reading = session
+            .read(stream, from, most)
+            .map_err(|error| ToolError::internal(&error))?;
         let text = match params.encoding {
             Encoding::Text => {
                 cut_to_characters(&mut reading.piece, reading.is_end);
@@ -144,7 +157,12 @@ impl BashCommander {
         let state = session.state();
         let exit = state.ended.map(|ended| ended.exit);
         let (start, cursor) = (reading.piece.start, reading.piece.end());
-        let shown = StreamView { text: text.clone(), bytes: cursor - start, omitted: 0, cursor };
+        let shown = StreamView {
+            text: text.clone(),
+            bytes: cursor - start,
+            omitted: 0,
+            cursor,
+        };
         let result = ReadOutputResult {
             id: session.id().to_string(),
             state: state_view(&state),
@@ -157,7 +175,11 @@ impl BashCommander {
             lost: start.saturating_sub(from.unwrap_or(start)),
             end: reading.is_end,
         };
-        let mut text = format!("{}; bytes {start} to {cursor} of {}", headline(&session, &state), result.bytes);
+        let mut text = format!(
+            "{}; bytes {start} to {cursor} of {}",
+            headline(&session, &state),
+            result.bytes
+        );
         if params.encoding == Encoding::Text {
             quote(&mut text, "output", &shown);
         }
@@ -167,18 +189,32 @@ impl BashCommander {
 
 fn check(params: &ReadOutputParams) -> Result<(), ToolError> {
     if !(1..=MOST_BYTES).contains(&params.max_bytes) {
-        return Err(invalid(format!("`max_bytes` is {}", params.max_bytes), "give 1 to 131072"));
+        return Err(invalid(
+            format!("`max_bytes` is {}", params.max_bytes),
+            "give 1 to 131072",
+        ));
     }
     if params.cursor.is_some() && params.tail.is_some() {
-        return Err(invalid("both `cursor` and `tail` are given", "give one of them"));
+        return Err(invalid(
+            "both `cursor` and `tail` are given",
+            "give one of them",
+        ));
     }
     if let Some(ms) = params.wait.ms.filter(|ms| *ms > LONGEST_WAIT_MS) {
-        return Err(invalid(format!("`wait.ms` is {ms}"), "give at most 50000, and call again if that was not enough"));
+        return Err(invalid(
+            format!("`wait.ms` is {ms}"),
+            "give at most 50000, and call again if that was not enough",
+        ));
     }
     Ok(())
 }
 
-async fn wait(session: &Session, stream: Stream, params: &ReadOutputParams, context: &RequestContext<RoleServer>) {
+async fn wait(
+    session: &Session,
+    stream: Stream,
+    params: &ReadOutputParams,
+    context: &RequestContext<RoleServer>,
+) {
     let limit = Duration::from_millis(params.wait.ms.unwrap_or(LONGEST_WAIT_MS));
     let reached = async {
         match params.wait.until {

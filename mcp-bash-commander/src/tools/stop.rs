@@ -1,5 +1,6 @@
 //! `stop`
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use rmcp::handler::server::wrapper::Parameters;
@@ -18,7 +19,8 @@ use super::view::{StateView, headline, state_view};
 use crate::server::BashCommander;
 use crate::session::{Killed, Session};
 
-pub(super) const EFFECT: ToolEffect = ToolEffect::new("stop", "Stop a command", EffectClass::Irreversible).idempotent();
+pub(super) const EFFECT: ToolEffect =
+    ToolEffect::new("stop", "Stop a command", EffectClass::Irreversible).idempotent();
 
 const LONGEST_GRACE_MS: u64 = 30_000;
 /// How long the kernel may take to end what was killed.
@@ -90,16 +92,32 @@ impl BashCommander {
         context: RequestContext<RoleServer>,
     ) -> Result<Json<StopResult>, ToolError> {
         if params.grace_ms > LONGEST_GRACE_MS {
-            return Err(invalid(format!("`grace_ms` is {}", params.grace_ms), "give at most 30000"));
+            return Err(invalid(
+                format!("`grace_ms` is {}", params.grace_ms),
+                "give at most 30000",
+            ));
         }
-        let session = self.state().sessions.find(&params.id, &principal::of(&context)?.name)?;
-        let killed = stop(&session, params.signal, Duration::from_millis(params.grace_ms)).await?;
+        let session = self
+            .state()
+            .sessions
+            .find(&params.id, &principal::of(&context)?.name)?;
+        let killed = stop(
+            &session,
+            params.signal,
+            Duration::from_millis(params.grace_ms),
+        )
+        .await?;
         let state = session.state();
-        let survivors = if state.is_over { 0 } else { session.usage()?.map_or(0, |usage| usage.processes) };
+        let survivors = if state.is_over {
+            0
+        } else {
+            session.usage()?.map_or(0, |usage| usage.processes)
+        };
         let exit = state.ended.map(|ended| ended.exit);
         let mut text = headline(&session, &state);
         if survivors > 0 {
-            text.push_str(&format!("; {survivors} processes survive in the kernel"));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; {survivors} processes survive in the kernel");
         }
         let result = StopResult {
             id: session.id().to_string(),

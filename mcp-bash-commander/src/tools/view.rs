@@ -39,8 +39,19 @@ pub(super) struct StreamView {
 
 impl From<Excerpt> for StreamView {
     fn from(excerpt: Excerpt) -> Self {
-        let Excerpt { text, bytes, omitted, cursor, .. } = excerpt;
-        Self { text, bytes, omitted, cursor }
+        let Excerpt {
+            text,
+            bytes,
+            omitted,
+            cursor,
+            ..
+        } = excerpt;
+        Self {
+            text,
+            bytes,
+            omitted,
+            cursor,
+        }
     }
 }
 
@@ -54,7 +65,10 @@ pub(super) struct PortView {
 }
 
 pub(super) fn ports(session: &Session) -> Vec<PortView> {
-    let port = |(port, address): &(u16, std::net::SocketAddr)| PortView { port: *port, address: address.to_string() };
+    let port = |(port, address): &(u16, std::net::SocketAddr)| PortView {
+        port: *port,
+        address: address.to_string(),
+    };
     session.published().iter().map(port).collect()
 }
 
@@ -66,8 +80,15 @@ pub(super) fn state_view(state: &State) -> StateView {
     }
 }
 
-pub(super) fn stream_view(session: &Session, stream: Stream, budget: usize) -> Result<StreamView, ToolError> {
-    session.excerpt(stream, budget).map(StreamView::from).map_err(|error| ToolError::internal(&error))
+pub(super) fn stream_view(
+    session: &Session,
+    stream: Stream,
+    budget: usize,
+) -> Result<StreamView, ToolError> {
+    session
+        .excerpt(stream, budget)
+        .map(StreamView::from)
+        .map_err(|error| ToolError::internal(&error))
 }
 
 /// `x1 exited with 0 after 12 ms`.
@@ -85,7 +106,11 @@ pub(super) fn headline(session: &Session, state: &State) -> String {
         (None, Some(code), _) => format!("exited with {code}"),
         (None, None, signal) => format!("was ended by signal {}", signal.unwrap_or(0)),
     };
-    let memory = if ended.out_of_memory == Some(true) { "; memory ran out" } else { "" };
+    let memory = if ended.out_of_memory == Some(true) {
+        "; memory ran out"
+    } else {
+        ""
+    };
     format!("{id} {how} after {wall} ms{memory}")
 }
 

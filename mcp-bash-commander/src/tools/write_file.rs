@@ -19,7 +19,8 @@ use super::error::invalid;
 use crate::server::BashCommander;
 use crate::workspace::Expected;
 
-pub(super) const EFFECT: ToolEffect = ToolEffect::new("write_file", "Write a file", EffectClass::Irreversible).idempotent();
+pub(super) const EFFECT: ToolEffect =
+    ToolEffect::new("write_file", "Write a file", EffectClass::Irreversible).idempotent();
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -55,7 +56,8 @@ impl BashCommander {
         Parameters(params): Parameters<WriteFileParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<Json<WriteFileResult>, ToolError> {
-        let expected = expected(params.expect_sha256.as_deref()).inspect_err(|_| shared::call::was_refused(&context))?;
+        let expected = expected(params.expect_sha256.as_deref())
+            .inspect_err(|_| shared::call::was_refused(&context))?;
         let result = match self.begin(&context, EFFECT.tool(), &params).await? {
             None => self.write(params, expected).await?,
             Some(action) => {
@@ -74,10 +76,19 @@ impl BashCommander {
 
 impl BashCommander {
     /// Not interrupted by a cancelled call: half a write would be neither done nor undone.
-    async fn write(&self, params: WriteFileParams, expected: Option<Expected>) -> Result<WriteFileResult, ToolError> {
+    async fn write(
+        &self,
+        params: WriteFileParams,
+        expected: Option<Expected>,
+    ) -> Result<WriteFileResult, ToolError> {
         let workspace = Arc::clone(&self.state().workspace);
         let written = tokio::task::spawn_blocking(move || {
-            workspace.write(&params.path, params.content.as_bytes(), expected.as_ref(), params.executable)
+            workspace.write(
+                &params.path,
+                params.content.as_bytes(),
+                expected.as_ref(),
+                params.executable,
+            )
         })
         .await
         .map_err(|error| ToolError::internal(&error))??;
@@ -96,13 +107,17 @@ fn expected(given: Option<&str>) -> Result<Option<Expected>, ToolError> {
         Some("absent") => Ok(Some(Expected::Absent)),
         Some(digest) => match digest.parse() {
             Ok(digest) => Ok(Some(Expected::Content(digest))),
-            Err(error) => {
-                Err(invalid(format!("`expect_sha256`: {error}"), "give the sha256 that read_file returned, or `absent`"))
-            }
+            Err(error) => Err(invalid(
+                format!("`expect_sha256`: {error}"),
+                "give the sha256 that read_file returned, or `absent`",
+            )),
         },
     }
 }
 
 fn report(result: &WriteFileResult, report: &mut EndReport) {
-    report.artefacts = vec![PinnedInput { path: result.path.clone(), sha256: result.sha256.clone() }];
+    report.artefacts = vec![PinnedInput {
+        path: result.path.clone(),
+        sha256: result.sha256.clone(),
+    }];
 }

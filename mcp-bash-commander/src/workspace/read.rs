@@ -8,7 +8,10 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use shared::digest::Digest;
 
-use super::{BENEATH, Workspace, WorkspaceError, digest_of, failed, open_beneath, require_regular, unresolved};
+use super::{
+    BENEATH, Workspace, WorkspaceError, digest_of, failed, open_beneath, require_regular,
+    unresolved,
+};
 
 /// Files up to this size are hashed on every read, so that the next write can say what it expects.
 const HASHED_UP_TO: u64 = 16 << 20;
@@ -38,10 +41,18 @@ impl Workspace {
     ///
     /// # Errors
     /// A path that is missing, leads outside, or is no regular file.
-    pub fn read(&self, path: &str, offset: u64, max_bytes: usize) -> Result<FileSlice, WorkspaceError> {
+    pub fn read(
+        &self,
+        path: &str,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<FileSlice, WorkspaceError> {
         let relative = self.relative(path)?;
         let file = self.open_regular(&relative)?;
-        let size = file.metadata().map_err(failed("look at", &relative))?.size();
+        let size = file
+            .metadata()
+            .map_err(failed("look at", &relative))?
+            .size();
         let wanted = size.saturating_sub(offset).min(max_bytes as u64);
         let mut bytes = vec![0; usize::try_from(wanted).unwrap_or(max_bytes)];
         let mut filled = 0;
@@ -60,7 +71,11 @@ impl Workspace {
         } else {
             None
         };
-        Ok(FileSlice { bytes, size, sha256 })
+        Ok(FileSlice {
+            bytes,
+            size,
+            sha256,
+        })
     }
 
     /// The file itself, opened for reading, for as long as its bytes are needed.
@@ -82,12 +97,13 @@ impl Workspace {
 
     fn open_regular(&self, relative: &Path) -> Result<File, WorkspaceError> {
         // Only looked at first: opening a device or a pipe can already do something.
-        let looked_at =
-            open_beneath(self.directory(), relative, OFlags::PATH, BENEATH).map_err(unresolved("open", relative))?;
+        let looked_at = open_beneath(self.directory(), relative, OFlags::PATH, BENEATH)
+            .map_err(unresolved("open", relative))?;
         let stat = rustix::fs::fstat(&looked_at).map_err(unresolved("look at", relative))?;
         require_regular(stat.st_mode, relative)?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = open_beneath(self.directory(), relative, flags, BENEATH).map_err(unresolved("open", relative))?;
+        let file = open_beneath(self.directory(), relative, flags, BENEATH)
+            .map_err(unresolved("open", relative))?;
         let stat = rustix::fs::fstat(&file).map_err(unresolved("look at", relative))?;
         require_regular(stat.st_mode, relative)?;
         Ok(file.into())

@@ -85,14 +85,26 @@ fn only_paths_below_the_workspace_are_paths() -> anyhow::Result<()> {
         assert!(place.write(path, "x").is_err(), "{path:?} was written");
     }
     let sibling = format!("{}-sibling/x", place.root().display());
-    assert!(matches!(place.read(&sibling), Err(WorkspaceError::Outside(_))));
+    assert!(matches!(
+        place.read(&sibling),
+        Err(WorkspaceError::Outside(_))
+    ));
     Ok(())
 }
 
 #[test]
 fn hostile_names_are_only_names() -> anyhow::Result<()> {
     let place = Place::new()?;
-    for name in ["*", "[a-z]", "a\nb", "-rf", "$(id)", "ü\u{202e}", "~", "CON:"] {
+    for name in [
+        "*",
+        "[a-z]",
+        "a\nb",
+        "-rf",
+        "$(id)",
+        "ü\u{202e}",
+        "~",
+        "CON:",
+    ] {
         place.write(name, name)?;
         assert_eq!(place.read(name)?.bytes, name.as_bytes());
         assert_eq!(fs::read(place.root().join(name))?, name.as_bytes());
@@ -103,7 +115,10 @@ fn hostile_names_are_only_names() -> anyhow::Result<()> {
 #[test]
 fn a_link_to_the_outside_is_neither_read_nor_written() -> anyhow::Result<()> {
     let place = Place::new()?;
-    symlink(place.outside().join("secret"), place.root().join("absolute"))?;
+    symlink(
+        place.outside().join("secret"),
+        place.root().join("absolute"),
+    )?;
     symlink("../outside/secret", place.root().join("relative"))?;
     symlink(place.outside(), place.root().join("folder"))?;
     for path in ["absolute", "relative", "folder/secret"] {
@@ -132,7 +147,10 @@ fn a_link_that_stays_inside_can_be_read_but_not_written_through() -> anyhow::Res
     place.write("real", "text")?;
     symlink("real", place.root().join("link"))?;
     assert_eq!(place.read("link")?.bytes, b"text");
-    assert!(matches!(place.write("link", "x"), Err(WorkspaceError::Symlink(_))));
+    assert!(matches!(
+        place.write("link", "x"),
+        Err(WorkspaceError::Symlink(_))
+    ));
     assert_eq!(place.read("real")?.bytes, b"text");
     Ok(())
 }
@@ -149,14 +167,23 @@ fn a_path_swapped_for_a_link_while_the_server_writes_leads_nowhere_else() -> any
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 let (real, link) = (root.join("real"), root.join("link"));
-                let _ = rustix::fs::renameat_with(rustix::fs::CWD, real, rustix::fs::CWD, link, RenameFlags::EXCHANGE);
+                let _ = rustix::fs::renameat_with(
+                    rustix::fs::CWD,
+                    real,
+                    rustix::fs::CWD,
+                    link,
+                    RenameFlags::EXCHANGE,
+                );
             }
         });
         let swapping = (|| {
             // The control: a plain write does end up outside, so the swapper works.
             let deadline = Instant::now() + Duration::from_secs(20);
             while !outside_has("control") {
-                anyhow::ensure!(Instant::now() < deadline, "the swapper never won against a plain write");
+                anyhow::ensure!(
+                    Instant::now() < deadline,
+                    "the swapper never won against a plain write"
+                );
                 let _ = fs::write(root.join("real/control"), "x");
             }
             let (mut written, mut refused) = (0, 0);
@@ -195,7 +222,11 @@ fn pipes_sockets_devices_and_folders_are_no_files() -> anyhow::Result<()> {
     )?;
     let _socket = std::os::unix::net::UnixListener::bind(place.root().join("socket"))?;
     fs::create_dir(place.root().join("folder"))?;
-    for (path, kind) in [("pipe", "a pipe"), ("socket", "a socket"), ("folder", "a directory")] {
+    for (path, kind) in [
+        ("pipe", "a pipe"),
+        ("socket", "a socket"),
+        ("folder", "a directory"),
+    ] {
         for result in [place.read(path).err(), place.write(path, "x").err()] {
             let text = result.map(|error| error.to_string()).unwrap_or_default();
             assert!(text.contains(kind), "{path}: {text}");
@@ -210,7 +241,7 @@ fn a_file_with_another_name_is_not_written() -> anyhow::Result<()> {
     fs::hard_link(place.outside().join("secret"), place.root().join("twin"))?;
     assert!(matches!(
         place.write("twin", "x"),
-        Err(WorkspaceError::HardLinked { links: 2, .. })
+        Err(WorkspaceError::HardLinked(_))
     ));
     assert_eq!(fs::read(place.outside().join("secret"))?, b"secret");
     Ok(())
@@ -233,16 +264,25 @@ fn a_file_keeps_its_mode_and_becomes_executable_on_request() -> anyhow::Result<(
 #[test]
 fn a_file_that_is_not_as_expected_stays_as_it_is() -> anyhow::Result<()> {
     let place = Place::new()?;
-    let write =
-        |content: &str, expected: &Expected| place.workspace.write("f", content.as_bytes(), Some(expected), false);
+    let write = |content: &str, expected: &Expected| {
+        place
+            .workspace
+            .write("f", content.as_bytes(), Some(expected), false)
+    };
     let of = |content: &str| Expected::Content(Digest::of(content));
-    assert!(matches!(write("1", &of("0")), Err(WorkspaceError::Changed { .. })));
+    assert!(matches!(
+        write("1", &of("0")),
+        Err(WorkspaceError::Changed { .. })
+    ));
     write("1", &Expected::Absent)?;
     assert!(matches!(
         write("2", &Expected::Absent),
         Err(WorkspaceError::Changed { .. })
     ));
-    assert!(matches!(write("2", &of("0")), Err(WorkspaceError::Changed { .. })));
+    assert!(matches!(
+        write("2", &of("0")),
+        Err(WorkspaceError::Changed { .. })
+    ));
     write("2", &of("1"))?;
     assert_eq!(place.read("f")?.bytes, b"2");
     Ok(())

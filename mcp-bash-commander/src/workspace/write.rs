@@ -11,7 +11,10 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 use shared::digest::{Digest, hex};
 
-use super::{NO_LINKS, Workspace, WorkspaceError, digest_of, failed, open_beneath, require_regular, unresolved};
+use super::{
+    NO_LINKS, Workspace, WorkspaceError, digest_of, failed, open_beneath, require_regular,
+    unresolved,
+};
 use crate::policy::Access;
 
 /// Longest content of one call, in bytes.
@@ -119,14 +122,20 @@ impl Workspace {
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(unresolved("make the folder", parent)(errno)),
             }
-            folder = Some(open_beneath(above, name, flags, NO_LINKS).map_err(unresolved("enter", parent))?);
+            folder = Some(
+                open_beneath(above, name, flags, NO_LINKS).map_err(unresolved("enter", parent))?,
+            );
         }
         folder.ok_or_else(|| WorkspaceError::NotFound(parent.display().to_string()))
     }
 }
 
 /// A server that runs as root makes folders for the owner of the folder above, who else could not use them.
-fn give_to_owner_of(above: BorrowedFd<'_>, name: &Path, parent: &Path) -> Result<(), WorkspaceError> {
+fn give_to_owner_of(
+    above: BorrowedFd<'_>,
+    name: &Path,
+    parent: &Path,
+) -> Result<(), WorkspaceError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
@@ -137,7 +146,11 @@ fn give_to_owner_of(above: BorrowedFd<'_>, name: &Path, parent: &Path) -> Result
 }
 
 /// What stands under the name now, if it is something one may replace.
-fn existing_file(folder: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<Option<Stat>, WorkspaceError> {
+fn existing_file(
+    folder: BorrowedFd<'_>,
+    name: &OsStr,
+    path: &Path,
+) -> Result<Option<Stat>, WorkspaceError> {
     let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(None),
@@ -145,11 +158,7 @@ fn existing_file(folder: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<Op
     };
     require_regular(stat.st_mode, path)?;
     if stat.st_nlink > 1 {
-        let links = u64::from(stat.st_nlink);
-        return Err(WorkspaceError::HardLinked {
-            path: path.display().to_string(),
-            links,
-        });
+        return Err(WorkspaceError::HardLinked(path.display().to_string()));
     }
     Ok(Some(stat))
 }
@@ -161,15 +170,15 @@ fn check_expected(
     existing: Option<&Stat>,
     expected: &Expected,
 ) -> Result<(), WorkspaceError> {
-    let found = match existing {
-        None => Expected::Absent,
-        Some(_) => {
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-            let file = open_beneath(folder, Path::new(name), flags, NO_LINKS).map_err(unresolved("open", path))?;
-            let stat = rustix::fs::fstat(&file).map_err(unresolved("look at", path))?;
-            require_regular(stat.st_mode, path)?;
-            Expected::Content(digest_of(File::from(file)).map_err(failed("read", path))?)
-        }
+    let found = if existing.is_some() {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = open_beneath(folder, Path::new(name), flags, NO_LINKS)
+            .map_err(unresolved("open", path))?;
+        let stat = rustix::fs::fstat(&file).map_err(unresolved("look at", path))?;
+        require_regular(stat.st_mode, path)?;
+        Expected::Content(digest_of(File::from(file)).map_err(failed("read", path))?)
+    } else {
+        Expected::Absent
     };
     if found == *expected {
         return Ok(());
@@ -196,9 +205,11 @@ struct Replacement<'a> {
 impl<'a> Replacement<'a> {
     fn create(folder: BorrowedFd<'a>, path: &Path) -> Result<Self, WorkspaceError> {
         let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|error| failed("name a new file for", path)(error.into()))?;
+        getrandom::fill(&mut random)
+            .map_err(|error| failed("name a new file for", path)(error.into()))?;
         let name = format!(".writing-{}", hex(&random));
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(folder, name.as_str(), flags, Mode::from_raw_mode(0o600))
             .map_err(unresolved("write beside", path))?;
         Ok(Self {
@@ -216,25 +227,36 @@ impl<'a> Replacement<'a> {
         executable: bool,
         path: &Path,
     ) -> Result<(), WorkspaceError> {
-        (&self.file).write_all(content).map_err(failed("write", path))?;
+        (&self.file)
+            .write_all(content)
+            .map_err(failed("write", path))?;
         if rustix::process::geteuid().is_root() {
-            let (uid, gid) = match existing {
-                Some(stat) => (stat.st_uid, stat.st_gid),
-                None => {
-                    let folder = rustix::fs::fstat(self.folder).map_err(unresolved("look at", path))?;
-                    (folder.st_uid, folder.st_gid)
-                }
+            // What is new belongs to whom the folder belongs, who else could not use it.
+            let owned = match existing {
+                Some(stat) => *stat,
+                None => rustix::fs::fstat(self.folder).map_err(unresolved("look at", path))?,
             };
-            rustix::fs::fchown(&self.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-                .map_err(unresolved("give away", path))?;
+            let (uid, gid) = (owned.st_uid, owned.st_gid);
+            rustix::fs::fchown(
+                &self.file,
+                Some(Uid::from_raw(uid)),
+                Some(Gid::from_raw(gid)),
+            )
+            .map_err(unresolved("give away", path))?;
         }
         let kept = existing.map_or(0o644, |stat| stat.st_mode & 0o777);
         let mode = if executable { kept | 0o111 } else { kept };
-        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode)).map_err(unresolved("set the mode of", path))?;
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))
+            .map_err(unresolved("set the mode of", path))?;
         self.file.sync_data().map_err(failed("write", path))
     }
 
-    fn rename_to(mut self, name: &OsStr, exclusively: bool, path: &Path) -> Result<(), WorkspaceError> {
+    fn rename_to(
+        mut self,
+        name: &OsStr,
+        exclusively: bool,
+        path: &Path,
+    ) -> Result<(), WorkspaceError> {
         let flags = if exclusively {
             RenameFlags::NOREPLACE
         } else {
@@ -245,7 +267,9 @@ impl<'a> Replacement<'a> {
                 self.in_place = true;
                 Ok(())
             }
-            Err(Errno::EXIST) if exclusively => Err(changed(path, &Expected::Absent, "a file made meanwhile")),
+            Err(Errno::EXIST) if exclusively => {
+                Err(changed(path, &Expected::Absent, "a file made meanwhile"))
+            }
             Err(errno) => Err(unresolved("replace", path)(errno)),
         }
     }
