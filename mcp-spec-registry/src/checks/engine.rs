@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use shared::effect::protocol::{SessionMeasure, WorkOrder, WorkResult};
+use shared::effect::protocol::{SessionMeasure, UNKNOWN_SESSION, WorkOrder, WorkResult};
 
 use super::{
     AllowedAddress, CheckRound, EvaluationDraft, Judgement, RoundTest, Subject, WorkChannel,
@@ -23,8 +23,6 @@ use crate::{
 
 /// Who measured what the registry's own process dialled.
 const REGISTRY: &str = "registry";
-/// Codes of effect servers for a session that is not there.
-const NO_SESSION: &str = "SESSION_NOT_FOUND";
 /// How long a service may take to answer before its serving process is ended.
 const ANSWERS_BEFORE_MS: u64 = 5_000;
 
@@ -245,10 +243,9 @@ impl<W: WorkChannel> Measurer<'_, W> {
         };
         match self.work.ask(&subject.service, order).await {
             Ok(WorkResult::Session(measure)) => Ok(measure),
-            Ok(WorkResult::Failed { code, .. }) if code == NO_SESSION => Err(missing(format!(
-                "{} knows no session {session} any more",
-                subject.service
-            ))),
+            Ok(WorkResult::Failed { code, .. }) if code == UNKNOWN_SESSION => Err(missing(
+                format!("{} knows no session {session} any more", subject.service),
+            )),
             other => Err(not_measured(why_not(other), &subject.service)),
         }
     }

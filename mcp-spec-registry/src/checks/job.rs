@@ -11,7 +11,7 @@ use crate::plan::HttpExpectation;
 /// Longest time for one request.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for all requests of one test.
-pub(super) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const TEST_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The first line that a worker gets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,10 @@ use std::{
 use anyhow::Context;
 use axum::{Router, http::header, response::Redirect, routing::get};
 use serde_json::json;
-use shared::{digest::Digest, effect::protocol::SessionMeasure};
+use shared::{
+    digest::Digest,
+    effect::protocol::{SessionMeasure, UNKNOWN_SESSION},
+};
 
 use super::*;
 use crate::{plan::Check, specification::Specification};
@@ -66,7 +69,7 @@ impl WorkChannel for Server {
         lock(&self.asked, &order)?;
         Ok(match order {
             WorkOrder::MeasureSession { .. } if self.gone => WorkResult::Failed {
-                code: "SESSION_NOT_FOUND".to_owned(),
+                code: UNKNOWN_SESSION.to_owned(),
                 message: "no such session".to_owned(),
             },
             WorkOrder::MeasureSession { .. } => WorkResult::Session(SessionMeasure {
@@ -110,7 +113,7 @@ fn test(criterion: &str, check: serde_json::Value) -> anyhow::Result<RoundTest> 
     })
 }
 
-fn after(tests: Vec<RoundTest>, address: impl ToString) -> CheckRound {
+fn after(tests: Vec<RoundTest>, address: &(impl ToString + ?Sized)) -> CheckRound {
     let subject = Subject {
         service: "shell".to_owned(),
         session: Some("x1".to_owned()),
@@ -145,7 +148,7 @@ async fn a_page_is_measured_and_only_numbers_are_kept() -> anyhow::Result<()> {
     let check = json!({ "http": { "target": "s2:80", "samples": 5, "expect": {
         "status": 200, "headers": { "content-type": "text/html" }, "text": "hello",
     } } });
-    let round = after(vec![test("web/page-load-time", check)?], site.address);
+    let round = after(vec![test("web/page-load-time", check)?], &site.address);
     let draft = one(round, &Server::default()).await?;
     assert_eq!(draft.verdict, CheckVerdict::Pass, "{draft:?}");
     assert_eq!(draft.measured_by, "registry");
@@ -167,7 +170,7 @@ async fn an_answer_without_the_expected_text_fails() -> anyhow::Result<()> {
     let check = json!({ "http": { "target": "s2:80", "samples": 2, "expect": { "text": "bye" } } });
     let round = after(
         vec![test("web/serves-static-html-content", check)?],
-        site.address,
+        &site.address,
     );
     let draft = one(round, &Server::default()).await?;
     assert_eq!(draft.verdict, CheckVerdict::Fail);
@@ -195,7 +198,7 @@ async fn a_redirect_is_an_answer_and_is_not_followed() -> anyhow::Result<()> {
         let check = json!({ "http": { "target": "s2:80", "samples": 1 } });
         let round = after(
             vec![test("web/serves-static-html-content", check)?],
-            site.address,
+            &site.address,
         );
         let draft = one(round, &Server::default()).await?;
         assert_eq!(draft.verdict, CheckVerdict::Fail);
@@ -278,7 +281,7 @@ async fn without_the_step_every_test_fails_and_with_nobody_listening_it_is_unkno
     }
     let site = site(page()).await?;
     let drafts = Engine::in_this_process()
-        .run(after(tests()?, site.address), &deaf)
+        .run(after(tests()?, &site.address), &deaf)
         .await;
     for index in [2, 3] {
         assert_eq!(
@@ -354,7 +357,7 @@ async fn a_restart_comes_last_and_must_bring_the_service_back_in_time() -> anyho
                     json!({ "session": { "step": "s2", "measure": "memory" } }),
                 )?,
             ],
-            site.address,
+            &site.address,
         );
         let drafts = Engine::in_this_process().run(round, &server).await;
         assert_eq!(drafts[0].test_index, 0);
@@ -384,7 +387,7 @@ async fn what_passed_before_proves_nothing_after() -> anyhow::Result<()> {
         before: BTreeMap::from([(0, CheckVerdict::Pass)]),
         ..after(
             vec![test("web/serves-static-html-content", check)?],
-            site.address,
+            &site.address,
         )
     };
     let draft = one(round, &Server::default()).await?;

@@ -226,6 +226,9 @@ pub enum WorkOrder {
     },
 }
 
+/// Code of [`WorkResult::Failed`] for a session that is not, or no longer, there: what was to be measured is missing.
+pub const UNKNOWN_SESSION: &str = "UNKNOWN_SESSION";
+
 /// `POST /v1/work/{id}`: the answer to a [`WorkOrder`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]

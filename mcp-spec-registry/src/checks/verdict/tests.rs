@@ -79,6 +79,7 @@ fn judged(
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn http_answers_are_judged_by_the_limit_of_the_criterion() -> anyhow::Result<()> {
     use CheckVerdict::{Fail, Pass, Provisional, Unknown};
     for (text, found, verdict, measured, reason) in [
@@ -313,6 +314,7 @@ fn session(alive: bool, memory_bytes: u64, uids: &[u32]) -> Observation {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn a_session_is_judged_as_its_server_sees_it() -> anyhow::Result<()> {
     use CheckVerdict::{Fail, Pass, Provisional, Unknown};
     use SessionMeasureKind::{Alive, Memory, NotRoot};
@@ -429,6 +431,7 @@ fn a_session_is_judged_as_its_server_sees_it() -> anyhow::Result<()> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn connections_files_and_restarts_are_judged_by_what_happened() -> anyhow::Result<()> {
     use CheckVerdict::{Fail, Pass, Unknown};
     let tcp = Check::Tcp(TcpCheck {

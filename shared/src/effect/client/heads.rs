@@ -1,8 +1,9 @@
 //! The highest audit head that the registry has shown, kept so that an older audit is noticed.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -172,11 +173,31 @@ impl Heads {
     }
 }
 
-/// Replaces a file so that after a crash it is the old one or the new one, whole.
+/// Replaces a file so that after a crash it is the old one or the new one, whole. Makes its folder where it is missing.
 pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file = File::create(&temporary)?;
+    let create = || {
+        File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+    };
+    let mut file = match create() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
+            if let Some(parent) = folder.parent() {
+                File::open(parent)?.sync_all()?;
+            }
+            create()?
+        }
+        created => created?,
+    };
     file.write_all(bytes)?;
     file.sync_data()?;
     fs::rename(&temporary, path)?;

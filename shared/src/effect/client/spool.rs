@@ -2,9 +2,8 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     io::{self, Read},
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -58,7 +57,6 @@ impl Spool {
         let path = self
             .folder
             .join(format!("{number:012}-{}.json", fresh_suffix()?));
-        self.make_folder()?;
         write_durably(&path, &serde_json::to_vec(&report)?)?;
         self.waiting()?.push_back(Waiting {
             number,
@@ -86,17 +84,6 @@ impl Spool {
             &oldest.path,
             oldest.path.with_extension("not-taken"),
         ))
-    }
-
-    fn make_folder(&self) -> io::Result<()> {
-        match DirBuilder::new().mode(0o700).create(&self.folder) {
-            Ok(()) => match self.folder.parent() {
-                Some(parent) => File::open(parent)?.sync_all(),
-                None => Ok(()),
-            },
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 
     fn waiting(&mut self) -> io::Result<&mut VecDeque<Waiting>> {

@@ -324,7 +324,7 @@ fn client(registry: &Registry, state_dir: &Path) -> anyhow::Result<EffectClient>
             class: EffectClass::Write,
             schema: json!({}),
         }],
-        state_dir: state_dir.to_owned(),
+        state_dir: state_dir.join("effect"),
     })?)
 }
 
@@ -592,7 +592,7 @@ async fn after_a_rollback_even_a_newer_head_changes_nothing_until_an_operator_di
     registry.look(|memory| memory.welcome_head = Some(12));
     let refusal = ask(&client, "echo").await.err().context("it was allowed")?;
     assert_eq!(refusal.code, "AUDIT_ROLLED_BACK");
-    let file = state.path().join("audit-head.json");
+    let file = state.path().join("effect/audit-head.json");
     assert!(
         refusal.hint.contains(&file.display().to_string()),
         "{}",
