@@ -1,0 +1,251 @@
+//! A client with just enough MCP to call tools.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use serde_json::{Value, json};
+
+/// Generous, since tests share few cores.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mcp-bash-commander");
+
+/// A workspace, a state directory, and whatever else a test puts beside them.
+pub(crate) struct Place(tempfile::TempDir);
+
+impl Place {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let place = Self(tempfile::tempdir()?);
+        fs::create_dir(place.workspace())?;
+        Ok(place)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn workspace(&self) -> PathBuf {
+        self.path("work")
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("SERVER_SECRET", "canary-7351");
+        command
+            .arg("--workspace")
+            .arg(self.workspace())
+            .arg("--state-dir")
+            .arg(self.path("state"));
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        Ok(self
+            .command()
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()?)
+    }
+
+    pub(crate) fn start(&self) -> anyhow::Result<Client> {
+        self.start_with(&[])
+    }
+
+    pub(crate) fn start_with(&self, arguments: &[&str]) -> anyhow::Result<Client> {
+        Client::start(self.command().args(arguments))
+    }
+}
+
+/// A started server; killed when dropped.
+pub(crate) struct Client {
+    child: Child,
+    lines: Receiver<String>,
+    newest: u64,
+}
+
+impl Client {
+    fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("no stdout")?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                let Ok(line) = line else { break };
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut client = Self {
+            child,
+            lines,
+            newest: 0,
+        };
+        client.request("initialize", &json!({
+            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}
+        }))?;
+        client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))?;
+        Ok(client)
+    }
+
+    pub(crate) fn send(&mut self, message: &Value) -> anyhow::Result<()> {
+        let stdin = self.child.stdin.as_mut().context("stdin is closed")?;
+        Ok(writeln!(stdin, "{message}")?)
+    }
+
+    /// Sends a request and gives its id.
+    pub(crate) fn ask(&mut self, method: &str, params: &Value) -> anyhow::Result<u64> {
+        self.newest += 1;
+        self.send(
+            &json!({"jsonrpc": "2.0", "id": self.newest, "method": method, "params": params}),
+        )?;
+        Ok(self.newest)
+    }
+
+    /// The next message of the server.
+    pub(crate) fn message(&self) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.lines.recv_timeout(PATIENCE)?)?)
+    }
+
+    pub(crate) fn request(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {
+        let id = self.ask(method, params)?;
+        loop {
+            let message = self.message()?;
+            if message["id"] == json!(id) {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// The whole result of a call.
+    pub(crate) fn call(&mut self, tool: &str, arguments: &Value) -> anyhow::Result<Value> {
+        let answer = self.request("tools/call", &json!({"name": tool, "arguments": arguments}))?;
+        answer
+            .get("result")
+            .cloned()
+            .ok_or_else(|| anyhow!("{tool} is no tool result: {answer}"))
+    }
+
+    /// The structured content of a call that succeeds.
+    pub(crate) fn ok(&mut self, tool: &str, arguments: &Value) -> anyhow::Result<Value> {
+        let result = self.call(tool, arguments)?;
+        match result.get("structuredContent") {
+            Some(content) if result["isError"] != json!(true) => Ok(content.clone()),
+            _ => bail!("{tool} {arguments} failed: {result}"),
+        }
+    }
+
+    /// The code of a call that fails.
+    pub(crate) fn error(&mut self, tool: &str, arguments: &Value) -> anyhow::Result<String> {
+        let result = self.call(tool, arguments)?;
+        anyhow::ensure!(
+            result["isError"] == json!(true),
+            "{tool} did not fail: {result}"
+        );
+        anyhow::ensure!(
+            result.get("structuredContent").is_none(),
+            "an error with content: {result}"
+        );
+        let text = result["content"][0]["text"].as_str().context("no text")?;
+        let error: Value = serde_json::from_str(text)?;
+        Ok(error["code"].as_str().context("no code")?.to_owned())
+    }
+
+    pub(crate) fn exec(&mut self, command: &str) -> anyhow::Result<Value> {
+        self.ok("exec", &json!({"command": command}))
+    }
+
+    /// Starts a command that runs on; its session.
+    pub(crate) fn launch(&mut self, command: &str) -> anyhow::Result<String> {
+        let started = self.ok(
+            "exec",
+            &json!({"command": command, "wait": {"until": "none"}}),
+        )?;
+        Ok(started["id"].as_str().context("no id")?.to_owned())
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Closes stdin and waits for the end of the server.
+    pub(crate) fn close(mut self) -> anyhow::Result<ExitStatus> {
+        drop(self.child.stdin.take());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            anyhow::ensure!(Instant::now() < deadline, "the server does not end");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for a fact.
+pub(crate) fn eventually(
+    what: &str,
+    mut fact: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !fact()? {
+        anyhow::ensure!(Instant::now() < deadline, "never: {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// How many processes of this machine have `tag` as an argument.
+pub(crate) fn processes_with(tag: &str) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let is_number = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok());
+        // A process may end while one looks.
+        let line = if is_number {
+            fs::read(path.join("cmdline")).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        count += usize::from(
+            line.split(|byte| *byte == 0)
+                .any(|argument| argument == tag.as_bytes()),
+        );
+    }
+    Ok(count)
+}
+
+/// A number of seconds that nobody else sleeps.
+pub(crate) fn tag(test: u32) -> String {
+    format!("98{test}.{}", std::process::id())
+}
+
+/// Makes a file that only its owner reads.
+pub(crate) fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, content)?;
+    Ok(fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(0o600),
+    )?)
+}

@@ -1,0 +1,115 @@
+//! Files through the server and through commands: the same ones.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use serde_json::json;
+
+use crate::client::Place;
+
+#[test]
+fn commands_and_file_tools_see_the_same_files() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut client = place.start()?;
+    let written = client.ok(
+        "write_file",
+        &json!({"path": "a/run.sh", "content": "#!/bin/sh\necho ran\n", "executable": true}),
+    )?;
+    assert_eq!(written["created"], json!(true));
+    let ran = client.exec("a/run.sh && echo changed >> a/run.sh && echo new > b")?;
+    assert_eq!(
+        (&ran["stdout"]["text"], &ran["exit_code"]),
+        (&json!("ran\n"), &json!(0))
+    );
+    let read = client.ok("read_file", &json!({"path": "a/run.sh"}))?;
+    assert_eq!(read["text"], json!("#!/bin/sh\necho ran\nchanged\n"));
+    let stale = json!({"path": "a/run.sh", "content": "x", "expect_sha256": written["sha256"]});
+    assert_eq!(client.error("write_file", &stale)?, "FILE_CHANGED");
+    client.ok(
+        "write_file",
+        &json!({"path": "a/run.sh", "content": "x", "expect_sha256": read["sha256"]}),
+    )?;
+    assert_eq!(
+        client.ok("read_file", &json!({"path": "b"}))?["text"],
+        json!("new\n")
+    );
+    Ok(())
+}
+
+#[test]
+fn a_link_that_a_command_planted_leads_the_server_nowhere() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let secret = place.path("secret");
+    fs::write(&secret, "canary-4411")?;
+    let mut client = place.start()?;
+    client.exec(&format!("ln -s {} link", secret.display()))?;
+    assert_eq!(
+        fs::read_to_string(place.workspace().join("link"))?,
+        "canary-4411",
+        "the control"
+    );
+    assert_eq!(
+        client.error("read_file", &json!({"path": "link"}))?,
+        "OUTSIDE_WORKSPACE"
+    );
+    assert_eq!(
+        client.error("write_file", &json!({"path": "link", "content": "x"}))?,
+        "SYMLINK_ESCAPE"
+    );
+    assert_eq!(
+        client.error("write_file", &json!({"path": "../secret", "content": "x"}))?,
+        "INVALID_ARGUMENTS"
+    );
+    let seen = client.exec(&format!(
+        "cat link {} /proc/1/root{}",
+        secret.display(),
+        secret.display()
+    ))?;
+    assert_ne!(seen["exit_code"], json!(0));
+    assert!(!seen.to_string().contains("canary-4411"), "{seen}");
+    assert_eq!(fs::read_to_string(&secret)?, "canary-4411");
+    Ok(())
+}
+
+#[test]
+fn a_large_file_is_read_in_pieces() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let text = "zeile ä\n".repeat(20_000);
+    fs::write(place.workspace().join("large"), &text)?;
+    symlink("large", place.workspace().join("also"))?;
+    let mut client = place.start()?;
+    let (mut read, mut offset) = (String::new(), json!(0));
+    loop {
+        let piece = client.ok(
+            "read_file",
+            &json!({"path": "also", "offset": offset, "max_bytes": 50_001}),
+        )?;
+        read.push_str(piece["text"].as_str().unwrap_or_default());
+        if piece["truncated"] == json!(false) {
+            break;
+        }
+        offset = piece["next_offset"].clone();
+    }
+    assert!(read == text, "the pieces do not make up the file");
+    Ok(())
+}
+
+#[test]
+fn a_read_only_workspace_is_read_only_for_both() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    fs::write(place.workspace().join("f"), "kept")?;
+    let policy = place.path("policy.toml");
+    crate::client::write_private(&policy, "[workspace]\naccess = \"ro\"\n")?;
+    let mut client = place.start_with(&["--policy", &policy.to_string_lossy()])?;
+    assert_eq!(
+        client.error("write_file", &json!({"path": "f", "content": "x"}))?,
+        "READ_ONLY"
+    );
+    let tried = client.exec("cat f && ! echo x > f && ! touch g")?;
+    assert_eq!(
+        (&tried["exit_code"], &tried["stdout"]["text"]),
+        (&json!(0), &json!("kept"))
+    );
+    assert_eq!(fs::read_to_string(place.workspace().join("f"))?, "kept");
+    Ok(())
+}
