@@ -4,7 +4,10 @@ pub mod api;
 mod attempt;
 pub mod cli;
 pub mod code;
+#[cfg(test)]
+mod fixture;
 pub mod page;
 pub mod secret;
+mod session;
 mod throttle;
 pub mod view;

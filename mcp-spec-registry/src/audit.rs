@@ -191,44 +191,4 @@ pub fn sign_head(keys: &Keys, seq: u64, hash: &Digest) -> SignedHead {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    const AT: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(time::Duration::new(1_795_514_400, 0));
-
-    fn draft(payload: Value) -> EntryDraft {
-        EntryDraft { actor: "ana".into(), action: "run.claimed".into(), subject: "01J".into(), payload }
-    }
-
-    #[test]
-    fn entries_are_numbered_and_chained() -> anyhow::Result<()> {
-        let first = AuditEntry::following(None, &draft(json!({"epoch": 1})), AT)?;
-        let second = AuditEntry::following(Some(&(first.seq, first.hash.clone())), &draft(json!({})), AT)?;
-        assert_eq!((first.seq, &first.prev), (1, &genesis()));
-        assert_eq!((second.seq, &second.prev), (2, &first.hash));
-        assert_eq!(first.at, "2026-11-24T10:00:00Z");
-        Ok(())
-    }
-
-    #[test]
-    fn the_hash_is_over_a_zero_byte_and_canonical_json() -> anyhow::Result<()> {
-        let entry = AuditEntry::following(None, &draft(json!(1)), AT)?;
-        let written_out = format!(
-            "\0{{\"action\":\"run.claimed\",\"actor\":\"ana\",\"at\":\"2026-11-24T10:00:00Z\",\"payload_sha256\":\"{}\",\
-             \"prev\":\"{}\",\"seq\":1,\"subject\":\"01J\"}}",
-            entry.payload_sha256, entry.prev
-        );
-        assert_eq!(entry.hash, Digest::of(written_out));
-        Ok(())
-    }
-
-    #[test]
-    fn equal_payloads_have_unequal_digests() -> anyhow::Result<()> {
-        let one = AuditEntry::following(None, &draft(json!({"pin": 1234})), AT)?;
-        let two = AuditEntry::following(None, &draft(json!({"pin": 1234})), AT)?;
-        assert_ne!(one.payload_sha256, two.payload_sha256);
-        assert_eq!(one.payload.map(|payload| payload.value()), two.payload.map(|payload| payload.value()));
-        Ok(())
-    }
-}
+mod tests;

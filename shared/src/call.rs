@@ -131,7 +131,8 @@ impl CallGuard {
     }
 
     /// Carries out one call; to be returned by `ServerHandler::call_tool`. The tool sees in `context.ct` when it is to
-    /// stop: cancelled by the client, its connection gone, its deadline passed, or the server ending.
+    /// stop: cancelled by the client, its connection gone, its deadline passed, or the server ending. (It is also
+    /// cancelled once the call is over; what is to outlive the call must not hang on it.)
     ///
     /// # Errors
     /// Only what is no tool result: an unknown tool, and protocol errors that the tool itself answers with.
@@ -143,6 +144,7 @@ impl CallGuard {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let started = Instant::now();
+        let _running = principal::caller(&context).map(|caller| caller.calls.token());
         let Some(tool) = router.get(&request.name) else {
             self.metrics.operation(
                 "tools/call",

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use rmcp::{RoleServer, service::RequestContext};
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::tool_error::{ToolError, code};
 
@@ -81,6 +81,8 @@ pub(crate) struct Caller {
     pub(crate) principal: Principal,
     /// Cancelled when the connection ends, or the server.
     pub(crate) ended: CancellationToken,
+    /// The calls that still run; the transport lets them settle before it ends.
+    pub(crate) calls: TaskTracker,
 }
 
 /// Who sent this request.

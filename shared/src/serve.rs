@@ -193,6 +193,7 @@ where
         Caller {
             principal,
             ended: session,
+            calls: tokio_util::task::TaskTracker::new(),
         },
     );
     let result =

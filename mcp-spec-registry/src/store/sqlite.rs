@@ -51,11 +51,17 @@ impl SqliteStore {
     /// # Errors
     /// A database that is newer than this program, that the keys do not belong to, or that cannot be opened.
     pub fn open(dir: &Path, keys: Arc<Keys>) -> Result<Self, StoreError> {
+        let store = Self::open_unchecked(dir, keys)?;
+        chain::check_tip(&store.reader(), &store.keys)?;
+        Ok(store)
+    }
+
+    /// Opens a database whose newest entry may not be the one that was signed.
+    pub(crate) fn open_unchecked(dir: &Path, keys: Arc<Keys>) -> Result<Self, StoreError> {
         let path = dir.join(FILE_NAME);
         make_private(&path)?;
         let mut writer = connect(&path)?;
         migrate::to_newest(&mut writer)?;
-        chain::check_tip(&writer, &keys)?;
         let reader = connect(&path)?;
         reader.pragma_update(None, "query_only", true)?;
         Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader), keys })

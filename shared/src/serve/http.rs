@@ -369,6 +369,7 @@ async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
     request.extensions_mut().insert(Caller {
         principal,
         ended: gate.shutdown.clone(),
+        calls: tokio_util::task::TaskTracker::new(),
     });
     let sent_json = is_json(&request);
     let answer = next.run(request).await;

@@ -1,0 +1,70 @@
+//! The `stdio` command: a thin pipe between a client's stdin and stdout and the registry's agent socket.
+
+use std::{
+    io::{self, Read, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use anyhow::Context;
+use zeroize::Zeroizing;
+
+use super::{agents::Greeting, launch};
+
+/// Passes bytes until stdin ends or the registry hangs up.
+///
+/// # Errors
+/// A registry that cannot be reached or started.
+pub fn run(
+    state_dir: &Path,
+    socket_dir: Option<PathBuf>,
+    socket: Option<&Path>,
+    agent: Option<String>,
+    token: Option<Zeroizing<String>>,
+) -> anyhow::Result<()> {
+    let stream = match socket {
+        Some(path) => UnixStream::connect(path)
+            .with_context(|| format!("no registry answers at {}", path.display()))?,
+        None => launch::connect(state_dir, socket_dir, "agent")?,
+    };
+    let greeting = Greeting { agent, token: token.map(|token| token.as_str().to_owned()) };
+    let mut line = Zeroizing::new(serde_json::to_vec(&greeting)?);
+    line.push(b'\n');
+    (&stream).write_all(&line)?;
+
+    let to_registry = stream.try_clone()?;
+    // Not joined: when the registry has hung up, a read of stdin must not keep the process.
+    thread::Builder::new().stack_size(64 * 1024).spawn(move || {
+        // A broken pipe ends like an end of stdin does.
+        let _ = pass(&mut io::stdin().lock(), &mut &to_registry);
+        let _ = to_registry.shutdown(Shutdown::Write);
+    })?;
+    pass(&mut &stream, &mut io::stdout().lock()).or_else(hung_up)?;
+    Ok(())
+}
+
+/// Copies what is there as soon as it is there.
+fn pass(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                to.write_all(&buffer[..count])?;
+                to.flush()?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A client that is gone, or a registry that was ended, is no error of the pipe.
+fn hung_up(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(()),
+        _ => Err(error),
+    }
+}

@@ -1,0 +1,94 @@
+//! Who decides: the human at the page or the terminal, or a test approver who uses the same plane.
+
+use std::io::IsTerminal as _;
+
+use serde_json::{Value, json};
+
+use crate::{
+    stage::{Stage, text},
+    story::Story,
+};
+
+const TEST_APPROVER: &str = "test-approver";
+/// Protects nothing: the state directory is temporary and the approver is marked as a test.
+const TEST_SECRET: &str = "this is only a test";
+
+/// Who decides.
+pub(crate) enum Approver {
+    /// Whoever sits there.
+    Human,
+    /// The demo itself, marked as a test.
+    Test {
+        /// Says no once.
+        reject_first: bool,
+    },
+}
+
+impl Approver {
+    /// Makes sure that somebody may decide.
+    pub(crate) async fn enrol(&self, stage: &Stage, story: &mut Story) -> anyhow::Result<()> {
+        match self {
+            Self::Test { .. } => {
+                let words = ["enrol", "--name", TEST_APPROVER, "--test", "--secret-fd", "0"];
+                stage.human(&words, Some(TEST_SECRET)).await?;
+                story.enrolled(TEST_APPROVER, true);
+            }
+            Self::Human => {
+                let name = std::env::var("USER").unwrap_or_else(|_| "me".to_owned());
+                let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+                if can_ask {
+                    story.ask(&format!("first, enrol yourself (mcp-spec-registry enrol --name {name})"));
+                    while !stage.on_terminal(&["enrol", "--name", &name]).await? {
+                        story.ask("that did not work; once more");
+                    }
+                    story.enrolled(&name, false);
+                } else {
+                    let line = stage.command_line(&format!("enrol --name {name}"));
+                    story.ask(&format!("first, enrol yourself in another terminal: {line}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides the checkpoint, if it is this one's to decide; a human does it in their own time.
+    pub(crate) async fn decide(
+        &self,
+        stage: &Stage,
+        checkpoint: &str,
+        is_first_v1: bool,
+    ) -> anyhow::Result<()> {
+        let Self::Test { reject_first } = self else { return Ok(()) };
+        let shown: Value = serde_json::from_str(&stage.human(&["show", checkpoint, "--json"], None).await?)?;
+        let code = text(&shown, "code")?;
+        let rejects = *reject_first && is_first_v1;
+        let (verdict, reason) = if rejects {
+            ("reject", "bind to loopback only")
+        } else {
+            ("approve", "read and understood, by a test")
+        };
+        let mut words = vec![verdict, checkpoint, "--name", TEST_APPROVER, "--reason", reason];
+        words.extend(["--code", code, "--secret-fd", "0", "--json"]);
+        let unknown = unknown_criteria(&shown);
+        for criterion in &unknown {
+            words.extend(["--accept-unknown", criterion]);
+        }
+        stage.human(&words, Some(TEST_SECRET)).await?;
+        Ok(())
+    }
+}
+
+/// Criteria whose measurement came out unknown; accepting names each of them.
+fn unknown_criteria(shown: &Value) -> Vec<String> {
+    let none = json!([]);
+    let lists = [&shown["criteria"], &shown["constraints"]];
+    lists
+        .into_iter()
+        .flat_map(|list| list.as_array().or_else(|| none.as_array()).into_iter().flatten())
+        .filter(|criterion| {
+            let evidence = criterion["evidence"].as_array().into_iter().flatten();
+            evidence.into_iter().any(|evidence| evidence["verdict"] == "unknown")
+        })
+        .filter_map(|criterion| criterion["key"].as_str().map(str::to_owned))
+        .collect()
+}

@@ -1,0 +1,62 @@
+//! `cargo demo`: one outcome specification on its whole way, with a scripted agent, a real jail and a human who decides.
+
+mod agent;
+mod approver;
+mod stage;
+mod story;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{approver::Approver, stage::Stage, story::Story};
+
+/// Plays the specification `test-web-service` through: plan, your decision, a jailed web server, measurements, your decision.
+///
+/// Nothing is installed or left behind; state lives in a temporary directory.
+#[derive(Debug, Parser)]
+#[command(name = "cargo demo", bin_name = "cargo demo")]
+struct Arguments {
+    /// Enrol a test approver and let it decide, through the approval plane. Proves the machinery, nothing about people.
+    #[arg(long)]
+    yes_i_am_testing: bool,
+    /// Say no to the first plan, with a reason; the agent plans again. With --yes-i-am-testing.
+    #[arg(long, requires = "yes_i_am_testing")]
+    reject_first: bool,
+    /// Print the story as one JSON document at the end.
+    #[arg(long)]
+    json: bool,
+    /// Keep the temporary directory.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut story = Story::new(arguments.json);
+    let outcome = tokio::select! {
+        outcome = play(&arguments, &mut story) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; everything that was started is ended")),
+    };
+    let succeeded = outcome.is_ok();
+    story.end(outcome);
+    if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn play(arguments: &Arguments, story: &mut Story) -> anyhow::Result<()> {
+    story.wait("building the servers (the first time takes some minutes)");
+    let mut stage = Stage::set(arguments.keep, story).await?;
+    let approver = if arguments.yes_i_am_testing {
+        Approver::Test { reject_first: arguments.reject_first }
+    } else {
+        Approver::Human
+    };
+    approver.enrol(&stage, story).await?;
+    let told = agent::play(&mut stage, &approver, story).await;
+    if told.is_err() {
+        story.logs(&stage.folder());
+        stage.keep();
+    }
+    told
+}
