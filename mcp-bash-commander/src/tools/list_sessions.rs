@@ -37,7 +37,6 @@ pub(crate) struct ListSessionsParams {
 pub(crate) struct ListSessionsResult {
     /// Newest first.
     sessions: Vec<SessionView>,
-    /// There are more.
     truncated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
@@ -47,7 +46,6 @@ pub(crate) struct ListSessionsResult {
 #[schemars(inline)]
 struct SessionView {
     id: String,
-    /// Its beginning.
     command: String,
     state: StateView,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,23 +13,20 @@ use crate::session::{Excerpt, Killed, Session, State, Stream};
 /// Bytes of each stream that also stand in the text of a result.
 const TEXT_BYTES: usize = 2000;
 
-/// Whether a command runs.
+// No doc comments where the name says it: every client pays for each on every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub(super) enum StateView {
     Running,
     Exited,
-    /// By timeout, stop, cancellation, or the end of its run.
     Killed,
 }
 
-/// What a command wrote.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct StreamView {
     /// All, or beginning and end.
     pub(super) text: String,
-    /// Bytes written.
     pub(super) bytes: u64,
     /// Bytes not in the text.
     pub(super) omitted: u64,
@@ -55,10 +52,8 @@ impl From<Excerpt> for StreamView {
     }
 }
 
-/// A published port.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct PortView {
-    /// In the jail.
     pub(super) port: u16,
     /// On the host.
     pub(super) address: String,

@@ -20,7 +20,7 @@ use crate::server::BashCommander;
 use crate::workspace::Expected;
 
 pub(super) const EFFECT: ToolEffect =
-    ToolEffect::new("write_file", "Write a file", EffectClass::Irreversible).idempotent();
+    ToolEffect::new("write_file", "Write a file", EffectClass::Write).idempotent();
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
