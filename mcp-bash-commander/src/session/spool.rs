@@ -310,7 +310,7 @@ mod tests {
     fn the_newest_bytes_are_kept_beside_the_first() -> anyhow::Result<()> {
         let (_home, mut spool) = spool(100)?;
         spool.append(b"first line\n")?;
-        spool.append(&[b'.'; 100_000])?;
+        spool.append(&vec![b'.'; 100_000])?;
         spool.append(b"the error at the end")?;
         assert_eq!(spool.read(0, 10)?.bytes, b"first line");
         assert_eq!(spool.tail(20)?.bytes, b"the error at the end");
@@ -323,7 +323,7 @@ mod tests {
         let (home, mut spool) = spool(1 << 20)?;
         spool.append(&[b'a'; 1000])?;
         drop(home);
-        assert!(spool.append(&[b'b'; 100_000]).is_err());
+        assert!(spool.append(&vec![b'b'; 100_000]).is_err());
         spool.append(&[b'c'; 10])?;
         assert_eq!(
             (spool.written(), spool.end(), spool.lost()),
