@@ -427,3 +427,25 @@ async fn another_process_or_file_is_another_snapshot() -> anyhow::Result<()> {
     assert_eq!(unseen.unseen.len(), 2);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_measuring_process_that_fails_makes_the_test_unknown() -> anyhow::Result<()> {
+    let site = site(page()).await?;
+    let check = || {
+        test(
+            "web/serves-static-html-content",
+            json!({ "tcp": { "target": "s2:80" } }),
+        )
+    };
+    // This program, which is started, is the test runner and no worker.
+    let round = after(vec![check()?, check()?], &site.address);
+    for draft in Engine::new(&[]).run(round, &Server::default()).await {
+        assert_eq!(draft.verdict, CheckVerdict::Unknown);
+        let reason = draft.reason.unwrap_or_default();
+        assert!(
+            reason.starts_with("the measuring process failed"),
+            "{reason}"
+        );
+    }
+    Ok(())
+}
