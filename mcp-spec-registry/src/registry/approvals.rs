@@ -12,8 +12,8 @@ use crate::{
     approval::code,
     plan::{Plan, changes, risks},
     run::{
-        Assurance, CheckPhase, Checkpoint, CheckpointKind, Decision, Evaluation,
-        RunRecord, RunState, Verdict,
+        Assurance, CheckPhase, Checkpoint, CheckpointKind, Decision, Evaluation, RunRecord,
+        RunState, Verdict,
         transition::{DecisionInputs, cancel, decide, kill, pause, resume},
     },
     store::SpecificationStatus,
@@ -71,9 +71,17 @@ impl Registry {
         let key = self.0.keys.hmac_key();
         Ok(CheckpointFile {
             risks: risks(&plan, &criteria),
-            changes: previous_plan.as_ref().map(|before| changes(before, &plan)).unwrap_or_default(),
+            changes: previous_plan
+                .as_ref()
+                .map(|before| changes(before, &plan))
+                .unwrap_or_default(),
             strength: self.strength_of(&record)?,
-            code: code::code(key, &checkpoint.nonce, checkpoint.revision, &checkpoint.subject_digest),
+            code: code::code(
+                key,
+                &checkpoint.nonce,
+                checkpoint.revision,
+                &checkpoint.subject_digest,
+            ),
             evaluations: newest_round(&record, checkpoint.revision),
             actions: record.actions.clone(),
             checkpoint,
@@ -109,7 +117,8 @@ impl Registry {
             self.check_evidence_fresh(&record).await?;
         }
         let registry = self.clone();
-        let receipt = blocking(move || registry.write_decision(&input, &checkpoint, is_test)).await?;
+        let receipt =
+            blocking(move || registry.write_decision(&input, &checkpoint, is_test)).await?;
         if receipt.run_state.is_closed() && receipt.run_state != RunState::Validated {
             self.end_processes(&self.record(&receipt.decision.run_id)?)?;
         }
@@ -125,7 +134,11 @@ impl Registry {
         let approver = self.verified_approver(&input.approver, &input.secret)?;
         let record = self.record_of_checkpoint(&input.checkpoint_id)?;
         let checkpoint = find(&record, &input.checkpoint_id)?.clone();
-        if input.shown_digest.as_ref().is_some_and(|shown| *shown != checkpoint.subject_digest) {
+        if input
+            .shown_digest
+            .as_ref()
+            .is_some_and(|shown| *shown != checkpoint.subject_digest)
+        {
             return Err(RegistryError::new(
                 "DIGEST_MISMATCH",
                 "what you were shown is not what this checkpoint is about",
@@ -166,7 +179,11 @@ impl Registry {
             is_final: input.is_final,
             return_to: input.return_to,
             approver: input.approver.clone(),
-            assurance: if is_test { Assurance::Test } else { Assurance::A1 },
+            assurance: if is_test {
+                Assurance::Test
+            } else {
+                Assurance::A1
+            },
             subject_digest: checkpoint.subject_digest.clone(),
             accepted_unknown: input.accepted_unknown.clone(),
             approver_uid: input.approver_uid,
@@ -175,7 +192,9 @@ impl Registry {
             begun_at: None,
             signature: String::new(),
         };
-        let signed = decision.signed_bytes().map_err(|error| RegistryError::internal(&error))?;
+        let signed = decision
+            .signed_bytes()
+            .map_err(|error| RegistryError::internal(&error))?;
         decision.signature = self.0.keys.sign(&signed);
         self.update(&checkpoint.run_id, |record| {
             let specification = self.stored_specification(&record.run.spec_digest)?;
@@ -190,7 +209,10 @@ impl Registry {
                 activates: (is_proposed && checkpoint.kind == CheckpointKind::V1)
                     .then_some(specification.digest),
             };
-            Ok(((), Some(decide(record, inputs, &self.0.limits, self.now())?)))
+            Ok((
+                (),
+                Some(decide(record, inputs, &self.0.limits, self.now())?),
+            ))
         })?;
         let run_state = self.record(&checkpoint.run_id)?.run.state;
         Ok(Receipt {
@@ -228,7 +250,9 @@ impl Registry {
     /// # Errors
     /// The codes of [`cancel`].
     pub fn cancel(&self, run_id: &str, by: &str, reason: &str) -> Result<RunState, RegistryError> {
-        self.control(run_id, |record, now| cancel(record, by, reason, &self.0.limits, now))?;
+        self.control(run_id, |record, now| {
+            cancel(record, by, reason, &self.0.limits, now)
+        })?;
         self.end_processes(&self.record(run_id)?)?;
         Ok(RunState::Cancelled)
     }
@@ -238,7 +262,9 @@ impl Registry {
     /// # Errors
     /// The codes of [`kill`].
     pub fn kill(&self, run_id: &str, by: &str, reason: &str) -> Result<RunState, RegistryError> {
-        self.control(run_id, |record, now| kill(record, by, reason, &self.0.limits, now))?;
+        self.control(run_id, |record, now| {
+            kill(record, by, reason, &self.0.limits, now)
+        })?;
         self.end_processes(&self.record(run_id)?)?;
         Ok(RunState::Aborted)
     }
@@ -250,7 +276,9 @@ impl Registry {
     pub fn pause(&self, run_id: &str, by: &str, reason: &str) -> Result<RunState, RegistryError> {
         self.control(run_id, |record, now| pause(&record.run, by, reason, now))?;
         let record = self.record(run_id)?;
-        self.order_all(&record, || WorkOrder::EndSteps { run_id: run_id.to_owned() });
+        self.order_all(&record, || WorkOrder::EndSteps {
+            run_id: run_id.to_owned(),
+        });
         Ok(record.run.state)
     }
 
@@ -267,16 +295,23 @@ impl Registry {
     ) -> Result<RunState, RegistryError> {
         self.verify_secret(approver, secret)?;
         let actor = format!("human:{approver}");
-        self.control(run_id, |record, now| resume(&record.run, &actor, reason, &self.0.limits, now))?;
+        self.control(run_id, |record, now| {
+            resume(&record.run, &actor, reason, &self.0.limits, now)
+        })?;
         Ok(self.record(run_id)?.run.state)
     }
 
     fn control(
         &self,
         run_id: &str,
-        transition: impl Fn(&RunRecord, OffsetDateTime) -> Result<crate::store::Change, crate::run::RunError>,
+        transition: impl Fn(
+            &RunRecord,
+            OffsetDateTime,
+        ) -> Result<crate::store::Change, crate::run::RunError>,
     ) -> Result<(), RegistryError> {
-        self.update(run_id, |record| Ok(((), Some(transition(record, self.now())?))))
+        self.update(run_id, |record| {
+            Ok(((), Some(transition(record, self.now())?)))
+        })
     }
 
     /// A failed attempt on the approval plane goes on record, without what was typed.
@@ -290,15 +325,26 @@ impl Registry {
         source: &str,
         code: &str,
     ) -> Result<(), RegistryError> {
-        let name: String = shared::visible::machine(approver, false).chars().take(64).collect();
+        let name: String = shared::visible::machine(approver, false)
+            .chars()
+            .take(64)
+            .collect();
         let payload = json!({ "name": name, "source": source, "code": code });
         let subject = checkpoint_id.unwrap_or("approval");
-        self.note(super::effects::draft("approval", "attempt.failed", subject, payload))
+        self.note(super::effects::draft(
+            "approval",
+            "attempt.failed",
+            subject,
+            payload,
+        ))
     }
 }
 
 fn find<'a>(record: &'a RunRecord, checkpoint_id: &str) -> Result<&'a Checkpoint, RegistryError> {
-    let found = record.checkpoints.iter().find(|open| open.checkpoint_id == checkpoint_id);
+    let found = record
+        .checkpoints
+        .iter()
+        .find(|open| open.checkpoint_id == checkpoint_id);
     found.ok_or_else(|| checkpoint_not_found(checkpoint_id))
 }
 
@@ -322,7 +368,12 @@ pub(super) fn newest_round(record: &RunRecord, revision: u32) -> Vec<Evaluation>
     let after = |evaluation: &&Evaluation| {
         evaluation.phase == CheckPhase::After && evaluation.revision == revision
     };
-    let newest = record.evaluations.iter().filter(after).map(|evaluation| evaluation.round).max();
+    let newest = record
+        .evaluations
+        .iter()
+        .filter(after)
+        .map(|evaluation| evaluation.round)
+        .max();
     record
         .evaluations
         .iter()
@@ -334,7 +385,9 @@ pub(super) fn newest_round(record: &RunRecord, revision: u32) -> Vec<Evaluation>
 
 fn next_in_words(state: RunState) -> &'static str {
     match state {
-        RunState::Approved => "the agent can begin; each of its changing calls is checked against this plan",
+        RunState::Approved => {
+            "the agent can begin; each of its changing calls is checked against this plan"
+        }
         RunState::Analyzing => "the agent makes another plan and asks again",
         RunState::Generating => "the agent carries the plan out again",
         RunState::Validated => "the outcome is accepted; the run is done",

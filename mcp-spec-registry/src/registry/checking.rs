@@ -25,7 +25,9 @@ const MEASURING: Duration = Duration::from_secs(30);
 
 impl WorkChannel for WorkBoard {
     async fn ask(&self, service: &str, order: WorkOrder) -> Result<WorkResult, String> {
-        WorkBoard::ask(self, service, order, MEASURING).await.map_err(|error| error.to_string())
+        WorkBoard::ask(self, service, order, MEASURING)
+            .await
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -33,7 +35,9 @@ impl Registry {
     /// Runs each test of the plan once while nothing of the run is alive; what passes now proves nothing later.
     pub(super) async fn run_tests_before(&self, record: &RunRecord) -> Result<(), RegistryError> {
         // Processes of an earlier revision would make tests pass.
-        self.order_all(record, || WorkOrder::EndRun { run_id: record.run.run_id.clone() });
+        self.order_all(record, || WorkOrder::EndRun {
+            run_id: record.run.run_id.clone(),
+        });
         let drafts = self.run_round(record, CheckPhase::Before).await?;
         let registry = self.clone();
         let run_id = record.run.run_id.clone();
@@ -65,7 +69,9 @@ impl Registry {
             ..RunFilter::default()
         };
         match blocking(move || registry.runs(&filter)).await {
-            Ok(runs) => runs.into_iter().for_each(|run| self.start_checks(run.run_id)),
+            Ok(runs) => runs
+                .into_iter()
+                .for_each(|run| self.start_checks(run.run_id)),
             Err(error) => tracing::error!(%error, "failed to look for checks to take up"),
         }
     }
@@ -141,7 +147,12 @@ impl Registry {
             })
             .map(|evaluation| (evaluation.test_index, evaluation.verdict))
             .collect();
-        let round = CheckRound { phase, tests, subjects, before };
+        let round = CheckRound {
+            phase,
+            tests,
+            subjects,
+            before,
+        };
         Ok(self.0.engine.run(round, &self.0.work).await)
     }
 
@@ -151,12 +162,18 @@ impl Registry {
         phase: CheckPhase,
         drafts: &[EvaluationDraft],
     ) -> Result<Vec<Evaluation>, RegistryError> {
-        let round = record.evaluations.iter().map(|evaluation| evaluation.round).max().unwrap_or(0) + 1;
+        let round = record
+            .evaluations
+            .iter()
+            .map(|evaluation| evaluation.round)
+            .max()
+            .unwrap_or(0)
+            + 1;
         drafts
             .iter()
             .map(|draft| {
-                let evidence_sha256 =
-                    Digest::of_json(&draft.evidence).map_err(|error| RegistryError::internal(&error))?;
+                let evidence_sha256 = Digest::of_json(&draft.evidence)
+                    .map_err(|error| RegistryError::internal(&error))?;
                 Ok(Evaluation {
                     evaluation_id: new_ulid(),
                     run_id: record.run.run_id.clone(),
@@ -182,7 +199,9 @@ impl Registry {
         &self,
         record: &RunRecord,
     ) -> Result<(), RegistryError> {
-        let Some(checkpoint) = record.open_checkpoint() else { return Ok(()) };
+        let Some(checkpoint) = record.open_checkpoint() else {
+            return Ok(());
+        };
         let snapshot = snapshot(&subjects(record), &self.0.work).await;
         let measured = newest_round(record, checkpoint.revision);
         if evidence_digest(&measured, &snapshot)? == checkpoint.subject_digest {
@@ -226,7 +245,11 @@ fn evidence_digest(
     let measured: Vec<(&str, CheckVerdict, &Digest)> = evaluations
         .iter()
         .map(|evaluation| {
-            (evaluation.criterion.as_str(), evaluation.verdict, &evaluation.evidence_sha256)
+            (
+                evaluation.criterion.as_str(),
+                evaluation.verdict,
+                &evaluation.evidence_sha256,
+            )
         })
         .collect();
     Digest::of_json(&(measured, snapshot)).map_err(|error| RegistryError::internal(&error))

@@ -42,7 +42,11 @@ impl Registry {
     /// # Errors
     /// A failing store.
     pub fn look_at_the_clock(&self) -> Result<usize, RegistryError> {
-        let filter = RunFilter { open_only: true, limit: 10_000, ..RunFilter::default() };
+        let filter = RunFilter {
+            open_only: true,
+            limit: 10_000,
+            ..RunFilter::default()
+        };
         let open = self.0.store.runs(&filter)?;
         let now = self.now();
         for run in &open {

@@ -20,10 +20,14 @@ impl Registry {
     /// `INVALID_NAME`, `SECRET_TOO_SHORT`, `TEST_AND_REAL`.
     pub fn enrol(&self, name: &str, secret: &str, is_test: bool) -> Result<(), RegistryError> {
         check_name("name", name)?;
-        let secret_hash = secret::hash(secret)
-            .map_err(|error| RegistryError::new("SECRET_REFUSED", error.to_string(), "choose another secret"))?;
+        let secret_hash = secret::hash(secret).map_err(|error| {
+            RegistryError::new("SECRET_REFUSED", error.to_string(), "choose another secret")
+        })?;
         let others = self.0.store.approvers()?;
-        if others.iter().any(|other| other.name != name && other.is_test != is_test) {
+        if others
+            .iter()
+            .any(|other| other.name != name && other.is_test != is_test)
+        {
             return Err(RegistryError::new(
                 "TEST_AND_REAL",
                 "test approvers and real ones cannot exist beside each other",
@@ -54,10 +58,19 @@ impl Registry {
     /// # Errors
     /// `APPROVER_NOT_FOUND`.
     pub fn unenrol(&self, name: &str) -> Result<(), RegistryError> {
-        if !self.0.store.approvers()?.iter().any(|approver| approver.name == name) {
+        if !self
+            .0
+            .store
+            .approvers()?
+            .iter()
+            .any(|approver| approver.name == name)
+        {
             return Err(RegistryError::new(
                 "APPROVER_NOT_FOUND",
-                format!("nobody named `{}` is enrolled", shared::visible::machine(name, false)),
+                format!(
+                    "nobody named `{}` is enrolled",
+                    shared::visible::machine(name, false)
+                ),
                 "`mcp-spec-registry enrol --name NAME` enrols somebody",
             ));
         }
@@ -98,7 +111,12 @@ impl Registry {
         name: &str,
         secret: &str,
     ) -> Result<ApproverRow, RegistryError> {
-        let row = self.0.store.approvers()?.into_iter().find(|approver| approver.name == name);
+        let row = self
+            .0
+            .store
+            .approvers()?
+            .into_iter()
+            .find(|approver| approver.name == name);
         let wrong = || {
             RegistryError::new(
                 "SECRET_WRONG",
@@ -113,7 +131,11 @@ impl Registry {
         if !self.0.keys.verify(&row.signed_bytes(), &row.signature) {
             return Err(super::unproven("approver", name));
         }
-        if secret::verify(secret, &row.secret_hash) { Ok(row) } else { Err(wrong()) }
+        if secret::verify(secret, &row.secret_hash) {
+            Ok(row)
+        } else {
+            Err(wrong())
+        }
     }
 
     /// Makes a token. It is shown once and stored as a hash.
@@ -164,7 +186,11 @@ impl Registry {
     /// # Errors
     /// A failing store.
     pub fn principal_of(&self, token: &str) -> Result<Option<TokenRow>, RegistryError> {
-        Ok(self.0.store.token(&Digest::of(token))?.filter(|row| !row.revoked))
+        Ok(self
+            .0
+            .store
+            .token(&Digest::of(token))?
+            .filter(|row| !row.revoked))
     }
 
     /// The agents' tokens as the `--tokens` file of a server: names and hashes.
@@ -175,14 +201,24 @@ impl Registry {
         use std::fmt::Write as _;
 
         let mut text = String::new();
-        for row in self.0.store.tokens()?.into_iter().filter(|row| !row.revoked) {
+        for row in self
+            .0
+            .store
+            .tokens()?
+            .into_iter()
+            .filter(|row| !row.revoked)
+        {
             let kind = match row.kind {
                 TokenKind::Agent => "agent",
                 TokenKind::Service => continue,
             };
             let hash = row.token_sha256.as_str().trim_start_matches("sha256:");
             // Names have no quotes or backslashes (`check_name`); writing to a String cannot fail.
-            let _ = write!(text, "[[token]]\nprincipal = \"{}\"\nkind = \"{kind}\"\nsha256 = \"{hash}\"\n\n", row.principal);
+            let _ = write!(
+                text,
+                "[[token]]\nprincipal = \"{}\"\nkind = \"{kind}\"\nsha256 = \"{hash}\"\n\n",
+                row.principal
+            );
         }
         Ok(text)
     }

@@ -41,7 +41,12 @@ impl Registry {
                 "tools_sha256": Digest::of_json(&hello.tools).map_err(|error| RegistryError::internal(&error))?,
             });
             self.commit(&Change {
-                audit: vec![draft(&format!("service:{service}"), "service.hello", service, payload)],
+                audit: vec![draft(
+                    &format!("service:{service}"),
+                    "service.hello",
+                    service,
+                    payload,
+                )],
                 writes: vec![Write::PutService(ServiceRow {
                     name: service.to_owned(),
                     instance: hello.instance.clone(),
@@ -55,8 +60,15 @@ impl Registry {
             })?;
             self.lose_actions_of_others(service, &hello.instance, &hello.undelivered_ends)?;
         }
-        let last_seq = lock(&self.0.sequences).get(&hello.instance).copied().unwrap_or(0);
-        Ok(Welcome { service: service.to_owned(), last_seq, audit_head: self.signed_head()? })
+        let last_seq = lock(&self.0.sequences)
+            .get(&hello.instance)
+            .copied()
+            .unwrap_or(0);
+        Ok(Welcome {
+            service: service.to_owned(),
+            last_seq,
+            audit_head: self.signed_head()?,
+        })
     }
 
     fn lose_actions_of_others(
@@ -65,16 +77,26 @@ impl Registry {
         instance: &str,
         undelivered: &[String],
     ) -> Result<(), RegistryError> {
-        let filter = RunFilter { limit: 10_000, ..RunFilter::default() };
+        let filter = RunFilter {
+            limit: 10_000,
+            ..RunFilter::default()
+        };
         for run in self.0.store.runs(&filter)? {
             let is_lost = |action: &&Action| {
                 action.service == service
                     && action.instance != instance
                     && !undelivered.contains(&action.action_id)
             };
-            while let Some(lost) = self.record(&run.run_id)?.open_actions().find(is_lost).cloned() {
+            while let Some(lost) = self
+                .record(&run.run_id)?
+                .open_actions()
+                .find(is_lost)
+                .cloned()
+            {
                 self.update(&run.run_id, |record| {
-                    let still_open = record.open_actions().any(|open| open.action_id == lost.action_id);
+                    let still_open = record
+                        .open_actions()
+                        .any(|open| open.action_id == lost.action_id);
                     Ok(((), still_open.then(|| lose(record, &lost, self.now()))))
                 })?;
             }
@@ -97,14 +119,21 @@ impl Registry {
 
     fn try_begin(&self, service: &str, request: &Begin) -> Result<BegunAction, RegistryError> {
         self.check_sequence(service, &request.instance, request.seq)?;
-        let declared = self.0.store.service(service)?.filter(|row| row.instance == request.instance);
+        let declared = self
+            .0
+            .store
+            .service(service)?
+            .filter(|row| row.instance == request.instance);
         let declaration = declared
             .as_ref()
             .and_then(|row| row.tools.iter().find(|tool| tool.tool == request.tool))
             .ok_or_else(|| {
                 RegistryError::new(
                     "SERVICE_UNKNOWN",
-                    format!("this process of {service} has not declared a tool `{}`", request.tool),
+                    format!(
+                        "this process of {service} has not declared a tool `{}`",
+                        request.tool
+                    ),
                     "the effect server says hello first, with all its tools",
                 )
             })?;
@@ -123,7 +152,11 @@ impl Registry {
             if let Some(known) = known_action(record, service, request, &arguments_sha256)? {
                 return Ok((known, None));
             }
-            let digest = record.run.plan_digest.clone().unwrap_or_else(|| Digest::of(""));
+            let digest = record
+                .run
+                .plan_digest
+                .clone()
+                .unwrap_or_else(|| Digest::of(""));
             let plan = self.plan(&digest)?;
             let inputs = BeginInputs {
                 action_id: action_id.clone(),
@@ -142,7 +175,10 @@ impl Registry {
         })?;
         let record_plan = self.record(&run_id)?.run.plan_digest;
         let plan = self.plan(&record_plan.unwrap_or_else(|| Digest::of("")))?;
-        let inputs = plan.step(&action.step_id).map(|step| step.inputs.clone()).unwrap_or_default();
+        let inputs = plan
+            .step(&action.step_id)
+            .map(|step| step.inputs.clone())
+            .unwrap_or_default();
         Ok(Permit {
             action_id: action.action_id,
             run_id: action.run_id,
@@ -159,18 +195,27 @@ impl Registry {
     /// The codes of [`end`].
     pub fn end(&self, service: &str, report: &End) -> Result<Ended, RegistryError> {
         self.check_sequence(service, &report.instance, report.seq)?;
-        let run_id = self.0.store.run_of_action(&report.action_id)?.ok_or_else(|| {
-            RegistryError::new(
-                "ACTION_UNKNOWN",
-                format!("no action {} was begun", shared::visible::machine(&report.action_id, false)),
-                "only what was begun can end",
-            )
-        })?;
+        let run_id = self
+            .0
+            .store
+            .run_of_action(&report.action_id)?
+            .ok_or_else(|| {
+                RegistryError::new(
+                    "ACTION_UNKNOWN",
+                    format!(
+                        "no action {} was begun",
+                        shared::visible::machine(&report.action_id, false)
+                    ),
+                    "only what was begun can end",
+                )
+            })?;
         self.update(&run_id, |record| {
             let change = end(record, &EndInputs { service, report }, self.now())?;
             Ok(((), change))
         })?;
-        Ok(Ended { audit_head: self.signed_head()? })
+        Ok(Ended {
+            audit_head: self.signed_head()?,
+        })
     }
 
     /// Records a call that an effect server refused by itself.
@@ -187,7 +232,12 @@ impl Registry {
             "action": refused.action_id,
         });
         let subject = subject.unwrap_or_else(|| service.to_owned());
-        self.note(draft(&format!("service:{service}"), "call.refused", &subject, payload))
+        self.note(draft(
+            &format!("service:{service}"),
+            "call.refused",
+            &subject,
+            payload,
+        ))
     }
 
     /// The newest signed head of the audit.
@@ -200,7 +250,10 @@ impl Registry {
 
     /// Appends to the audit without changing anything else.
     pub(super) fn note(&self, entry: EntryDraft) -> Result<(), RegistryError> {
-        self.commit(&Change { audit: vec![entry], ..Change::default() })?;
+        self.commit(&Change {
+            audit: vec![entry],
+            ..Change::default()
+        })?;
         Ok(())
     }
 
@@ -220,8 +273,17 @@ impl Registry {
             "code": refused.code, "tool": request.tool, "principal": request.principal, "grant": short,
             "message": refused.message,
         });
-        let action = if refused.code == "IDEMPOTENCY_CONFLICT" { "alarm.key_reused" } else { "effect.refused" };
-        self.note(draft(&format!("service:{service}"), action, run_id.unwrap_or(service), payload))
+        let action = if refused.code == "IDEMPOTENCY_CONFLICT" {
+            "alarm.key_reused"
+        } else {
+            "effect.refused"
+        };
+        self.note(draft(
+            &format!("service:{service}"),
+            action,
+            run_id.unwrap_or(service),
+            payload,
+        ))
     }
 
     /// Records of one process are numbered; a gap means that something was withheld.
@@ -229,14 +291,21 @@ impl Registry {
         let last = {
             let mut sequences = lock(&self.0.sequences);
             // Of a process that was known before this registry started, the first number heard counts.
-            let last = sequences.entry(instance.to_owned()).or_insert(seq.saturating_sub(1));
+            let last = sequences
+                .entry(instance.to_owned())
+                .or_insert(seq.saturating_sub(1));
             let before = *last;
             *last = before.max(seq);
             before
         };
         if seq > last + 1 {
             let payload = json!({ "instance": instance, "last": last, "seq": seq });
-            self.note(draft(&format!("service:{service}"), "alarm.sequence_gap", service, payload))?;
+            self.note(draft(
+                &format!("service:{service}"),
+                "alarm.sequence_gap",
+                service,
+                payload,
+            ))?;
         }
         Ok(())
     }
@@ -249,10 +318,9 @@ fn known_action(
     request: &Begin,
     arguments_sha256: &Digest,
 ) -> Result<Option<Action>, RegistryError> {
-    let known = record
-        .actions
-        .iter()
-        .find(|action| action.service == service && action.idempotency_key == request.idempotency_key);
+    let known = record.actions.iter().find(|action| {
+        action.service == service && action.idempotency_key == request.idempotency_key
+    });
     let Some(known) = known else { return Ok(None) };
     let same = known.tool == request.tool
         && known.principal == request.principal

@@ -19,13 +19,21 @@ pub struct RegistryError {
 impl RegistryError {
     /// An error with its code, message and hint.
     pub fn new(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), hint: hint.into() }
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// A fault of the registry itself: the cause goes to the log, not to the caller.
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "the registry failed");
-        Self::new("INTERNAL", "the registry failed", "the cause is in the registry's log")
+        Self::new(
+            "INTERNAL",
+            "the registry failed",
+            "the cause is in the registry's log",
+        )
     }
 }
 

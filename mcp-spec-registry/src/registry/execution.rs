@@ -90,8 +90,18 @@ impl Registry {
             let record = registry.record(&owned_run)?;
             let plan = registry.prove(&record)?;
             // The same checks as below, before the tests take their time.
-            let nothing = BegunExecution { handles: Vec::new() };
-            begin_execution(&record, &plan, &owned_agent, epoch, &nothing, &registry.0.limits, registry.now())?;
+            let nothing = BegunExecution {
+                handles: Vec::new(),
+            };
+            begin_execution(
+                &record,
+                &plan,
+                &owned_agent,
+                epoch,
+                &nothing,
+                &registry.0.limits,
+                registry.now(),
+            )?;
             Ok(record)
         })
         .await?;
@@ -123,12 +133,21 @@ impl Registry {
         let grants = self.update(run_id, |record| {
             // Proven again under the lock: what was checked above could have changed since.
             let plan = self.prove(record)?;
-            let (grants, change) =
-                begin_execution(record, &plan, agent, epoch, &begun, &self.0.limits, self.now())?;
+            let (grants, change) = begin_execution(
+                record,
+                &plan,
+                agent,
+                epoch,
+                &begun,
+                &self.0.limits,
+                self.now(),
+            )?;
             Ok((grants, Some(change)))
         })?;
         let record = self.record(run_id)?;
-        let expires_at = grants.first().map_or_else(|| self.now(), |grant| grant.expires_at);
+        let expires_at = grants
+            .first()
+            .map_or_else(|| self.now(), |grant| grant.expires_at);
         let steps = plan
             .steps
             .iter()
@@ -152,14 +171,21 @@ impl Registry {
                 verdict: evaluation.verdict,
             })
             .collect();
-        Ok(ExecutionBegun { state: record.run.state, steps, tests_before, expires_at })
+        Ok(ExecutionBegun {
+            state: record.run.state,
+            steps,
+            tests_before,
+            expires_at,
+        })
     }
 
     /// Checks the signatures made when plan, decision and enrolment were written, and that the specification still holds.
     fn prove(&self, record: &RunRecord) -> Result<std::sync::Arc<Plan>, RegistryError> {
         let run = &record.run;
         let decision = approval_in_force(record)?;
-        let signed = decision.signed_bytes().map_err(|error| RegistryError::internal(&error))?;
+        let signed = decision
+            .signed_bytes()
+            .map_err(|error| RegistryError::internal(&error))?;
         if !self.0.keys.verify(&signed, &decision.signature) {
             return Err(unproven("decision", &decision.decision_id));
         }
@@ -173,15 +199,24 @@ impl Registry {
             .store
             .approvers()?
             .into_iter()
-            .find(|approver| approver.name == decision.approver && approver.enrolled_at <= decision.decided_at)
+            .find(|approver| {
+                approver.name == decision.approver && approver.enrolled_at <= decision.decided_at
+            })
             .ok_or_else(|| {
                 RegistryError::new(
                     "APPROVER_GONE",
-                    format!("{} is no longer enrolled, so the approval is void", decision.approver),
+                    format!(
+                        "{} is no longer enrolled, so the approval is void",
+                        decision.approver
+                    ),
                     "report a deviation to have the plan decided again",
                 )
             })?;
-        if !self.0.keys.verify(&approver.signed_bytes(), &approver.signature) {
+        if !self
+            .0
+            .keys
+            .verify(&approver.signed_bytes(), &approver.signature)
+        {
             return Err(unproven("approver", &approver.name));
         }
         self.check_specification_in_force(run)?;
@@ -235,7 +270,12 @@ impl Registry {
             registry.update(&owned_run, |record| {
                 let limits = &registry.0.limits;
                 let now = registry.now();
-                Ok(((), Some(complete_generation(record, &agent, epoch, &report, limits, now)?)))
+                Ok((
+                    (),
+                    Some(complete_generation(
+                        record, &agent, epoch, &report, limits, now,
+                    )?),
+                ))
             })?;
             let record = registry.record(&owned_run)?;
             let digest = record.run.plan_digest.clone();
@@ -243,15 +283,23 @@ impl Registry {
             Ok((record, plan.tests.len()))
         })
         .await?;
-        self.order_all(&record, || WorkOrder::EndSteps { run_id: run_id.to_owned() });
+        self.order_all(&record, || WorkOrder::EndSteps {
+            run_id: run_id.to_owned(),
+        });
         self.start_checks(run_id.to_owned());
-        Ok(GenerationCompleted { state: record.run.state, tests })
+        Ok(GenerationCompleted {
+            state: record.run.state,
+            tests,
+        })
     }
 
     /// Leaves an order for every service that did something in a run.
     pub(super) fn order_all(&self, record: &RunRecord, order: impl Fn() -> WorkOrder) {
-        let mut services: Vec<&str> =
-            record.actions.iter().map(|action| action.service.as_str()).collect();
+        let mut services: Vec<&str> = record
+            .actions
+            .iter()
+            .map(|action| action.service.as_str())
+            .collect();
         services.sort_unstable();
         services.dedup();
         for service in services {
@@ -265,8 +313,15 @@ impl Registry {
         if record.actions.is_empty() {
             return Ok(());
         }
-        self.order_all(record, || WorkOrder::EndRun { run_id: run_id.clone() });
-        self.note(draft("registry", "processes.ordered_to_end", run_id, json!({})))
+        self.order_all(record, || WorkOrder::EndRun {
+            run_id: run_id.clone(),
+        });
+        self.note(draft(
+            "registry",
+            "processes.ordered_to_end",
+            run_id,
+            json!({}),
+        ))
     }
 }
 

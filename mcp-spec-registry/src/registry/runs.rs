@@ -61,8 +61,9 @@ impl Registry {
     pub fn run_request(&self, requester: &str, asked: &RunRequest) -> Result<Run, RegistryError> {
         check_name("environment", &asked.environment)?;
         let row = self.specification_row(&asked.spec_id, asked.version.as_deref())?;
-        let request_sha256 = Digest::of_json(&json!([asked.spec_id, asked.version, asked.environment]))
-            .map_err(|error| RegistryError::internal(&error))?;
+        let request_sha256 =
+            Digest::of_json(&json!([asked.spec_id, asked.version, asked.environment]))
+                .map_err(|error| RegistryError::internal(&error))?;
         if let Some(run) = self.remembered_run(requester, asked, &request_sha256)? {
             return Ok(run);
         }
@@ -96,7 +97,10 @@ impl Registry {
                 }
                 Err(RegistryError::new(
                     "OPEN_RUN_EXISTS",
-                    format!("{} already has an open run in environment {}", asked.spec_id, asked.environment),
+                    format!(
+                        "{} already has an open run in environment {}",
+                        asked.spec_id, asked.environment
+                    ),
                     "call run_list with this spec_id, and claim that run or wait for its end",
                 ))
             }
@@ -110,12 +114,19 @@ impl Registry {
         asked: &RunRequest,
         request_sha256: &Digest,
     ) -> Result<Option<Run>, RegistryError> {
-        let Some(key) = &asked.idempotency_key else { return Ok(None) };
-        let Some(known) = self.0.store.remembered(requester, key)? else { return Ok(None) };
+        let Some(key) = &asked.idempotency_key else {
+            return Ok(None);
+        };
+        let Some(known) = self.0.store.remembered(requester, key)? else {
+            return Ok(None);
+        };
         if known.request_sha256 != *request_sha256 {
             return Err(RegistryError::new(
                 "IDEMPOTENCY_CONFLICT",
-                format!("the key `{}` was used for another request", shared::visible::machine(key, false)),
+                format!(
+                    "the key `{}` was used for another request",
+                    shared::visible::machine(key, false)
+                ),
                 "use a fresh key for each request",
             ));
         }
@@ -134,7 +145,12 @@ impl Registry {
                 "call agent_register once, then claim",
             ));
         }
-        self.update(run_id, |record| Ok(((), Some(claim(&record.run, agent, &self.0.limits, self.now())?))))?;
+        self.update(run_id, |record| {
+            Ok((
+                (),
+                Some(claim(&record.run, agent, &self.0.limits, self.now())?),
+            ))
+        })?;
         Ok(self.record(run_id)?.run)
     }
 
@@ -164,7 +180,9 @@ impl Registry {
         if !is_claimant || renew(&record.run, &self.0.limits, self.now()).is_none() {
             return Ok(());
         }
-        self.update(run_id, |record| Ok(((), renew(&record.run, &self.0.limits, self.now()))))
+        self.update(run_id, |record| {
+            Ok(((), renew(&record.run, &self.0.limits, self.now())))
+        })
     }
 
     /// Puts a plan to a human.
@@ -184,7 +202,10 @@ impl Registry {
         if plan.spec_digest != record.run.spec_digest {
             return Err(RegistryError::new(
                 "SPEC_CHANGED",
-                format!("the plan serves {}, the run is about {}", plan.spec_digest, record.run.spec_digest),
+                format!(
+                    "the plan serves {}, the run is about {}",
+                    plan.spec_digest, record.run.spec_digest
+                ),
                 "read the specification of the run again and plan for it",
             ));
         }
@@ -238,7 +259,10 @@ impl Registry {
         checkpoint_id: &str,
     ) -> Result<Checkpoint, RegistryError> {
         let record = self.record(run_id)?;
-        let found = record.checkpoints.into_iter().find(|open| open.checkpoint_id == checkpoint_id);
+        let found = record
+            .checkpoints
+            .into_iter()
+            .find(|open| open.checkpoint_id == checkpoint_id);
         found.ok_or_else(|| checkpoint_not_found(checkpoint_id))
     }
 
@@ -266,12 +290,19 @@ impl Registry {
             name: agent.to_owned(),
             description: description.to_owned(),
             persona: persona.map(str::to_owned),
-            registered_at: known.as_ref().map_or_else(|| self.now(), |known| known.registered_at),
+            registered_at: known
+                .as_ref()
+                .map_or_else(|| self.now(), |known| known.registered_at),
         };
         if known.as_ref() != Some(&row) {
             let payload = json!({ "description": description, "persona": persona });
             self.commit(&Change {
-                audit: vec![draft(&format!("agent:{agent}"), "agent.registered", agent, payload)],
+                audit: vec![draft(
+                    &format!("agent:{agent}"),
+                    "agent.registered",
+                    agent,
+                    payload,
+                )],
                 writes: vec![Write::PutAgent(row.clone())],
                 ..Change::default()
             })?;
@@ -306,7 +337,12 @@ impl Registry {
         };
         let payload = json!(rationale);
         self.commit(&Change {
-            audit: vec![draft(&format!("agent:{agent}"), "rationale.recorded", &run_id, payload)],
+            audit: vec![draft(
+                &format!("agent:{agent}"),
+                "rationale.recorded",
+                &run_id,
+                payload,
+            )],
             writes: vec![Write::InsertRationale(rationale.clone())],
             ..Change::default()
         })?;
@@ -341,7 +377,10 @@ impl Registry {
 pub(super) fn checkpoint_not_found(checkpoint_id: &str) -> RegistryError {
     RegistryError::new(
         "CHECKPOINT_NOT_FOUND",
-        format!("there is no checkpoint `{}`", shared::visible::machine(checkpoint_id, false)),
+        format!(
+            "there is no checkpoint `{}`",
+            shared::visible::machine(checkpoint_id, false)
+        ),
         "look at the queue, or call run_get, for the checkpoints there are",
     )
 }
@@ -356,14 +395,25 @@ pub(super) fn too_many_checkpoints(
     }
     RegistryError::new(
         "TOO_MANY_CHECKPOINTS",
-        format!("you have {} questions open already", limits.open_checkpoints),
+        format!(
+            "you have {} questions open already",
+            limits.open_checkpoints
+        ),
         "wait until a human has answered some of them",
     )
 }
 
 fn plan_error(error: &PlanError) -> RegistryError {
-    let code = if matches!(error, PlanError::TooLarge { .. }) { "PLAN_TOO_LARGE" } else { "PLAN_INCOMPLETE" };
-    RegistryError::new(code, error.to_string(), "split the work into smaller runs, or pin long contents by sha256")
+    let code = if matches!(error, PlanError::TooLarge { .. }) {
+        "PLAN_TOO_LARGE"
+    } else {
+        "PLAN_INCOMPLETE"
+    };
+    RegistryError::new(
+        code,
+        error.to_string(),
+        "split the work into smaller runs, or pin long contents by sha256",
+    )
 }
 
 /// Names that people choose: short and printable.
@@ -376,7 +426,10 @@ pub(super) fn check_name(what: &str, name: &str) -> Result<(), RegistryError> {
     }
     Err(RegistryError::new(
         &format!("INVALID_{}", what.to_uppercase()),
-        format!("`{}` cannot be a name", shared::visible::machine(name, false)),
+        format!(
+            "`{}` cannot be a name",
+            shared::visible::machine(name, false)
+        ),
         "a name has 1 to 64 ASCII letters, digits and . _ : @ -",
     ))
 }
@@ -390,7 +443,9 @@ fn next_of(record: &RunRecord) -> &'static str {
         (S::Analyzing, _) => "make a plan and submit it with plan_submit",
         (S::AwaitingV1 | S::AwaitingV2, _) => "a human decides; wait with checkpoint_wait",
         (S::Approved, _) => "call execution_begin for the handles of the approved steps",
-        (S::Generating, _) => "carry out the steps with their handles, then call generation_complete",
+        (S::Generating, _) => {
+            "carry out the steps with their handles, then call generation_complete"
+        }
         (S::Verifying, _) => "the registry measures; wait with checkpoint_wait or run_get",
         _ => "nothing; it has ended",
     }

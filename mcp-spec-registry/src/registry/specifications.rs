@@ -57,17 +57,34 @@ impl Registry {
     ) -> Result<FoundSpecifications, RegistryError> {
         let words = query_words(query);
         if words.is_empty() && !query.trim().is_empty() {
-            return Ok(FoundSpecifications { results: Vec::new(), more: false });
+            return Ok(FoundSpecifications {
+                results: Vec::new(),
+                more: false,
+            });
         }
-        let mut hits = self.0.store.search_specifications(&words, limit + 1, offset)?;
+        let mut hits = self
+            .0
+            .store
+            .search_specifications(&words, limit + 1, offset)?;
         let more = hits.len() > limit as usize;
         hits.truncate(limit as usize);
         let found = |hit: SpecificationHit| {
             let text = hit.specification.search_text.to_lowercase();
-            let matched = words.iter().filter(|word| text.contains(word.as_str())).cloned().collect();
-            FoundSpecification { row: hit.specification, score: hit.score, matched }
+            let matched = words
+                .iter()
+                .filter(|word| text.contains(word.as_str()))
+                .cloned()
+                .collect();
+            FoundSpecification {
+                row: hit.specification,
+                score: hit.score,
+                matched,
+            }
         };
-        Ok(FoundSpecifications { results: hits.into_iter().map(found).collect(), more })
+        Ok(FoundSpecifications {
+            results: hits.into_iter().map(found).collect(),
+            more,
+        })
     }
 
     /// A specification by id and version (the active one, or else the newest, when none is given), or by digest.
@@ -87,10 +104,19 @@ impl Registry {
                 .find(|row| row.status == SpecificationStatus::Active)
                 .or_else(|| versions.last()),
         };
-        let row = row.cloned().ok_or_else(|| spec_not_found(spec_id, version))?;
+        let row = row
+            .cloned()
+            .ok_or_else(|| spec_not_found(spec_id, version))?;
         let specification = read(&row)?;
-        let versions = versions.into_iter().map(|row| (row.version, row.status)).collect();
-        Ok(StoredSpecification { row, specification, versions })
+        let versions = versions
+            .into_iter()
+            .map(|row| (row.version, row.status))
+            .collect();
+        Ok(StoredSpecification {
+            row,
+            specification,
+            versions,
+        })
     }
 
     /// The version a run can be about: the active one, or a proposed one that is named or the only one.
@@ -155,7 +181,10 @@ impl Registry {
         if let Some(newest) = newest.filter(|newest| base_digest != Some(&newest.digest)) {
             return Err(RegistryError::new(
                 "BASE_MISMATCH",
-                format!("the newest version of {id} is {} with digest {}", newest.version, newest.digest),
+                format!(
+                    "the newest version of {id} is {} with digest {}",
+                    newest.version, newest.digest
+                ),
                 "read it with spec_get, make your change to it, and give its digest as base_digest",
             ));
         }
@@ -181,21 +210,37 @@ impl Registry {
         by: &str,
     ) -> Result<AddedSpecification, RegistryError> {
         let specification = parse(text, spec_id)?;
-        let versions = self.0.store.specification_versions(specification.spec_id.as_str())?;
+        let versions = self
+            .0
+            .store
+            .specification_versions(specification.spec_id.as_str())?;
         let added = AddedSpecification {
             spec_id: specification.spec_id.as_str().to_owned(),
             version: specification.version.as_str().to_owned(),
             digest: specification.digest.clone(),
             criteria: count(specification.criteria.len()),
             measurable: count(
-                specification.criteria.iter().filter(|criterion| criterion.measure.is_some()).count(),
+                specification
+                    .criteria
+                    .iter()
+                    .filter(|criterion| criterion.measure.is_some())
+                    .count(),
             ),
             constraints: count(specification.constraints.len()),
         };
-        if versions.iter().any(|row| row.digest == added.digest && row.status == SpecificationStatus::Active) {
+        if versions
+            .iter()
+            .any(|row| row.digest == added.digest && row.status == SpecificationStatus::Active)
+        {
             return Ok(added);
         }
-        self.insert_specification(&specification, &versions, SpecificationStatus::Active, by, None)?;
+        self.insert_specification(
+            &specification,
+            &versions,
+            SpecificationStatus::Active,
+            by,
+            None,
+        )?;
         Ok(added)
     }
 
@@ -210,7 +255,11 @@ impl Registry {
         let spec_id = specification.spec_id.as_str();
         let version = specification.version.as_str();
         if let Some(same) = versions.iter().find(|row| row.version == version) {
-            let what = if same.digest == specification.digest { "already" } else { "with another text" };
+            let what = if same.digest == specification.digest {
+                "already"
+            } else {
+                "with another text"
+            };
             return Err(RegistryError::new(
                 "VERSION_EXISTS",
                 format!("{spec_id} {version} is stored {what}; versions never change"),
@@ -230,7 +279,8 @@ impl Registry {
             reason: reason.map(str::to_owned),
             added_at: self.now(),
         };
-        let payload = json!({ "version": version, "digest": row.digest, "status": status, "reason": reason });
+        let payload =
+            json!({ "version": version, "digest": row.digest, "status": status, "reason": reason });
         let digest = row.digest.clone();
         let mut change = Change {
             expect: vec![Expectation::VersionCount {
@@ -258,7 +308,11 @@ impl Registry {
 
 /// Everything a plan has to map: criteria, then constraints.
 pub(crate) fn criteria_of(specification: &Specification) -> Vec<&Criterion> {
-    specification.criteria.iter().chain(&specification.constraints).collect()
+    specification
+        .criteria
+        .iter()
+        .chain(&specification.constraints)
+        .collect()
 }
 
 fn read(row: &SpecificationRow) -> Result<Specification, RegistryError> {
@@ -280,7 +334,9 @@ fn invalid(error: &SpecificationError) -> RegistryError {
 
 fn spec_not_found(spec_id: &str, version: Option<&str>) -> RegistryError {
     let spec_id = shared::visible::machine(spec_id, false);
-    let version = version.map_or_else(String::new, |version| format!(" {}", shared::visible::machine(version, false)));
+    let version = version.map_or_else(String::new, |version| {
+        format!(" {}", shared::visible::machine(version, false))
+    });
     RegistryError::new(
         "SPEC_NOT_FOUND",
         format!("there is no specification `{spec_id}`{version}"),

@@ -18,24 +18,38 @@ impl Registry {
     }
 
     pub(super) fn strength_of(&self, record: &RunRecord) -> Result<Strength, RegistryError> {
-        let agent = record.run.claimant.clone().or_else(|| {
-            record.plans.last().map(|plan| plan.author.clone())
-        });
-        let agent_uid =
-            agent.as_ref().and_then(|agent| lock(&self.0.peers).agents.get(agent).copied());
+        let agent = record
+            .run
+            .claimant
+            .clone()
+            .or_else(|| record.plans.last().map(|plan| plan.author.clone()));
+        let agent_uid = agent
+            .as_ref()
+            .and_then(|agent| lock(&self.0.peers).agents.get(agent).copied());
         let mut services = Vec::new();
         let names: BTreeSet<String> = match record.current_plan() {
-            Some(revision) => {
-                self.plan(&revision.digest)?.steps.iter().map(|step| step.server.clone()).collect()
-            }
+            Some(revision) => self
+                .plan(&revision.digest)?
+                .steps
+                .iter()
+                .map(|step| step.server.clone())
+                .collect(),
             None => BTreeSet::new(),
         };
         for name in names {
             let uid = self.0.store.service(&name)?.and_then(|service| service.uid);
             services.push((name, uid));
         }
-        let approver = record.decisions.last().map(|decision| (decision.approver.clone(), decision.approver_uid));
-        Ok(strength(rustix::process::geteuid().as_raw(), agent_uid, &services, approver.as_ref()))
+        let approver = record
+            .decisions
+            .last()
+            .map(|decision| (decision.approver.clone(), decision.approver_uid));
+        Ok(strength(
+            rustix::process::geteuid().as_raw(),
+            agent_uid,
+            &services,
+            approver.as_ref(),
+        ))
     }
 }
 
@@ -72,9 +86,15 @@ pub fn strength(
         reasons.push(format!("the uid of {name} is not known"));
     }
     if let Some((name, None)) = approver {
-        reasons.push(format!("{name} decided on the page, where the uid of the browser is not known"));
+        reasons.push(format!(
+            "{name} decided on the page, where the uid of the browser is not known"
+        ));
     }
-    let level = if reasons.is_empty() { Access::Separated } else { Access::Advisory };
+    let level = if reasons.is_empty() {
+        Access::Separated
+    } else {
+        Access::Advisory
+    };
     Strength { level, reasons }
 }
 
@@ -89,7 +109,10 @@ mod tests {
         let level = |registry, agent, services: &[_], approver: Option<&_>| {
             strength(registry, agent, services, approver).level
         };
-        assert_eq!(level(10, Some(20), &shell(Some(30)), Some(&ana(Some(40)))), Access::Separated);
+        assert_eq!(
+            level(10, Some(20), &shell(Some(30)), Some(&ana(Some(40)))),
+            Access::Separated
+        );
         for (registry, agent, service, approver) in [
             (20, Some(20), Some(30), Some(40)), // the agent's own registry
             (10, Some(0), Some(30), Some(40)),  // root reaches everything
@@ -99,7 +122,10 @@ mod tests {
             (10, Some(20), Some(30), Some(20)),
             (10, Some(20), Some(30), None),
         ] {
-            assert_eq!(level(registry, agent, &shell(service), Some(&ana(approver))), Access::Advisory);
+            assert_eq!(
+                level(registry, agent, &shell(service), Some(&ana(approver))),
+                Access::Advisory
+            );
         }
     }
 }

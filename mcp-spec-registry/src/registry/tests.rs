@@ -69,7 +69,9 @@ impl World {
     }
 
     fn database(&self) -> anyhow::Result<rusqlite::Connection> {
-        Ok(rusqlite::Connection::open(self.dir.path().join("registry.sqlite"))?)
+        Ok(rusqlite::Connection::open(
+            self.dir.path().join("registry.sqlite"),
+        )?)
     }
 
     fn requested(&self) -> Result<Run, RegistryError> {
@@ -97,25 +99,36 @@ impl World {
     fn submitted(&self) -> anyhow::Result<(Run, String)> {
         let run = self.claimed()?;
         let plan = plan(&run.spec_digest)?;
-        let accepted = self.registry.plan_submit(AGENT, &run.run_id, run.epoch, &plan)?;
+        let accepted = self
+            .registry
+            .plan_submit(AGENT, &run.run_id, run.epoch, &plan)?;
         Ok((run, accepted.checkpoint.checkpoint_id))
     }
 
     async fn approved(&self) -> anyhow::Result<Run> {
         let (run, checkpoint_id) = self.submitted()?;
-        self.registry.decide(self.decision(&checkpoint_id, Verdict::Approve)?).await?;
+        self.registry
+            .decide(self.decision(&checkpoint_id, Verdict::Approve)?)
+            .await?;
         Ok(run)
     }
 
     /// A run in Generate, with its handles.
     async fn begun(&self) -> anyhow::Result<(Run, ExecutionBegun)> {
         let run = self.approved().await?;
-        let begun = self.registry.execution_begin(AGENT, &run.run_id, run.epoch).await?;
+        let begun = self
+            .registry
+            .execution_begin(AGENT, &run.run_id, run.epoch)
+            .await?;
         Ok((run, begun))
     }
 
     /// What an approver who has read to the end types.
-    fn decision(&self, checkpoint_id: &str, verdict: Verdict) -> Result<DecisionInput, RegistryError> {
+    fn decision(
+        &self,
+        checkpoint_id: &str,
+        verdict: Verdict,
+    ) -> Result<DecisionInput, RegistryError> {
         let file = self.registry.checkpoint_file(checkpoint_id)?;
         Ok(DecisionInput {
             checkpoint_id: checkpoint_id.to_owned(),
@@ -139,9 +152,11 @@ impl World {
 
     /// Actions that are on record as seen by audit code.
     fn audited(&self, action: &str) -> anyhow::Result<usize> {
-        let count = self
-            .database()?
-            .query_row("SELECT count(*) FROM audit WHERE action = ?1", [action], |row| row.get::<_, i64>(0))?;
+        let count = self.database()?.query_row(
+            "SELECT count(*) FROM audit WHERE action = ?1",
+            [action],
+            |row| row.get::<_, i64>(0),
+        )?;
         Ok(usize::try_from(count)?)
     }
 }
@@ -151,7 +166,13 @@ fn open(dir: &TempDir, now: &Arc<Mutex<OffsetDateTime>>) -> anyhow::Result<Regis
     let store = Arc::new(SqliteStore::open(dir.path(), Arc::clone(&keys))?);
     let now = Arc::clone(now);
     let clock = Arc::new(move || *now.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Registry::new(store, keys, Limits::default(), clock, Engine::in_this_process()))
+    Ok(Registry::new(
+        store,
+        keys,
+        Limits::default(),
+        clock,
+        Engine::in_this_process(),
+    ))
 }
 
 fn hello(instance: &str) -> Hello {
@@ -169,7 +190,11 @@ fn hello(instance: &str) -> Hello {
             "env": { "type": "object", "default": {} },
         },
     });
-    let tool = |tool: &str, schema| ToolDeclaration { tool: tool.to_owned(), class: EffectClass::Write, schema };
+    let tool = |tool: &str, schema| ToolDeclaration {
+        tool: tool.to_owned(),
+        class: EffectClass::Write,
+        schema,
+    };
     Hello {
         instance: instance.to_owned(),
         version: "1".to_owned(),
@@ -208,8 +233,18 @@ fn plan(spec_digest: &Digest) -> anyhow::Result<Plan> {
 
 /// The call that step s1 allows.
 fn write_hello(begun: &ExecutionBegun, seq: u64) -> anyhow::Result<Begin> {
-    let grant = begun.steps.first().context("no handle for s1")?.grant.clone();
-    Ok(call(&grant, "write_file", json!({ "path": "hello.txt", "content": "hello" }), seq))
+    let grant = begun
+        .steps
+        .first()
+        .context("no handle for s1")?
+        .grant
+        .clone();
+    Ok(call(
+        &grant,
+        "write_file",
+        json!({ "path": "hello.txt", "content": "hello" }),
+        seq,
+    ))
 }
 
 fn call(grant: &str, tool: &str, arguments: Value, seq: u64) -> Begin {
@@ -220,7 +255,10 @@ fn call(grant: &str, tool: &str, arguments: Value, seq: u64) -> Begin {
         grant: grant.to_owned(),
         principal: AGENT.to_owned(),
         tool: tool.to_owned(),
-        arguments: arguments.into_iter().map(|(name, value)| (name, ArgumentValue::of(value))).collect(),
+        arguments: arguments
+            .into_iter()
+            .map(|(name, value)| (name, ArgumentValue::of(value)))
+            .collect(),
         idempotency_key: format!("key-{seq}"),
     }
 }

@@ -51,7 +51,10 @@ impl WorkBoard {
         if desk.pending.len() >= MOST_PENDING {
             desk.pending.pop_front();
         }
-        desk.pending.push_back(Work { id: new_ulid(), order });
+        desk.pending.push_back(Work {
+            id: new_ulid(),
+            order,
+        });
         desk.arrived.notify_one();
     }
 
@@ -74,7 +77,10 @@ impl WorkBoard {
                 return Err(WorkError::NobodyListens(service.to_owned()));
             }
             desk.answers.insert(id.clone(), sender);
-            desk.pending.push_back(Work { id: id.clone(), order });
+            desk.pending.push_back(Work {
+                id: id.clone(),
+                order,
+            });
             desk.arrived.notify_one();
         }
         if let Ok(Ok(result)) = tokio::time::timeout(limit, receiver).await {
@@ -101,25 +107,34 @@ impl WorkBoard {
                 std::sync::Arc::clone(&desk.arrived)
             };
             // `notify_one` keeps one permit, so an order left between the look and the wait is not missed.
-            tokio::time::timeout_at(deadline, arrived.notified()).await.ok()?;
+            tokio::time::timeout_at(deadline, arrived.notified())
+                .await
+                .ok()?;
         }
     }
 
     /// Takes an answer; false if nobody waits for it.
     pub fn answer(&self, service: &str, id: &str, result: WorkResult) -> bool {
-        let waiting = lock(&self.services).get_mut(service).and_then(|desk| desk.answers.remove(id));
+        let waiting = lock(&self.services)
+            .get_mut(service)
+            .and_then(|desk| desk.answers.remove(id));
         waiting.is_some_and(|waiting| waiting.send(result).is_ok())
     }
 
     /// Whether a process of the service asks for work.
     pub fn is_listening(&self, service: &str) -> bool {
-        lock(&self.services).get(service).is_some_and(Desk::is_listening)
+        lock(&self.services)
+            .get(service)
+            .is_some_and(Desk::is_listening)
     }
 }
 
 impl Desk {
     fn is_listening(&self) -> bool {
-        self.waiting > 0 || self.last_asked.is_some_and(|asked| asked.elapsed() < LISTENING)
+        self.waiting > 0
+            || self
+                .last_asked
+                .is_some_and(|asked| asked.elapsed() < LISTENING)
     }
 }
 
@@ -131,7 +146,10 @@ struct Waiting<'a> {
 
 impl<'a> Waiting<'a> {
     fn start(board: &'a WorkBoard, service: &'a str) -> Self {
-        lock(&board.services).entry(service.to_owned()).or_default().waiting += 1;
+        lock(&board.services)
+            .entry(service.to_owned())
+            .or_default()
+            .waiting += 1;
         Self { board, service }
     }
 }
@@ -150,7 +168,9 @@ mod tests {
     use super::*;
 
     fn end_run() -> WorkOrder {
-        WorkOrder::EndRun { run_id: "r".to_owned() }
+        WorkOrder::EndRun {
+            run_id: "r".to_owned(),
+        }
     }
 
     #[tokio::test]
@@ -161,8 +181,10 @@ mod tests {
             let id = work.map(|work| work.id).unwrap_or_default();
             board.answer("shell", &id, WorkResult::EndedProcesses { count: 2 })
         };
-        let (answered, result) =
-            tokio::join!(server, board.ask("shell", end_run(), Duration::from_secs(5)));
+        let (answered, result) = tokio::join!(
+            server,
+            board.ask("shell", end_run(), Duration::from_secs(5))
+        );
         assert!(answered);
         assert_eq!(result, Ok(WorkResult::EndedProcesses { count: 2 }));
     }
@@ -173,7 +195,10 @@ mod tests {
         let refused = board.ask("shell", end_run(), Duration::from_secs(60)).await;
         assert_eq!(refused, Err(WorkError::NobodyListens("shell".to_owned())));
         board.post("shell", end_run());
-        let kept = board.next("shell", Duration::ZERO).await.map(|work| work.order);
+        let kept = board
+            .next("shell", Duration::ZERO)
+            .await
+            .map(|work| work.order);
         assert_eq!(kept, Some(end_run()));
         assert_eq!(board.next("shell", Duration::ZERO).await, None);
     }

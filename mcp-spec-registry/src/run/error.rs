@@ -17,7 +17,11 @@ pub struct RunError {
 impl RunError {
     /// An error with its code, message and hint.
     pub fn new(code: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: hint.into() }
+        Self {
+            code,
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     pub(crate) fn wrong_state(run_id: &str, state: RunState, wanted: &str) -> Self {

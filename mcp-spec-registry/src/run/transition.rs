@@ -77,7 +77,10 @@ fn advance(
     next.rev = run.rev + 1;
     next.updated_at = now;
     Change {
-        expect: vec![Expectation::RunRevision { run_id: run.run_id.clone(), rev: run.rev }],
+        expect: vec![Expectation::RunRevision {
+            run_id: run.run_id.clone(),
+            rev: run.rev,
+        }],
         writes: vec![Write::UpdateRun(next)],
         audit: vec![entry],
         sign_head: false,
@@ -99,7 +102,10 @@ fn check_claimant(run: &Run, agent: &str, epoch: u64) -> Result<(), RunError> {
         Some(claimant) if claimant == agent && run.epoch == epoch => Ok(()),
         Some(claimant) if claimant == agent => Err(RunError::new(
             "STALE_EPOCH",
-            format!("epoch {epoch} is over; run {} is at epoch {}", run.run_id, run.epoch),
+            format!(
+                "epoch {epoch} is over; run {} is at epoch {}",
+                run.run_id, run.epoch
+            ),
             "the claim was lost in between; use the epoch of your newest run_claim, or claim again",
         )),
         Some(claimant) => Err(RunError::new(
@@ -109,7 +115,10 @@ fn check_claimant(run: &Run, agent: &str, epoch: u64) -> Result<(), RunError> {
         )),
         None => Err(RunError::new(
             "STALE_EPOCH",
-            format!("run {} is claimed by nobody; your claim has lapsed", run.run_id),
+            format!(
+                "run {} is claimed by nobody; your claim has lapsed",
+                run.run_id
+            ),
             "call run_claim again and use the epoch it gives",
         )),
     }
@@ -128,18 +137,27 @@ fn check_not_paused(run: &Run) -> Result<(), RunError> {
 
 /// Writes that end whatever checkpoint is open.
 fn close_checkpoints(record: &RunRecord, state: CheckpointState) -> impl Iterator<Item = Write> {
-    record.checkpoints.iter().filter(|checkpoint| checkpoint.state == CheckpointState::Open).map(
-        move |checkpoint| {
-            Write::UpdateCheckpoint(Checkpoint { state, ..checkpoint.clone() })
-        },
-    )
+    record
+        .checkpoints
+        .iter()
+        .filter(|checkpoint| checkpoint.state == CheckpointState::Open)
+        .map(move |checkpoint| {
+            Write::UpdateCheckpoint(Checkpoint {
+                state,
+                ..checkpoint.clone()
+            })
+        })
 }
 
 /// Writes that end every handle that is still alive.
 fn revoke_grants(record: &RunRecord) -> impl Iterator<Item = Write> {
-    record.grants.iter().filter(|grant| !grant.revoked).map(|grant| {
-        let mut grant = grant.clone();
-        grant.revoked = true;
-        Write::UpdateGrant(grant)
-    })
+    record
+        .grants
+        .iter()
+        .filter(|grant| !grant.revoked)
+        .map(|grant| {
+            let mut grant = grant.clone();
+            grant.revoked = true;
+            Write::UpdateGrant(grant)
+        })
 }

@@ -3,7 +3,8 @@
 use super::*;
 
 #[tokio::test]
-async fn a_handle_works_once_for_its_agent_on_its_server_with_its_arguments() -> anyhow::Result<()> {
+async fn a_handle_works_once_for_its_agent_on_its_server_with_its_arguments() -> anyhow::Result<()>
+{
     let world = World::new()?;
     let (_, begun) = world.begun().await?;
     let honest = write_hello(&begun, 1)?;
@@ -13,29 +14,80 @@ async fn a_handle_works_once_for_its_agent_on_its_server_with_its_arguments() ->
         call.idempotency_key = "attack".to_owned();
         call
     };
-    let with = |arguments: Value| other(&|call: &mut Begin| {
-        call.arguments = super::call("", "", arguments.clone(), 0).arguments;
-    });
+    let with = |arguments: Value| {
+        other(&|call: &mut Begin| {
+            call.arguments = super::call("", "", arguments.clone(), 0).arguments;
+        })
+    };
     for (what, attack, expected) in [
-        ("another principal", other(&|call| call.principal = "other-agent".to_owned()), "GRANT_NOT_YOURS"),
-        ("no handle", other(&|call| call.grant = "gr_0".to_owned()), "GRANT_UNKNOWN"),
-        ("another tool", other(&|call| call.tool = "exec".to_owned()), "GRANT_NOT_COVERED"),
-        ("another path", with(json!({ "path": "hello2.txt", "content": "hello" })), "GRANT_NOT_COVERED"),
-        ("one byte more", with(json!({ "path": "hello.txt", "content": "hello\n" })), "GRANT_NOT_COVERED"),
-        ("an argument added", with(json!({ "path": "hello.txt", "content": "hello", "expect_sha256": "x" })), "GRANT_NOT_COVERED"),
-        ("an argument left out", with(json!({ "path": "hello.txt" })), "GRANT_NOT_COVERED"),
+        (
+            "another principal",
+            other(&|call| call.principal = "other-agent".to_owned()),
+            "GRANT_NOT_YOURS",
+        ),
+        (
+            "no handle",
+            other(&|call| call.grant = "gr_0".to_owned()),
+            "GRANT_UNKNOWN",
+        ),
+        (
+            "another tool",
+            other(&|call| call.tool = "exec".to_owned()),
+            "GRANT_NOT_COVERED",
+        ),
+        (
+            "another path",
+            with(json!({ "path": "hello2.txt", "content": "hello" })),
+            "GRANT_NOT_COVERED",
+        ),
+        (
+            "one byte more",
+            with(json!({ "path": "hello.txt", "content": "hello\n" })),
+            "GRANT_NOT_COVERED",
+        ),
+        (
+            "an argument added",
+            with(json!({ "path": "hello.txt", "content": "hello", "expect_sha256": "x" })),
+            "GRANT_NOT_COVERED",
+        ),
+        (
+            "an argument left out",
+            with(json!({ "path": "hello.txt" })),
+            "GRANT_NOT_COVERED",
+        ),
     ] {
-        assert_eq!(code(world.registry.begin("shell", &attack)), expected, "{what}");
+        assert_eq!(
+            code(world.registry.begin("shell", &attack)),
+            expected,
+            "{what}"
+        );
     }
     let elsewhere = other(&|call| call.instance = "other-shell-1".to_owned());
-    assert_eq!(code(world.registry.begin("other-shell", &elsewhere)), "GRANT_OTHER_SERVICE");
-    assert_eq!(world.audited("effect.refused")?, 8, "every refusal is on record");
+    assert_eq!(
+        code(world.registry.begin("other-shell", &elsewhere)),
+        "GRANT_OTHER_SERVICE"
+    );
+    assert_eq!(
+        world.audited("effect.refused")?,
+        8,
+        "every refusal is on record"
+    );
 
     let permit = world.registry.begin("shell", &honest)?;
     // The same question again, as after a lost answer, is answered the same; a new one is not.
-    assert_eq!(world.registry.begin("shell", &honest)?.action_id, permit.action_id);
-    let second = Begin { idempotency_key: "second".to_owned(), seq: 2, ..honest };
-    assert_eq!(code(world.registry.begin("shell", &second)), "GRANT_USED_UP");
+    assert_eq!(
+        world.registry.begin("shell", &honest)?.action_id,
+        permit.action_id
+    );
+    let second = Begin {
+        idempotency_key: "second".to_owned(),
+        seq: 2,
+        ..honest
+    };
+    assert_eq!(
+        code(world.registry.begin("shell", &second)),
+        "GRANT_USED_UP"
+    );
     Ok(())
 }
 
@@ -46,13 +98,28 @@ async fn cwd_or_env_beside_an_approved_command_is_refused() -> anyhow::Result<()
     let first = world.registry.begin("shell", &write_hello(&begun, 1)?)?;
     world.registry.end("shell", &ended(&first.action_id, 2))?;
     let grant = &begun.steps[1].grant;
-    for (seq, added) in [(3, json!({ "cwd": "/etc" })), (4, json!({ "env": { "LD_PRELOAD": "x.so" } }))] {
+    for (seq, added) in [
+        (3, json!({ "cwd": "/etc" })),
+        (4, json!({ "env": { "LD_PRELOAD": "x.so" } })),
+    ] {
         let mut arguments = json!({ "command": "cat hello.txt" });
-        arguments.as_object_mut().context("no object")?.extend(added.as_object().cloned().unwrap_or_default());
-        assert_eq!(code(world.registry.begin("shell", &call(grant, "exec", arguments, seq))), "GRANT_NOT_COVERED");
+        arguments
+            .as_object_mut()
+            .context("no object")?
+            .extend(added.as_object().cloned().unwrap_or_default());
+        assert_eq!(
+            code(
+                world
+                    .registry
+                    .begin("shell", &call(grant, "exec", arguments, seq))
+            ),
+            "GRANT_NOT_COVERED"
+        );
     }
     let at_default = json!({ "command": "cat hello.txt", "cwd": ".", "env": {} });
-    world.registry.begin("shell", &call(grant, "exec", at_default, 5))?;
+    world
+        .registry
+        .begin("shell", &call(grant, "exec", at_default, 5))?;
     Ok(())
 }
 
@@ -60,13 +127,33 @@ async fn cwd_or_env_beside_an_approved_command_is_refused() -> anyhow::Result<()
 async fn steps_come_in_the_order_of_the_plan() -> anyhow::Result<()> {
     let world = World::new()?;
     let (_, begun) = world.begun().await?;
-    let look = call(&begun.steps[1].grant, "exec", json!({ "command": "cat hello.txt" }), 1);
+    let look = call(
+        &begun.steps[1].grant,
+        "exec",
+        json!({ "command": "cat hello.txt" }),
+        1,
+    );
     assert_eq!(code(world.registry.begin("shell", &look)), "STEP_ORDER");
     let write = world.registry.begin("shell", &write_hello(&begun, 2)?)?;
-    let look = Begin { seq: 3, idempotency_key: "later".to_owned(), ..look };
-    assert_eq!(code(world.registry.begin("shell", &look)), "STEP_ORDER", "begun is not done");
+    let look = Begin {
+        seq: 3,
+        idempotency_key: "later".to_owned(),
+        ..look
+    };
+    assert_eq!(
+        code(world.registry.begin("shell", &look)),
+        "STEP_ORDER",
+        "begun is not done"
+    );
     world.registry.end("shell", &ended(&write.action_id, 4))?;
-    world.registry.begin("shell", &Begin { seq: 5, idempotency_key: "last".to_owned(), ..look })?;
+    world.registry.begin(
+        "shell",
+        &Begin {
+            seq: 5,
+            idempotency_key: "last".to_owned(),
+            ..look
+        },
+    )?;
     Ok(())
 }
 
@@ -79,7 +166,10 @@ async fn of_64_uses_at_once_of_a_single_use_handle_one_is_allowed() -> anyhow::R
     let codes: Vec<String> = std::thread::scope(|scope| {
         let uses: Vec<_> = (0..64)
             .map(|number| {
-                let call = Begin { idempotency_key: format!("k{number}"), ..honest.clone() };
+                let call = Begin {
+                    idempotency_key: format!("k{number}"),
+                    ..honest.clone()
+                };
                 let (barrier, registry) = (&barrier, &world.registry);
                 scope.spawn(move || {
                     barrier.wait();
@@ -87,57 +177,98 @@ async fn of_64_uses_at_once_of_a_single_use_handle_one_is_allowed() -> anyhow::R
                 })
             })
             .collect();
-        uses.into_iter().filter_map(|used| used.join().ok()).collect()
+        uses.into_iter()
+            .filter_map(|used| used.join().ok())
+            .collect()
     });
-    let allowed = codes.iter().filter(|code| code.starts_with("not refused")).count();
+    let allowed = codes
+        .iter()
+        .filter(|code| code.starts_with("not refused"))
+        .count();
     let used_up = codes.iter().filter(|code| *code == "GRANT_USED_UP").count();
     assert_eq!((allowed, used_up), (1, 63), "{codes:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn after_pause_completion_deviation_expiry_or_a_lost_lease_no_handle_works() -> anyhow::Result<()> {
+async fn after_pause_completion_deviation_expiry_or_a_lost_lease_no_handle_works()
+-> anyhow::Result<()> {
     // Each world has its own run and a handle that works until the moment that is tried.
     let world = World::new()?;
     let (run, begun) = world.begun().await?;
     world.registry.pause(&run.run_id, "uid:0", "look first")?;
-    assert_eq!(code(world.registry.begin("shell", &write_hello(&begun, 1)?)), "RUN_PAUSED");
-    assert_eq!(code(world.registry.resume(&run.run_id, "ana", "guess", "go")), "SECRET_WRONG");
+    assert_eq!(
+        code(world.registry.begin("shell", &write_hello(&begun, 1)?)),
+        "RUN_PAUSED"
+    );
+    assert_eq!(
+        code(world.registry.resume(&run.run_id, "ana", "guess", "go")),
+        "SECRET_WRONG"
+    );
     world.registry.resume(&run.run_id, "ana", SECRET, "go")?;
     world.registry.begin("shell", &write_hello(&begun, 2)?)?;
 
     let world = World::new()?;
     let (run, begun) = world.begun().await?;
-    world.registry.generation_complete(AGENT, &run.run_id, run.epoch, "done").await?;
-    assert_eq!(code(world.registry.begin("shell", &write_hello(&begun, 1)?)), "WRONG_STATE");
+    world
+        .registry
+        .generation_complete(AGENT, &run.run_id, run.epoch, "done")
+        .await?;
+    assert_eq!(
+        code(world.registry.begin("shell", &write_hello(&begun, 1)?)),
+        "WRONG_STATE"
+    );
 
     let world = World::new()?;
     let (run, begun) = world.begun().await?;
-    world.registry.deviation_report(AGENT, &run.run_id, run.epoch, "the disk is full")?;
+    world
+        .registry
+        .deviation_report(AGENT, &run.run_id, run.epoch, "the disk is full")?;
     assert_eq!(world.state(&run)?, RunState::AwaitingV1);
-    assert_eq!(code(world.registry.begin("shell", &write_hello(&begun, 1)?)), "WRONG_STATE");
+    assert_eq!(
+        code(world.registry.begin("shell", &write_hello(&begun, 1)?)),
+        "WRONG_STATE"
+    );
 
     let world = World::new()?;
     let (run, begun) = world.begun().await?;
     world.pass(Limits::default().grant);
-    assert_eq!(code(world.registry.begin("shell", &write_hello(&begun, 1)?)), "GRANT_EXPIRED");
-    let fresh = world.registry.execution_begin(AGENT, &run.run_id, run.epoch).await?;
-    assert_eq!(code(world.registry.begin("shell", &write_hello(&begun, 2)?)), "GRANT_REVOKED");
+    assert_eq!(
+        code(world.registry.begin("shell", &write_hello(&begun, 1)?)),
+        "GRANT_EXPIRED"
+    );
+    let fresh = world
+        .registry
+        .execution_begin(AGENT, &run.run_id, run.epoch)
+        .await?;
+    assert_eq!(
+        code(world.registry.begin("shell", &write_hello(&begun, 2)?)),
+        "GRANT_REVOKED"
+    );
     world.registry.begin("shell", &write_hello(&fresh, 3)?)?;
 
     let world = World::new()?;
     let (run, begun) = world.begun().await?;
     world.pass(Limits::default().lease);
-    assert_eq!(code(world.registry.begin("shell", &write_hello(&begun, 1)?)), "STALE_EPOCH");
+    assert_eq!(
+        code(world.registry.begin("shell", &write_hello(&begun, 1)?)),
+        "STALE_EPOCH"
+    );
     world.registry.look_at_the_clock()?;
     assert_eq!(world.registry.record(&run.run_id)?.run.claimant, None);
-    let late = world.registry.generation_complete(AGENT, &run.run_id, run.epoch, "late").await;
+    let late = world
+        .registry
+        .generation_complete(AGENT, &run.run_id, run.epoch, "late")
+        .await;
     assert_eq!(code(late), "STALE_EPOCH");
 
     let world = World::new()?;
     let (run, begun) = world.begun().await?;
     world.registry.kill(&run.run_id, "uid:0", "stop")?;
-    assert_eq!(code(world.registry.begin("shell", &write_hello(&begun, 1)?)), "WRONG_STATE");
+    assert_eq!(
+        code(world.registry.begin("shell", &write_hello(&begun, 1)?)),
+        "WRONG_STATE"
+    );
     Ok(())
 }
 
@@ -149,30 +280,50 @@ async fn a_handle_of_an_earlier_claim_is_dead() -> anyhow::Result<()> {
     world.registry.look_at_the_clock()?;
     let again = world.registry.run_claim(AGENT, &run.run_id)?;
     assert!(again.epoch > run.epoch);
-    assert_eq!(code(world.registry.begin("shell", &write_hello(&begun, 1)?)), "STALE_EPOCH");
-    let fresh = world.registry.execution_begin(AGENT, &run.run_id, again.epoch).await?;
+    assert_eq!(
+        code(world.registry.begin("shell", &write_hello(&begun, 1)?)),
+        "STALE_EPOCH"
+    );
+    let fresh = world
+        .registry
+        .execution_begin(AGENT, &run.run_id, again.epoch)
+        .await?;
     world.registry.begin("shell", &write_hello(&fresh, 2)?)?;
     Ok(())
 }
 
 #[tokio::test]
-async fn an_open_action_holds_up_completion_and_is_unknown_when_its_server_is_gone() -> anyhow::Result<()> {
+async fn an_open_action_holds_up_completion_and_is_unknown_when_its_server_is_gone()
+-> anyhow::Result<()> {
     let world = World::new()?;
     let (run, begun) = world.begun().await?;
     let permit = world.registry.begin("shell", &write_hello(&begun, 1)?)?;
-    let complete = || world.registry.generation_complete(AGENT, &run.run_id, run.epoch, "done");
+    let complete = || {
+        world
+            .registry
+            .generation_complete(AGENT, &run.run_id, run.epoch, "done")
+    };
     assert_eq!(code(complete().await), "OPEN_ACTIONS");
     // The server was killed and is back as another process.
     world.registry.hello("shell", Some(1), hello("shell-2"))?;
     let record = world.registry.record(&run.run_id)?;
     assert_eq!(record.actions[0].outcome, Some(Outcome::Unknown));
     // Its spool still had the end.
-    let late = End { instance: "shell-2".to_owned(), ..ended(&permit.action_id, 1) };
+    let late = End {
+        instance: "shell-2".to_owned(),
+        ..ended(&permit.action_id, 1)
+    };
     world.registry.end("shell", &late)?;
-    assert_eq!(world.registry.record(&run.run_id)?.actions[0].outcome, Some(Outcome::Ok));
+    assert_eq!(
+        world.registry.record(&run.run_id)?.actions[0].outcome,
+        Some(Outcome::Ok)
+    );
     // The same again changes nothing; another end is refused.
     world.registry.end("shell", &late)?;
-    let other = End { outcome: Outcome::Error, ..late };
+    let other = End {
+        outcome: Outcome::Error,
+        ..late
+    };
     assert_eq!(code(world.registry.end("shell", &other)), "ACTION_ENDED");
     complete().await?;
     Ok(())
@@ -189,9 +340,17 @@ async fn a_gap_in_the_records_or_a_key_with_two_contents_raises_an_alarm() -> an
         seq: 2,
         ..write_hello(&begun, 1)?
     };
-    assert_eq!(code(world.registry.begin("shell", &reused)), "IDEMPOTENCY_CONFLICT");
+    assert_eq!(
+        code(world.registry.begin("shell", &reused)),
+        "IDEMPOTENCY_CONFLICT"
+    );
     assert_eq!(world.audited("alarm.key_reused")?, 1);
-    let skipped = call(&begun.steps[1].grant, "exec", json!({ "command": "cat hello.txt" }), 9);
+    let skipped = call(
+        &begun.steps[1].grant,
+        "exec",
+        json!({ "command": "cat hello.txt" }),
+        9,
+    );
     assert_eq!(code(world.registry.begin("shell", &skipped)), "STEP_ORDER");
     assert_eq!(world.audited("alarm.sequence_gap")?, 1);
     Ok(())

@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 use super::{Limits, advance, close_checkpoints, entry};
 use crate::{
     run::{
-        Checkpoint, CheckpointKind, CheckpointState, CheckVerdict, Decision, ReturnTo, Run, RunError,
-        RunRecord, RunState, Verdict,
+        CheckVerdict, Checkpoint, CheckpointKind, CheckpointState, Decision, ReturnTo, Run,
+        RunError, RunRecord, RunState, Verdict,
     },
     store::{Change, Expectation, Write},
 };
@@ -43,7 +43,10 @@ pub fn decide(
             if run.clarifications >= limits.clarifications {
                 return Err(RunError::new(
                     "CLARIFY_BUDGET",
-                    format!("this run was asked back {} times already", run.clarifications),
+                    format!(
+                        "this run was asked back {} times already",
+                        run.clarifications
+                    ),
                     "approve or reject",
                 ));
             }
@@ -68,8 +71,7 @@ pub fn decide(
             ));
         }
     };
-    let rejected_v1 =
-        checkpoint.kind == CheckpointKind::V1 && decision.verdict == Verdict::Reject;
+    let rejected_v1 = checkpoint.kind == CheckpointKind::V1 && decision.verdict == Verdict::Reject;
     let (next, closed_reason) = if decision.verdict == Verdict::Reject && decision.is_final {
         (RunState::Rejected, Some(decision.reason.clone()))
     } else if rejected_v1 && run.rejections + 1 >= limits.rejections {
@@ -85,7 +87,12 @@ pub fn decide(
         "subject_digest": decision.subject_digest, "accepted_unknown": decision.accepted_unknown,
         "decision_id": decision.decision_id, "next": next,
     });
-    let entry = entry(&format!("human:{}", decision.approver), "checkpoint.decided", run, payload);
+    let entry = entry(
+        &format!("human:{}", decision.approver),
+        "checkpoint.decided",
+        run,
+        payload,
+    );
     let mut change = advance(run, now, entry, |run| {
         move_on(run, next, limits, now);
         run.closed_reason = closed_reason;
@@ -96,12 +103,17 @@ pub fn decide(
         }
     });
     change.sign_head = true;
-    change.expect.push(Expectation::Enrolled { approver: decision.approver.clone() });
+    change.expect.push(Expectation::Enrolled {
+        approver: decision.approver.clone(),
+    });
     change.writes.push(Write::UpdateCheckpoint(Checkpoint {
         state: checkpoint_state,
         ..checkpoint.clone()
     }));
-    if let Some(digest) = inputs.activates.filter(|_| checkpoint_state == CheckpointState::Approved) {
+    if let Some(digest) = inputs
+        .activates
+        .filter(|_| checkpoint_state == CheckpointState::Approved)
+    {
         change.writes.push(Write::ActivateSpecification(digest));
     }
     change.writes.push(Write::InsertDecision(decision));
@@ -123,7 +135,11 @@ fn open_checkpoint<'a>(
     now: OffsetDateTime,
 ) -> Result<&'a Checkpoint, RunError> {
     let closed = |what: String| {
-        RunError::new("CHECKPOINT_CLOSED", what, "look at the queue for what is open now")
+        RunError::new(
+            "CHECKPOINT_CLOSED",
+            what,
+            "look at the queue for what is open now",
+        )
     };
     let checkpoint = record
         .checkpoints
@@ -137,15 +153,24 @@ fn open_checkpoint<'a>(
             .find(|other| other.checkpoint_id == checkpoint.checkpoint_id)
             .map_or_else(String::new, |other| format!(" by {}", other.approver));
         let state = format!("{:?}", checkpoint.state).to_lowercase();
-        return Err(closed(format!("checkpoint {} was {state}{by}", checkpoint.checkpoint_id)));
+        return Err(closed(format!(
+            "checkpoint {} was {state}{by}",
+            checkpoint.checkpoint_id
+        )));
     }
     if checkpoint.expires_at <= now {
-        return Err(closed(format!("checkpoint {} has lapsed", checkpoint.checkpoint_id)));
+        return Err(closed(format!(
+            "checkpoint {} has lapsed",
+            checkpoint.checkpoint_id
+        )));
     }
     if checkpoint.subject_digest != decision.subject_digest {
         return Err(RunError::new(
             "DIGEST_MISMATCH",
-            format!("checkpoint {} is about {}", checkpoint.checkpoint_id, checkpoint.subject_digest),
+            format!(
+                "checkpoint {} is about {}",
+                checkpoint.checkpoint_id, checkpoint.subject_digest
+            ),
             "read the newest revision and decide about that",
         ));
     }
@@ -168,7 +193,12 @@ fn check_unknown_accepted(
         .iter()
         .filter(|(_, verdict)| *verdict == CheckVerdict::Unknown)
         .map(|(criterion, _)| criterion.as_str())
-        .filter(|criterion| !decision.accepted_unknown.iter().any(|name| name == criterion))
+        .filter(|criterion| {
+            !decision
+                .accepted_unknown
+                .iter()
+                .any(|name| name == criterion)
+        })
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -182,13 +212,17 @@ fn check_unknown_accepted(
 
 /// Transition 7: nobody answered in time.
 pub fn expire(record: &RunRecord, limits: &Limits, now: OffsetDateTime) -> Option<Change> {
-    let checkpoint = record.open_checkpoint().filter(|checkpoint| checkpoint.expires_at <= now)?;
+    let checkpoint = record
+        .open_checkpoint()
+        .filter(|checkpoint| checkpoint.expires_at <= now)?;
     let payload = json!({ "checkpoint": checkpoint.checkpoint_id });
     let entry = entry("registry", "checkpoint.expired", &record.run, payload);
     let mut change = advance(&record.run, now, entry, |run| {
         move_on(run, RunState::Expired, limits, now);
         run.closed_reason = Some("nobody answered the checkpoint in time".to_owned());
     });
-    change.writes.extend(close_checkpoints(record, CheckpointState::Expired));
+    change
+        .writes
+        .extend(close_checkpoints(record, CheckpointState::Expired));
     Some(change)
 }

@@ -3,9 +3,7 @@
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{
-    Limits, advance, checkpoint::move_on, close_checkpoints, entry, revoke_grants,
-};
+use super::{Limits, advance, checkpoint::move_on, close_checkpoints, entry, revoke_grants};
 use crate::{
     run::{CheckpointState, Run, RunError, RunRecord, RunState},
     store::Change,
@@ -22,7 +20,15 @@ pub fn cancel(
     limits: &Limits,
     now: OffsetDateTime,
 ) -> Result<Change, RunError> {
-    end_run(record, RunState::Cancelled, "run.cancelled", actor, reason, limits, now)
+    end_run(
+        record,
+        RunState::Cancelled,
+        "run.cancelled",
+        actor,
+        reason,
+        limits,
+        now,
+    )
 }
 
 /// The kill switch.
@@ -36,7 +42,15 @@ pub fn kill(
     limits: &Limits,
     now: OffsetDateTime,
 ) -> Result<Change, RunError> {
-    end_run(record, RunState::Aborted, "run.killed", actor, reason, limits, now)
+    end_run(
+        record,
+        RunState::Aborted,
+        "run.killed",
+        actor,
+        reason,
+        limits,
+        now,
+    )
 }
 
 fn end_run(
@@ -55,7 +69,9 @@ fn end_run(
         run.closed_reason = Some(reason.to_owned());
     });
     change.sign_head = true;
-    change.writes.extend(close_checkpoints(record, CheckpointState::Withdrawn));
+    change
+        .writes
+        .extend(close_checkpoints(record, CheckpointState::Withdrawn));
     change.writes.extend(revoke_grants(record));
     Ok(change)
 }
@@ -64,7 +80,12 @@ fn end_run(
 ///
 /// # Errors
 /// `RUN_CLOSED`, `ALREADY_PAUSED`.
-pub fn pause(run: &Run, actor: &str, reason: &str, now: OffsetDateTime) -> Result<Change, RunError> {
+pub fn pause(
+    run: &Run,
+    actor: &str,
+    reason: &str,
+    now: OffsetDateTime,
+) -> Result<Change, RunError> {
     check_open(run)?;
     if run.paused {
         return Err(RunError::new(
@@ -111,8 +132,15 @@ pub fn renew(run: &Run, limits: &Limits, now: OffsetDateTime) -> Option<Change> 
         return None;
     }
     let claimant = run.claimant.as_deref()?;
-    let entry = entry(&format!("agent:{claimant}"), "lease.renewed", run, json!({ "epoch": run.epoch }));
-    Some(advance(run, now, entry, |run| run.lease_until = Some(now + limits.lease)))
+    let entry = entry(
+        &format!("agent:{claimant}"),
+        "lease.renewed",
+        run,
+        json!({ "epoch": run.epoch }),
+    );
+    Some(advance(run, now, entry, |run| {
+        run.lease_until = Some(now + limits.lease)
+    }))
 }
 
 /// Transition 17: the claimant was silent for too long. The state stays, the claim and its handles do not.

@@ -62,21 +62,43 @@ pub fn begin(
         .ok_or_else(|| refusal("GRANT_UNKNOWN", "no such handle", AGAIN))?;
     check_grant(run, grant, inputs, now)?;
     let step = plan.step(&grant.step_id).ok_or_else(|| {
-        refusal("GRANT_UNKNOWN", "its step is not in the plan in force", AGAIN)
+        refusal(
+            "GRANT_UNKNOWN",
+            "its step is not in the plan in force",
+            AGAIN,
+        )
     })?;
-    if let Some(before) = step.after.iter().find(|before| !is_done(run, &record.actions, before)) {
-        let message = format!("step {} comes after step {before}, which is not done", step.id);
-        return Err(refusal("STEP_ORDER", message, "carry out the earlier step first"));
-    }
     let outside = |what: String| {
         let hint = "call exactly what the approved step allows, or say with deviation_report why it does not fit";
-        refusal("GRANT_NOT_COVERED", format!("outside the approved step {}: {what}", step.id), hint)
+        refusal(
+            "GRANT_NOT_COVERED",
+            format!("outside the approved step {}: {what}", step.id),
+            hint,
+        )
     };
     if step.tool != inputs.tool {
-        return Err(outside(format!("it is a call of {}, not of {}", step.tool, inputs.tool)));
+        return Err(outside(format!(
+            "it is a call of {}, not of {}",
+            step.tool, inputs.tool
+        )));
     }
     cover(inputs.schema, &step.arguments, inputs.arguments)
         .map_err(|refused| outside(refused.to_string()))?;
+    if let Some(before) = step
+        .after
+        .iter()
+        .find(|before| !is_done(run, &record.actions, before))
+    {
+        let message = format!(
+            "step {} comes after step {before}, which is not done",
+            step.id
+        );
+        return Err(refusal(
+            "STEP_ORDER",
+            message,
+            "carry out the earlier step first",
+        ));
+    }
 
     let action = Action {
         action_id: inputs.action_id.clone(),
@@ -105,9 +127,16 @@ pub fn begin(
         "action": action.action_id, "step": action.step_id, "grant": grant.short, "tool": action.tool,
         "principal": action.principal, "arguments_sha256": action.arguments_sha256,
     });
-    let entry = entry(&format!("service:{}", inputs.service), "action.begun", run, payload);
+    let entry = entry(
+        &format!("service:{}", inputs.service),
+        "action.begun",
+        run,
+        payload,
+    );
     // The claimant's call renews its lease, in the same write.
-    let mut change = advance(run, now, entry, |run| run.lease_until = Some(now + limits.lease));
+    let mut change = advance(run, now, entry, |run| {
+        run.lease_until = Some(now + limits.lease)
+    });
     let mut grant = grant.clone();
     grant.uses_left -= 1;
     change.writes.push(Write::UpdateGrant(grant));
@@ -128,12 +157,26 @@ fn check_grant(
     now: OffsetDateTime,
 ) -> Result<(), RunError> {
     if grant.principal != inputs.principal {
-        let message = format!("the handle was given to another agent than {}", inputs.principal);
-        return Err(refusal("GRANT_NOT_YOURS", message, "each agent uses the handles of its own claim"));
+        let message = format!(
+            "the handle was given to another agent than {}",
+            inputs.principal
+        );
+        return Err(refusal(
+            "GRANT_NOT_YOURS",
+            message,
+            "each agent uses the handles of its own claim",
+        ));
     }
     if grant.service != inputs.service {
-        let message = format!("the handle is for {}, not for {}", grant.service, inputs.service);
-        return Err(refusal("GRANT_OTHER_SERVICE", message, "use it on the server that the step names"));
+        let message = format!(
+            "the handle is for {}, not for {}",
+            grant.service, inputs.service
+        );
+        return Err(refusal(
+            "GRANT_OTHER_SERVICE",
+            message,
+            "use it on the server that the step names",
+        ));
     }
     check_not_paused(run)?;
     if run.state != RunState::Generating {
@@ -142,19 +185,35 @@ fn check_grant(
     let claimed = run.claimant.as_deref() == Some(&*grant.principal) && run.epoch == grant.epoch;
     let lease_holds = run.lease_until.is_some_and(|until| until > now);
     if !claimed || !lease_holds {
-        return Err(refusal("STALE_EPOCH", "the claim that the handle belongs to is over", "claim the run again, then call execution_begin"));
+        return Err(refusal(
+            "STALE_EPOCH",
+            "the claim that the handle belongs to is over",
+            "claim the run again, then call execution_begin",
+        ));
     }
     if grant.revoked {
         return Err(refusal("GRANT_REVOKED", "the handle was ended", AGAIN));
     }
     if grant.expires_at <= now {
-        return Err(refusal("GRANT_EXPIRED", format!("the handle lapsed at {}", grant.expires_at), AGAIN));
+        return Err(refusal(
+            "GRANT_EXPIRED",
+            format!("the handle lapsed at {}", grant.expires_at),
+            AGAIN,
+        ));
     }
     if grant.uses_left == 0 {
-        return Err(refusal("GRANT_USED_UP", "the handle was used as often as the plan allows", "the step is done; go on with the next"));
+        return Err(refusal(
+            "GRANT_USED_UP",
+            "the handle was used as often as the plan allows",
+            "the step is done; go on with the next",
+        ));
     }
     if run.plan_digest.as_ref() != Some(&grant.plan_digest) {
-        return Err(refusal("GRANT_REVOKED", "the handle belongs to an older plan", AGAIN));
+        return Err(refusal(
+            "GRANT_REVOKED",
+            "the handle belongs to an older plan",
+            AGAIN,
+        ));
     }
     Ok(())
 }
@@ -188,7 +247,10 @@ pub fn end(
 ) -> Result<Option<Change>, RunError> {
     let report = inputs.report;
     let unknown = || {
-        let message = format!("service {} has begun no action {}", inputs.service, report.action_id);
+        let message = format!(
+            "service {} has begun no action {}",
+            inputs.service, report.action_id
+        );
         refusal("ACTION_UNKNOWN", message, "only what was begun can end")
     };
     let action = record
@@ -197,8 +259,12 @@ pub fn end(
         .find(|action| action.action_id == report.action_id && action.service == inputs.service)
         .ok_or_else(unknown)?;
     // An end that arrives after its server was given up replaces the "unknown": the server knows better.
-    if let Some(outcome) = action.outcome.filter(|outcome| *outcome != Outcome::Unknown) {
-        if outcome == report.outcome && action.result_sha256.as_ref() == Some(&report.result_sha256) {
+    if let Some(outcome) = action
+        .outcome
+        .filter(|outcome| *outcome != Outcome::Unknown)
+    {
+        if outcome == report.outcome && action.result_sha256.as_ref() == Some(&report.result_sha256)
+        {
             return Ok(None);
         }
         let message = format!("action {} has ended with another outcome", report.action_id);
@@ -214,7 +280,12 @@ pub fn end(
         artefacts: report.artefacts.clone(),
         ..action.clone()
     };
-    Ok(Some(record_end(record, ended, &format!("service:{}", inputs.service), now)))
+    Ok(Some(record_end(
+        record,
+        ended,
+        &format!("service:{}", inputs.service),
+        now,
+    )))
 }
 
 /// Ends an open action as `unknown`: the process that began it is gone.

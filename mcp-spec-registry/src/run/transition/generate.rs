@@ -5,8 +5,8 @@ use shared::digest::Digest;
 use time::OffsetDateTime;
 
 use super::{
-    Limits, advance, check_claimant, check_not_paused, checkpoint::move_on, close_checkpoints, entry,
-    revoke_grants,
+    Limits, advance, check_claimant, check_not_paused, checkpoint::move_on, close_checkpoints,
+    entry, revoke_grants,
 };
 use crate::{
     plan::Plan,
@@ -51,7 +51,10 @@ pub fn approval_in_force(record: &RunRecord) -> Result<&Decision, RunError> {
         .ok_or_else(|| {
             RunError::new(
                 "NOT_APPROVED",
-                format!("no human approved plan revision {}", record.run.plan_revision),
+                format!(
+                    "no human approved plan revision {}",
+                    record.run.plan_revision
+                ),
                 "wait for the decision with checkpoint_wait",
             )
         })
@@ -76,13 +79,20 @@ pub fn begin_execution(
     check_claimant(run, agent, epoch)?;
     check_not_paused(run)?;
     if !matches!(run.state, RunState::Approved | RunState::Generating) {
-        return Err(RunError::wrong_state(&run.run_id, run.state, "approved or generating"));
+        return Err(RunError::wrong_state(
+            &run.run_id,
+            run.state,
+            "approved or generating",
+        ));
     }
     let approval = approval_in_force(record)?;
     if approval.begun_at.is_none() && approval.decided_at + limits.approval <= now {
         return Err(RunError::new(
             "APPROVAL_EXPIRED",
-            format!("the approval was given at {} and never begun", approval.decided_at),
+            format!(
+                "the approval was given at {} and never begun",
+                approval.decided_at
+            ),
             "report a deviation to have it decided again",
         ));
     }
@@ -107,23 +117,35 @@ pub fn begin_execution(
         }
     }
     let names: Vec<&str> = grants.iter().map(|grant| grant.short.as_str()).collect();
-    let payload = json!({ "plan_digest": approval.subject_digest, "cycle": run.cycle, "grants": names });
+    let payload =
+        json!({ "plan_digest": approval.subject_digest, "cycle": run.cycle, "grants": names });
     let entry = entry(&format!("agent:{agent}"), "execution.begun", run, payload);
-    let mut change = advance(run, now, entry, |run| move_on(run, RunState::Generating, limits, now));
-    change.expect.push(Expectation::Enrolled { approver: approval.approver.clone() });
+    let mut change = advance(run, now, entry, |run| {
+        move_on(run, RunState::Generating, limits, now)
+    });
+    change.expect.push(Expectation::Enrolled {
+        approver: approval.approver.clone(),
+    });
     if approval.begun_at.is_none() {
-        let used = Decision { begun_at: Some(now), ..approval.clone() };
+        let used = Decision {
+            begun_at: Some(now),
+            ..approval.clone()
+        };
         change.writes.push(Write::UpdateDecision(used));
     }
     change.writes.extend(revoke_grants(record));
-    change.writes.extend(grants.iter().cloned().map(Write::InsertGrant));
+    change
+        .writes
+        .extend(grants.iter().cloned().map(Write::InsertGrant));
     Ok((grants, change))
 }
 
 /// How often a step was begun in this cycle of this plan revision.
 fn uses_in_cycle(run: &Run, actions: &[Action], step_id: &str) -> u32 {
     let begun = actions.iter().filter(|action| {
-        action.step_id == step_id && action.revision == run.plan_revision && action.cycle == run.cycle
+        action.step_id == step_id
+            && action.revision == run.plan_revision
+            && action.cycle == run.cycle
     });
     u32::try_from(begun.count()).unwrap_or(u32::MAX)
 }
@@ -132,7 +154,10 @@ fn uses_in_cycle(run: &Run, actions: &[Action], step_id: &str) -> u32 {
 ///
 /// # Errors
 /// `WRONG_STATE`, `STALE_EPOCH`, `NOT_CLAIMANT`.
-#[expect(clippy::too_many_arguments, reason = "a pure function is given the clock and the random names it needs")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a pure function is given the clock and the random names it needs"
+)]
 pub fn report_deviation(
     record: &RunRecord,
     agent: &str,
@@ -146,19 +171,36 @@ pub fn report_deviation(
     let run = &record.run;
     check_claimant(run, agent, epoch)?;
     if !matches!(run.state, RunState::Approved | RunState::Generating) {
-        return Err(RunError::wrong_state(&run.run_id, run.state, "approved or generating"));
+        return Err(RunError::wrong_state(
+            &run.run_id,
+            run.state,
+            "approved or generating",
+        ));
     }
     let subject_digest = run.plan_digest.clone().ok_or_else(|| {
-        RunError::new("NOT_APPROVED", "there is no plan to deviate from", "submit one with plan_submit")
+        RunError::new(
+            "NOT_APPROVED",
+            "there is no plan to deviate from",
+            "submit one with plan_submit",
+        )
     })?;
     let payload = json!({ "what": what, "checkpoint": checkpoint_id });
-    let entry = entry(&format!("agent:{agent}"), "deviation.reported", run, payload);
-    let mut change = advance(run, now, entry, |run| move_on(run, RunState::AwaitingV1, limits, now));
+    let entry = entry(
+        &format!("agent:{agent}"),
+        "deviation.reported",
+        run,
+        payload,
+    );
+    let mut change = advance(run, now, entry, |run| {
+        move_on(run, RunState::AwaitingV1, limits, now)
+    });
     change.expect.push(Expectation::OpenCheckpoints {
         opened_by: agent.to_owned(),
         at_most: limits.open_checkpoints.saturating_sub(1),
     });
-    change.writes.extend(close_checkpoints(record, CheckpointState::Superseded));
+    change
+        .writes
+        .extend(close_checkpoints(record, CheckpointState::Superseded));
     change.writes.extend(revoke_grants(record));
     change.writes.push(Write::InsertCheckpoint(Checkpoint {
         checkpoint_id,
@@ -194,7 +236,10 @@ pub fn complete_generation(
     if run.state != RunState::Generating {
         return Err(RunError::wrong_state(&run.run_id, run.state, "generating"));
     }
-    let open: Vec<&str> = record.open_actions().map(|action| action.action_id.as_str()).collect();
+    let open: Vec<&str> = record
+        .open_actions()
+        .map(|action| action.action_id.as_str())
+        .collect();
     if !open.is_empty() {
         return Err(RunError::new(
             "OPEN_ACTIONS",

@@ -42,9 +42,18 @@ pub fn submit_plan(
     check_claimant(run, agent, epoch)?;
     check_not_paused(run)?;
     if !matches!(run.state, RunState::Analyzing | RunState::AwaitingV1) {
-        return Err(RunError::wrong_state(&run.run_id, run.state, "analyzing or awaiting_v1"));
+        return Err(RunError::wrong_state(
+            &run.run_id,
+            run.state,
+            "analyzing or awaiting_v1",
+        ));
     }
-    let SubmittedPlan { plan, body, checkpoint_id, nonce } = submitted;
+    let SubmittedPlan {
+        plan,
+        body,
+        checkpoint_id,
+        nonce,
+    } = submitted;
     let checkpoint = Checkpoint {
         checkpoint_id,
         run_id: run.run_id.clone(),

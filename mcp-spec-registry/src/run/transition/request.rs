@@ -99,7 +99,12 @@ pub fn claim(
         ));
     }
     let epoch = run.epoch + 1;
-    let entry = entry(&format!("agent:{agent}"), "run.claimed", run, json!({ "epoch": epoch }));
+    let entry = entry(
+        &format!("agent:{agent}"),
+        "run.claimed",
+        run,
+        json!({ "epoch": epoch }),
+    );
     Ok(advance(run, now, entry, |run| {
         run.claimant = Some(agent.to_owned());
         run.epoch = epoch;

@@ -19,9 +19,16 @@ pub fn record_before(
     evaluations: Vec<Evaluation>,
     now: OffsetDateTime,
 ) -> Change {
-    let entry = entry("registry", "checks.before", &record.run, summary(&evaluations));
+    let entry = entry(
+        "registry",
+        "checks.before",
+        &record.run,
+        summary(&evaluations),
+    );
     let mut change = advance(&record.run, now, entry, |_| {});
-    change.writes.extend(evaluations.into_iter().map(Write::InsertEvaluation));
+    change
+        .writes
+        .extend(evaluations.into_iter().map(Write::InsertEvaluation));
     change
 }
 
@@ -42,7 +49,9 @@ pub fn checks_done(
     if run.state != RunState::Verifying {
         return Err(RunError::wrong_state(&run.run_id, run.state, "verifying"));
     }
-    let failed = evaluations.iter().any(|evaluation| evaluation.verdict == CheckVerdict::Fail);
+    let failed = evaluations
+        .iter()
+        .any(|evaluation| evaluation.verdict == CheckVerdict::Fail);
     let next = match (failed, run.cycle + 1 >= limits.cycles) {
         (false, _) => RunState::AwaitingV2,
         (true, false) => RunState::Generating,
@@ -62,7 +71,9 @@ pub fn checks_done(
         }
     });
     change.sign_head = true;
-    change.writes.extend(evaluations.into_iter().map(Write::InsertEvaluation));
+    change
+        .writes
+        .extend(evaluations.into_iter().map(Write::InsertEvaluation));
     if next == RunState::AwaitingV2 {
         change.writes.push(Write::InsertCheckpoint(Checkpoint {
             checkpoint_id,
@@ -73,7 +84,10 @@ pub fn checks_done(
             state: CheckpointState::Open,
             nonce,
             note: run.report.clone(),
-            opened_by: run.claimant.clone().unwrap_or_else(|| "registry".to_owned()),
+            opened_by: run
+                .claimant
+                .clone()
+                .unwrap_or_else(|| "registry".to_owned()),
             opened_at: now,
             expires_at: now + limits.checkpoint,
         }));

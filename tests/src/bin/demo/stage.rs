@@ -134,11 +134,6 @@ impl Stage {
         command.arg("--socket-dir").arg(self.path.join("sockets"));
         Ok(command.status().await?.success())
     }
-
-    /// A file of the agent's workspace.
-    pub(crate) fn workspace(&self) -> PathBuf {
-        self.path.join("workspace")
-    }
 }
 
 fn socket(folder: &Path, plane: &str) -> OsString {

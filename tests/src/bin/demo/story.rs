@@ -63,6 +63,7 @@ impl Story {
     }
 
     pub(crate) fn title(&mut self, folder: &Path, keep: bool) {
+        self.started = Instant::now();
         let kept = if keep { "kept" } else { "gone at the end; keep it with --keep" };
         self.line(&format!("{} · state in {} ({kept})", self.painted("spec-driven-ai demo", BOLD), folder.display()));
         self.note("state_folder", json!(folder));
