@@ -1,6 +1,6 @@
 //! The command line and its environment variables.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use shared::serve::ServeArgs;
 
@@ -100,21 +100,14 @@ impl Config {
 /// Where a registry with default directories has its effect socket.
 fn default_registry_socket() -> Result<PathBuf, ConfigError> {
     let state = shared::state_dir::default_path("mcp-spec-registry")?;
-    let folder =
-        match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| Path::new(path).is_absolute()) {
-            Some(runtime) => {
-                let name = shared::digest::Digest::of(state.as_os_str().as_encoded_bytes());
-                Path::new(&runtime)
-                    .join("spec-driven-ai")
-                    .join(name.short())
-            }
-            None => state.join("sockets"),
-        };
+    let folder = shared::state_dir::socket_folder(&state);
     Ok(folder.join("effect/effect.sock"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn line(arguments: &[&str]) -> Result<Config, clap::Error> {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
 /// Generous, since tests share few cores.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mcp-bash-commander");
 

@@ -8,179 +8,116 @@ use serde_json::json;
 
 use crate::client::{Place, write_private};
 
+/// Calls whose arguments cannot be used.
+const INVALID: &[(&str, &str)] = &[
+    ("exec", "{}"),
+    ("exec", r#"{"command": ""}"#),
+    ("exec", r#"{"command": " \n"}"#),
+    ("exec", r#"{"command": "a\u0000b"}"#),
+    ("exec", r#"{"command": 7}"#),
+    ("exec", r#"{"command": "true", "argv": ["true"]}"#),
+    ("exec", r#"{"command": "true", "sudo": true}"#),
+    ("exec", r#"{"command": "true", "grant": "gr_1"}"#),
+    ("exec", r#"{"argv": []}"#),
+    ("exec", r#"{"argv": [""]}"#),
+    ("exec", r#"{"command": "true", "timeout_ms": -1}"#),
+    ("exec", r#"{"command": "true", "timeout_ms": 0}"#),
+    ("exec", r#"{"command": "true", "timeout_ms": 1e30}"#),
+    ("exec", r#"{"command": "true", "timeout_ms": "NaN"}"#),
+    ("exec", r#"{"command": "true", "max_output_bytes": 0}"#),
+    (
+        "exec",
+        r#"{"command": "true", "max_output_bytes": 99999999999}"#,
+    ),
+    (
+        "exec",
+        r#"{"command": "true", "wait": {"until": "pattern"}}"#,
+    ),
+    ("exec", r#"{"command": "true", "wait": {"for": 1}}"#),
+    ("exec", r#"{"command": "true", "publish": [0]}"#),
+    ("exec", r#"{"command": "true", "publish": [80, 80]}"#),
+    ("exec", r#"{"command": "true", "publish": [70000]}"#),
+    ("exec", r#"{"command": "true", "cwd": ""}"#),
+    ("exec", r#"{"command": "true", "env": {"A=B": "x"}}"#),
+    ("exec", r#"{"command": "true", "env": {"A": "x\u0000"}}"#),
+    ("read_output", r#"{"id": "x1", "cursor": 1, "tail": 1}"#),
+    ("read_output", r#"{"id": "x1", "max_bytes": 0}"#),
+    ("stop", r#"{"id": "x1", "signal": "STOP"}"#),
+    ("stop", r#"{"id": "x1", "grace_ms": 1000000}"#),
+    ("read_file", r#"{"path": "."}"#),
+    ("read_file", r#"{"path": "../x"}"#),
+    ("write_file", r#"{"path": "f"}"#),
+    (
+        "write_file",
+        r#"{"path": "f", "content": "", "expect_sha256": "abc"}"#,
+    ),
+];
+
+/// Calls that fail for another reason.
+const FAILING: &[(&str, &str, &str)] = &[
+    (
+        "exec",
+        r#"{"argv": ["no-such-program"]}"#,
+        "PROGRAM_NOT_RUN",
+    ),
+    (
+        "exec",
+        r#"{"command": "true", "cwd": "no/such"}"#,
+        "NO_SUCH_DIRECTORY",
+    ),
+    (
+        "exec",
+        r#"{"command": "true", "cwd": "/root"}"#,
+        "NO_SUCH_DIRECTORY",
+    ),
+    (
+        "exec",
+        r#"{"command": "true", "env": {"LD_PRELOAD": "x.so"}}"#,
+        "ENVIRONMENT_REFUSED",
+    ),
+    (
+        "exec",
+        r#"{"command": "true", "env": {"BASH_ENV": "x"}}"#,
+        "ENVIRONMENT_REFUSED",
+    ),
+    ("read_output", r#"{"id": "x77"}"#, "UNKNOWN_SESSION"),
+    ("read_output", r#"{"id": "1; drop"}"#, "UNKNOWN_SESSION"),
+    ("stop", r#"{"id": "x77"}"#, "UNKNOWN_SESSION"),
+    ("list_sessions", r#"{"cursor": "?"}"#, "UNKNOWN_SESSION"),
+    ("read_file", r#"{"path": "missing"}"#, "NOT_FOUND"),
+    (
+        "read_file",
+        r#"{"path": "/etc/passwd"}"#,
+        "OUTSIDE_WORKSPACE",
+    ),
+];
+
 #[test]
 fn every_bad_call_is_answered_with_a_code_and_the_server_goes_on() -> anyhow::Result<()> {
     let place = Place::new()?;
     let mut client = place.start()?;
-    let long = "x".repeat(200_000);
-    let many = vec!["x"; 100_000];
-    let table = [
-        ("exec", json!({}), "INVALID_ARGUMENTS"),
-        ("exec", json!({"command": ""}), "INVALID_ARGUMENTS"),
-        ("exec", json!({"command": " \n"}), "INVALID_ARGUMENTS"),
-        ("exec", json!({"command": "a\0b"}), "INVALID_ARGUMENTS"),
-        ("exec", json!({"command": long}), "INVALID_ARGUMENTS"),
-        ("exec", json!({"command": 7}), "INVALID_ARGUMENTS"),
-        (
-            "exec",
-            json!({"command": "true", "argv": ["true"]}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "sudo": true}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "grant": "gr_1"}),
-            "INVALID_ARGUMENTS",
-        ),
-        ("exec", json!({"argv": []}), "INVALID_ARGUMENTS"),
-        ("exec", json!({"argv": [""]}), "INVALID_ARGUMENTS"),
-        ("exec", json!({"argv": many}), "INVALID_ARGUMENTS"),
-        (
-            "exec",
-            json!({"argv": ["no-such-program"]}),
-            "PROGRAM_NOT_RUN",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "timeout_ms": -1}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "timeout_ms": 0}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "timeout_ms": 1e30}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "timeout_ms": "NaN"}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "max_output_bytes": 0}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "max_output_bytes": 99_999_999_999_u64}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "wait": {"until": "pattern"}}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "wait": {"for": 1}}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "publish": [0]}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "publish": [80, 80]}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "publish": [70_000]}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "cwd": "no/such"}),
-            "NO_SUCH_DIRECTORY",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "cwd": "/root"}),
-            "NO_SUCH_DIRECTORY",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "cwd": ""}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "env": {"LD_PRELOAD": "x.so"}}),
-            "ENVIRONMENT_REFUSED",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "env": {"BASH_ENV": "x"}}),
-            "ENVIRONMENT_REFUSED",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "env": {"A=B": "x"}}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "exec",
-            json!({"command": "true", "env": {"A": "x\0"}}),
-            "INVALID_ARGUMENTS",
-        ),
-        ("read_output", json!({"id": "x77"}), "UNKNOWN_SESSION"),
-        ("read_output", json!({"id": "1; drop"}), "UNKNOWN_SESSION"),
-        (
-            "read_output",
-            json!({"id": "x1", "cursor": 1, "tail": 1}),
-            "INVALID_ARGUMENTS",
-        ),
-        ("stop", json!({"id": "x77"}), "UNKNOWN_SESSION"),
-        (
-            "stop",
-            json!({"id": "x1", "signal": "STOP"}),
-            "INVALID_ARGUMENTS",
-        ),
-        (
-            "stop",
-            json!({"id": "x1", "grace_ms": 1_000_000}),
-            "INVALID_ARGUMENTS",
-        ),
-        ("list_sessions", json!({"cursor": "?"}), "UNKNOWN_SESSION"),
-        ("read_file", json!({"path": "missing"}), "NOT_FOUND"),
-        (
-            "read_file",
-            json!({"path": "/etc/passwd"}),
-            "OUTSIDE_WORKSPACE",
-        ),
-        ("read_file", json!({"path": "."}), "INVALID_ARGUMENTS"),
-        ("write_file", json!({"path": "f"}), "INVALID_ARGUMENTS"),
-        (
-            "write_file",
-            json!({"path": "f", "content": "", "expect_sha256": "abc"}),
-            "INVALID_ARGUMENTS",
-        ),
-    ];
-    for (tool, arguments, code) in table {
-        let found = client.error(tool, &arguments)?;
-        let shown: String = arguments.to_string().chars().take(100).collect();
-        assert_eq!(found, code, "{tool} {shown}");
+    let invalid = INVALID
+        .iter()
+        .map(|(tool, arguments)| (*tool, *arguments, "INVALID_ARGUMENTS"));
+    for (tool, arguments, code) in invalid.chain(FAILING.iter().copied()) {
+        let found = client.error(tool, &serde_json::from_str(arguments)?)?;
+        assert_eq!(found, code, "{tool} {arguments}");
+    }
+    for arguments in [
+        json!({"command": "x".repeat(200_000)}),
+        json!({"argv": vec!["x"; 100_000]}),
+    ] {
+        assert_eq!(client.error("exec", &arguments)?, "INVALID_ARGUMENTS");
     }
     assert_eq!(
         client.exec("echo alive")?["stdout"]["text"],
         json!("alive\n")
     );
+    let listed = client.ok("list_sessions", &json!({}))?;
     assert_eq!(
-        client.ok("list_sessions", &json!({}))?["sessions"]
-            .as_array()
-            .map(Vec::len),
-        Some(1)
+        listed["sessions"].as_array().map(Vec::len),
+        Some(1),
+        "what was refused was not started"
     );
     Ok(())
 }
