@@ -77,6 +77,22 @@ pub fn default_path(server: &str) -> Result<PathBuf, StateDirError> {
         .ok_or(StateDirError::NoHome)
 }
 
+/// Where a server with this state directory has its sockets unless told otherwise: `$XDG_RUNTIME_DIR/spec-driven-ai/<8 hex of the
+/// directory's path>`, or `sockets` in the directory where the system has no such place.
+pub fn socket_folder(state_dir: &Path) -> PathBuf {
+    // Systems without a login session leave the variable unset, or name a folder that is not there.
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    match runtime.filter(|path| path.is_absolute() && path.is_dir()) {
+        Some(runtime) => {
+            // However the directory was named, its sockets are in one place.
+            let path = state_dir.canonicalize().unwrap_or_else(|_| state_dir.to_owned());
+            let digest = crate::digest::Digest::of(path.as_os_str().as_encoded_bytes());
+            runtime.join("spec-driven-ai").join(digest.short())
+        }
+        None => state_dir.join("sockets"),
+    }
+}
+
 fn make(path: &Path) -> Result<Metadata, StateDirError> {
     let failed = |source| StateDirError::Io {
         path: path.to_owned(),

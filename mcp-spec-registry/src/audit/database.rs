@@ -25,7 +25,10 @@ pub fn verify_database(
     keys: &VerifyingKeys,
     against: Option<&Against>,
 ) -> Result<Summary, VerifyError> {
-    let unreadable = |cause: String| VerifyError::Unreadable { path: path.to_owned(), cause };
+    let unreadable = |cause: String| VerifyError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    };
     let mut verifier = Verifier::new(keys, against)?;
     let mut database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
         .map_err(|error| unreadable(error.to_string()))?;
@@ -61,7 +64,10 @@ impl From<rusqlite::Error> for Failure {
 }
 
 /// Gives all entries to the verifier, from one snapshot; answers the newest signature kept.
-fn verify(database: &mut Connection, verifier: &mut Verifier<'_>) -> Result<(Option<SignedHead>, bool), Failure> {
+fn verify(
+    database: &mut Connection,
+    verifier: &mut Verifier<'_>,
+) -> Result<(Option<SignedHead>, bool), Failure> {
     let snapshot = database.transaction()?;
     let mut statement = snapshot.prepare(ENTRIES)?;
     let mut rows = statement.query([])?;
@@ -73,7 +79,9 @@ fn verify(database: &mut Connection, verifier: &mut Verifier<'_>) -> Result<(Opt
         expected += 1;
     }
     let newest = |sql: &str| {
-        let read = snapshot.query_row(sql, [], |row| Ok(number(row, 0).and_then(|seq| head(row, seq, 1))));
+        let read = snapshot.query_row(sql, [], |row| {
+            Ok(number(row, 0).and_then(|seq| head(row, seq, 1)))
+        });
         match read.optional() {
             Ok(None) => Ok(None),
             Ok(Some(read)) => read.map_err(|column| Failure::Bad(not_an_entry(expected, &column))),
@@ -88,7 +96,10 @@ fn verify(database: &mut Connection, verifier: &mut Verifier<'_>) -> Result<(Opt
 }
 
 fn not_an_entry(seq: u64, column: &str) -> FirstBad {
-    FirstBad { seq, reason: format!("its {column} is not what the registry writes: it was edited") }
+    FirstBad {
+        seq,
+        reason: format!("its {column} is not what the registry writes: it was edited"),
+    }
 }
 
 pub(crate) fn entry(row: &rusqlite::Row<'_>) -> Result<AuditEntry, String> {
@@ -110,15 +121,23 @@ pub(crate) fn entry(row: &rusqlite::Row<'_>) -> Result<AuditEntry, String> {
 }
 
 fn head(row: &rusqlite::Row<'_>, seq: u64, from: usize) -> Result<Option<SignedHead>, String> {
-    let (Some(hash), Some(signature)) = (optional_text(row, from)?, optional_text(row, from + 1)?) else {
+    let (Some(hash), Some(signature)) = (optional_text(row, from)?, optional_text(row, from + 1)?)
+    else {
         return Ok(None);
     };
     let hash = hash.parse().map_err(|_| "signed hash")?;
-    Ok(Some(SignedHead { seq, hash, signature }))
+    Ok(Some(SignedHead {
+        seq,
+        hash,
+        signature,
+    }))
 }
 
 fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64, String> {
-    row.get::<_, i64>(column).ok().and_then(|number| number.try_into().ok()).ok_or_else(|| "number".into())
+    row.get::<_, i64>(column)
+        .ok()
+        .and_then(|number| number.try_into().ok())
+        .ok_or_else(|| "number".into())
 }
 
 fn text(row: &rusqlite::Row<'_>, column: usize) -> Result<String, String> {

@@ -8,7 +8,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     keys::VerifyingKeys,
-    store::{Change, Store, Write, sqlite::{FILE_NAME, SqliteStore}},
+    store::{
+        Change, Store, Write,
+        sqlite::{FILE_NAME, SqliteStore},
+    },
 };
 
 const ENTRIES: u64 = 120;
@@ -26,9 +29,19 @@ impl Audit {
         let audit = Self { dir, keys };
         let store = audit.open()?;
         for number in 1..=ENTRIES {
-            store.commit(&Change { sign_head: number == 50, ..Self::change("run.claimed", number) })?;
+            store.commit(&Change {
+                sign_head: number == 50,
+                ..Self::change("run.claimed", number)
+            })?;
         }
         Ok(audit)
+    }
+
+    /// The same, without writing it anew.
+    fn copy(&self) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        fs::copy(self.path(), dir.path().join(FILE_NAME))?;
+        Ok(Self { dir, keys: Arc::clone(&self.keys) })
     }
 
     fn change(action: &str, number: u64) -> Change {
@@ -38,7 +51,10 @@ impl Audit {
             subject: format!("run {number}"),
             payload: json!({"number": number, "note": "ü \u{202e}"}),
         };
-        Change { audit: vec![draft], ..Change::default() }
+        Change {
+            audit: vec![draft],
+            ..Change::default()
+        }
     }
 
     fn open(&self) -> Result<SqliteStore> {
@@ -53,7 +69,8 @@ impl Audit {
     fn tamper(&self, sql: &str) -> Result<()> {
         let database = Connection::open(self.path())?;
         let mut triggers = String::new();
-        let mut names = database.prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger'")?;
+        let mut names =
+            database.prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger'")?;
         for name in names.query_map([], |row| row.get::<_, String>(0))? {
             triggers += &format!("DROP TRIGGER {};", name?);
         }
@@ -77,10 +94,18 @@ impl Audit {
         let store = self.open_unchecked()?;
         let mut entries = store.audit(seq.saturating_sub(1).max(1), u32::MAX)?;
         for index in usize::from(seq > 1)..entries.len() {
-            entries[index].prev = if index == 0 { genesis() } else { entries[index - 1].hash.clone() };
+            entries[index].prev = if index == 0 {
+                genesis()
+            } else {
+                entries[index - 1].hash.clone()
+            };
             entries[index].hash = entries[index].computed_hash();
-            let AuditEntry { seq, prev, hash, .. } = &entries[index];
-            self.tamper(&format!("UPDATE audit SET prev = '{prev}', hash = '{hash}' WHERE seq = {seq}"))?;
+            let AuditEntry {
+                seq, prev, hash, ..
+            } = &entries[index];
+            self.tamper(&format!(
+                "UPDATE audit SET prev = '{prev}', hash = '{hash}' WHERE seq = {seq}"
+            ))?;
         }
         Ok(())
     }
@@ -96,7 +121,10 @@ fn an_untouched_audit_verifies_while_a_registry_runs_and_after_it() -> Result<()
     let audit = Audit::new()?;
     let store = audit.open()?;
     let summary = audit.verify(None)?;
-    assert_eq!((summary.entries, summary.redacted, summary.signed_heads), (ENTRIES, 0, 2));
+    assert_eq!(
+        (summary.entries, summary.redacted, summary.signed_heads),
+        (ENTRIES, 0, 2)
+    );
     assert_eq!(summary.head, store.signed_head()?);
     store.commit(&Audit::change("more", 1))?;
     assert_eq!(audit.verify(None)?.entries, ENTRIES + 1);
@@ -117,7 +145,8 @@ fn an_empty_audit_verifies_only_when_nothing_is_stored() -> Result<()> {
     let empty = verify_database(&other.path().join(FILE_NAME), audit.keys.verifying(), None)?;
     assert_eq!((empty.entries, empty.head), (0, None));
 
-    let token = "INSERT INTO tokens VALUES ('sha256:0', 'p', 'agent', NULL, '2026-11-24T10:00:00Z', 0);";
+    let token =
+        "INSERT INTO tokens VALUES ('sha256:0', 'p', 'agent', NULL, '2026-11-24T10:00:00Z', 0);";
     let wipe = "DELETE FROM audit_tip; DELETE FROM audit_heads; DELETE FROM audit_payloads; DELETE FROM audit;";
     audit.tamper(&format!("{token} {wipe}"))?;
     assert_eq!(audit.first_bad(None)?.seq, 1);
@@ -127,7 +156,8 @@ fn an_empty_audit_verifies_only_when_nothing_is_stored() -> Result<()> {
 #[test]
 fn every_way_of_changing_an_entry_names_the_first_bad_one() -> Result<()> {
     let zeros = genesis();
-    let set = |column: &str, value: &str| format!("UPDATE audit SET {column} = '{value}' WHERE seq = 7;");
+    let set =
+        |column: &str, value: &str| format!("UPDATE audit SET {column} = '{value}' WHERE seq = 7;");
     let shift = "UPDATE audit_payloads SET seq = -seq WHERE seq > 6; UPDATE audit SET seq = -seq WHERE seq > 6;";
     let copied = "actor, action, subject, payload_sha256, prev, hash FROM audit";
     let cases = [
@@ -162,8 +192,9 @@ fn every_way_of_changing_an_entry_names_the_first_bad_one() -> Result<()> {
         ("the tail cut", "DELETE FROM audit WHERE seq > 110;".into(), 111),
         ("the tail cut below a signed head", "DELETE FROM audit WHERE seq > 90; DELETE FROM audit_tip;".into(), 91),
     ];
+    let untouched = Audit::new()?;
     for (what, sql, seq) in cases {
-        let audit = Audit::new()?;
+        let audit = untouched.copy()?;
         audit.verify(None)?;
         audit.tamper(&sql)?;
         let bad = audit.first_bad(None).map_err(|error| error.context(what))?;
@@ -174,9 +205,12 @@ fn every_way_of_changing_an_entry_names_the_first_bad_one() -> Result<()> {
 
 #[test]
 fn a_chain_rewritten_without_the_key_does_not_verify() -> Result<()> {
+    let untouched = Audit::new()?;
     for (from, first_bad) in [(1, 50), (60, 100), (110, ENTRIES)] {
-        let audit = Audit::new()?;
-        audit.tamper(&format!("UPDATE audit SET actor = 'ana' WHERE seq = {from};"))?;
+        let audit = untouched.copy()?;
+        audit.tamper(&format!(
+            "UPDATE audit SET actor = 'ana' WHERE seq = {from};"
+        ))?;
         audit.rechain_from(from)?;
         let bad = audit.first_bad(None)?;
         assert_eq!(bad.seq, first_bad, "{bad}");
@@ -189,8 +223,15 @@ fn another_registrys_signatures_are_not_accepted() -> Result<()> {
     let audit = Audit::new()?;
     let stranger = Audit::new()?;
     let refused = verify_database(&audit.path(), stranger.keys.verifying(), None);
-    assert!(matches!(refused, Err(VerifyError::Bad(FirstBad { seq: 50, .. }))), "{refused:?}");
-    let both = format!("{}\n{}\n", stranger.keys.public_key(), audit.keys.public_key());
+    assert!(
+        matches!(refused, Err(VerifyError::Bad(FirstBad { seq: 50, .. }))),
+        "{refused:?}"
+    );
+    let both = format!(
+        "{}\n{}\n",
+        stranger.keys.public_key(),
+        audit.keys.public_key()
+    );
     verify_database(&audit.path(), &VerifyingKeys::parse(&both)?, None)?;
     Ok(())
 }
@@ -223,44 +264,76 @@ fn a_restored_backup_is_found_out_by_a_head_that_was_kept() -> Result<()> {
 #[test]
 fn a_head_to_compare_with_comes_as_text_as_a_file_or_in_a_receipt() -> Result<()> {
     let audit = Audit::new()?;
-    let head = audit.open()?.signed_head()?.ok_or_else(|| anyhow::anyhow!("no head"))?;
+    let head = audit
+        .open()?
+        .signed_head()?
+        .ok_or_else(|| anyhow::anyhow!("no head"))?;
     let file = audit.dir.path().join("head");
     let name = file.display().to_string();
     let text = format!("{}:{}", head.seq, head.hash);
     audit.verify(Some(&Against::read(&text)?))?;
-    for content in
-        [format!("{text}\n"), serde_json::to_string(&head)?, json!({"run_state": "x", "audit_head": head}).to_string()]
-    {
+    for content in [
+        format!("{text}\n"),
+        serde_json::to_string(&head)?,
+        json!({"run_state": "x", "audit_head": head}).to_string(),
+    ] {
         fs::write(&file, content)?;
         audit.verify(Some(&Against::read(&name)?))?;
     }
-    let forged = SignedHead { hash: genesis(), ..head.clone() };
+    let forged = SignedHead {
+        hash: genesis(),
+        ..head.clone()
+    };
     let bad = audit.first_bad(Some(&forged.into()))?;
-    assert_eq!((bad.seq, bad.reason.contains("not signed")), (head.seq, true));
-    let other = Against { seq: 3, hash: genesis(), signature: None };
+    assert_eq!(
+        (bad.seq, bad.reason.contains("not signed")),
+        (head.seq, true)
+    );
+    let other = Against {
+        seq: 3,
+        hash: genesis(),
+        signature: None,
+    };
     assert_eq!(audit.first_bad(Some(&other))?.seq, 3);
     fs::write(&file, "something else")?;
     assert!(matches!(Against::read(&name), Err(VerifyError::NoHead(_))));
-    assert!(matches!(Against::read("/no/such/file"), Err(VerifyError::HeadFile { .. })));
+    assert!(matches!(
+        Against::read("/no/such/file"),
+        Err(VerifyError::HeadFile { .. })
+    ));
     Ok(())
 }
 
 #[test]
-fn after_a_recorded_redaction_the_audit_verifies_and_the_text_is_gone() -> Result<()> {
+fn after_a_recorded_redaction_the_audit_verifies_and_the_text_is_gone_from_the_disk() -> Result<()> {
+    const SECRET: &str = "hunter2-unmistakable";
     let audit = Audit::new()?;
     let store = audit.open()?;
-    let secret = EntryDraft { payload: json!({"password": "hunter2-unmistakable"}), ..draft("a", "s") };
+    let is_on_disk = || -> Result<bool> {
+        let mut found = false;
+        for file in fs::read_dir(audit.dir.path())?.filter_map(Result::ok).filter(|file| file.path().is_file()) {
+            found |= fs::read(file.path())?.windows(SECRET.len()).any(|bytes| bytes == SECRET.as_bytes());
+        }
+        Ok(found)
+    };
+    let secret = EntryDraft { payload: json!({"password": SECRET}), ..draft("a", "s") };
     let seq = store.commit(&Change { audit: vec![secret], ..Change::default() })?.seq;
+    assert!(is_on_disk()?);
     let record = draft(REDACTED, &format!("audit:{seq}"));
     store.commit(&Change { writes: vec![Write::RedactPayload(seq)], audit: vec![record], ..Change::default() })?;
+    assert!(!is_on_disk()?);
     let summary = audit.verify(None)?;
     assert_eq!((summary.entries, summary.redacted), (ENTRIES + 2, 1));
-    drop(store);
     Ok(())
 }
 
 fn draft(action: &str, subject: &str) -> EntryDraft {
-    EntryDraft { actor: "ana".into(), action: action.into(), subject: subject.into(), payload: json!(null) }
+    EntryDraft {
+        actor: "ana".into(),
+        action: action.into(),
+        subject: subject.into(),
+        payload: json!(null),
+    }
 }
 
 #[test]
@@ -268,22 +341,38 @@ fn a_file_that_is_no_database_is_unreadable_not_bad() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join(FILE_NAME);
     let keys = VerifyingKeys::default();
-    assert!(matches!(verify_database(&path, &keys, None), Err(VerifyError::Unreadable { .. })));
+    assert!(matches!(
+        verify_database(&path, &keys, None),
+        Err(VerifyError::Unreadable { .. })
+    ));
     fs::write(&path, "x".repeat(10_000))?;
-    assert!(matches!(verify_database(&path, &keys, None), Err(VerifyError::Unreadable { .. })));
+    assert!(matches!(
+        verify_database(&path, &keys, None),
+        Err(VerifyError::Unreadable { .. })
+    ));
     Ok(())
 }
 
-const AT: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(time::Duration::new(1_795_514_400, 0));
+const AT: OffsetDateTime =
+    OffsetDateTime::UNIX_EPOCH.saturating_add(time::Duration::new(1_795_514_400, 0));
 
 fn claimed(payload: Value) -> EntryDraft {
-    EntryDraft { actor: "ana".into(), action: "run.claimed".into(), subject: "01J".into(), payload }
+    EntryDraft {
+        actor: "ana".into(),
+        action: "run.claimed".into(),
+        subject: "01J".into(),
+        payload,
+    }
 }
 
 #[test]
 fn entries_are_numbered_and_chained() -> anyhow::Result<()> {
     let first = AuditEntry::following(None, &claimed(json!({"epoch": 1})), AT)?;
-    let second = AuditEntry::following(Some(&(first.seq, first.hash.clone())), &claimed(json!({})), AT)?;
+    let second = AuditEntry::following(
+        Some(&(first.seq, first.hash.clone())),
+        &claimed(json!({})),
+        AT,
+    )?;
     assert_eq!((first.seq, &first.prev), (1, &genesis()));
     assert_eq!((second.seq, &second.prev), (2, &first.hash));
     assert_eq!(first.at, "2026-11-24T10:00:00Z");
@@ -307,6 +396,9 @@ fn equal_payloads_have_unequal_digests() -> anyhow::Result<()> {
     let one = AuditEntry::following(None, &claimed(json!({"pin": 1234})), AT)?;
     let two = AuditEntry::following(None, &claimed(json!({"pin": 1234})), AT)?;
     assert_ne!(one.payload_sha256, two.payload_sha256);
-    assert_eq!(one.payload.map(|payload| payload.value()), two.payload.map(|payload| payload.value()));
+    assert_eq!(
+        one.payload.map(|payload| payload.value()),
+        two.payload.map(|payload| payload.value())
+    );
     Ok(())
 }

@@ -81,7 +81,10 @@ impl Against {
         if let Some(head) = Self::parse(head_or_file) {
             return Ok(head);
         }
-        let unreadable = |source| VerifyError::HeadFile { path: head_or_file.to_owned(), source };
+        let unreadable = |source| VerifyError::HeadFile {
+            path: head_or_file.to_owned(),
+            source,
+        };
         let size = fs::metadata(head_or_file).map_err(unreadable)?.len();
         if size > MAX_HEAD_FILE_BYTES {
             return Err(VerifyError::NoHead(head_or_file.to_owned()));
@@ -94,19 +97,35 @@ impl Against {
 
     fn parse(text: &str) -> Option<Self> {
         let (seq, hash) = text.split_once(':')?;
-        Some(Self { seq: seq.parse().ok()?, hash: hash.parse().ok()?, signature: None })
+        Some(Self {
+            seq: seq.parse().ok()?,
+            hash: hash.parse().ok()?,
+            signature: None,
+        })
     }
 
     /// The signed head that this is, or that stands in it as `audit_head`.
     fn find(json: &Value) -> Option<Self> {
         let head = json.get("audit_head").unwrap_or(json);
-        serde_json::from_value::<SignedHead>(head.clone()).ok().map(Self::from)
+        serde_json::from_value::<SignedHead>(head.clone())
+            .ok()
+            .map(Self::from)
     }
 }
 
 impl From<SignedHead> for Against {
-    fn from(SignedHead { seq, hash, signature }: SignedHead) -> Self {
-        Self { seq, hash, signature: Some(signature) }
+    fn from(
+        SignedHead {
+            seq,
+            hash,
+            signature,
+        }: SignedHead,
+    ) -> Self {
+        Self {
+            seq,
+            hash,
+            signature: Some(signature),
+        }
     }
 }
 
@@ -129,27 +148,51 @@ impl<'a> Verifier<'a> {
     /// # Errors
     /// A head to compare with that no key of the registry signed.
     pub fn new(keys: &'a VerifyingKeys, against: Option<&'a Against>) -> Result<Self, FirstBad> {
-        if let Some(Against { seq, hash, signature: Some(signature) }) = against
+        if let Some(Against {
+            seq,
+            hash,
+            signature: Some(signature),
+        }) = against
             && !keys.verify(&SignedHead::signed_bytes(*seq, hash), signature)
         {
             let reason = "the head to compare with was not signed by this registry".to_owned();
             return Err(FirstBad { seq: *seq, reason });
         }
         let head = (0, genesis());
-        Ok(Self { keys, against, head, signed_heads: 0, without_payload: BTreeSet::new(), redacted: BTreeSet::new() })
+        Ok(Self {
+            keys,
+            against,
+            head,
+            signed_heads: 0,
+            without_payload: BTreeSet::new(),
+            redacted: BTreeSet::new(),
+        })
     }
 
     /// The next entry, with the signed head kept for it, if there is one.
     ///
     /// # Errors
     /// It was edited, deleted, added or moved, or its signature is missing or wrong.
-    pub fn entry(&mut self, entry: &AuditEntry, signed: Option<&SignedHead>) -> Result<(), FirstBad> {
+    pub fn entry(
+        &mut self,
+        entry: &AuditEntry,
+        signed: Option<&SignedHead>,
+    ) -> Result<(), FirstBad> {
         let expected = self.head.0 + 1;
         if entry.seq != expected {
-            return bad(expected, format!("entry {} stands in its place: it was deleted or moved", entry.seq));
+            return bad(
+                expected,
+                format!(
+                    "entry {} stands in its place: it was deleted or moved",
+                    entry.seq
+                ),
+            );
         }
         if entry.prev != self.head.1 {
-            return bad(expected, "it does not follow the entry before it: one of them was replaced");
+            return bad(
+                expected,
+                "it does not follow the entry before it: one of them was replaced",
+            );
         }
         if entry.hash != entry.computed_hash() {
             return bad(expected, "it was edited");
@@ -165,7 +208,10 @@ impl<'a> Verifier<'a> {
         if let Some(against) = self.against.filter(|against| against.seq == entry.seq)
             && against.hash != entry.hash
         {
-            return bad(expected, "it is not the entry in the head to compare with: the audit was rewritten");
+            return bad(
+                expected,
+                "it is not the entry in the head to compare with: the audit was rewritten",
+            );
         }
         self.head = (entry.seq, entry.hash.clone());
         Ok(())
@@ -178,12 +224,21 @@ impl<'a> Verifier<'a> {
     pub fn finish(self, tip: Option<&SignedHead>) -> Result<Summary, FirstBad> {
         let (last, hash) = &self.head;
         if let Some(against) = self.against.filter(|against| against.seq > *last) {
-            let reason = format!("the audit ends at {last}, but had {} entries: its tail was cut off", against.seq);
+            let reason = format!(
+                "the audit ends at {last}, but had {} entries: its tail was cut off",
+                against.seq
+            );
             return bad(last + 1, reason);
         }
         match tip {
             Some(tip) if tip.seq > *last => {
-                return bad(last + 1, format!("the audit ends at {last}, but {} is signed: its tail was cut off", tip.seq));
+                return bad(
+                    last + 1,
+                    format!(
+                        "the audit ends at {last}, but {} is signed: its tail was cut off",
+                        tip.seq
+                    ),
+                );
             }
             Some(tip) if tip.seq < *last || tip.hash != *hash || !self.is_signed(tip) => {
                 return bad(*last, "the newest head was not signed by this registry");
@@ -192,10 +247,18 @@ impl<'a> Verifier<'a> {
             _ => {}
         }
         if let Some(seq) = self.without_payload.difference(&self.redacted).next() {
-            return bad(*seq, "its payload is missing, and no entry records that it was taken out");
+            return bad(
+                *seq,
+                "its payload is missing, and no entry records that it was taken out",
+            );
         }
         let redacted = u64::try_from(self.without_payload.len()).unwrap_or(u64::MAX);
-        Ok(Summary { entries: *last, redacted, signed_heads: self.signed_heads, head: tip.cloned() })
+        Ok(Summary {
+            entries: *last,
+            redacted,
+            signed_heads: self.signed_heads,
+            head: tip.cloned(),
+        })
     }
 
     fn payload(&mut self, entry: &AuditEntry) -> Result<(), FirstBad> {
@@ -203,7 +266,9 @@ impl<'a> Verifier<'a> {
             self.redacted.insert(redacted);
         }
         match &entry.payload {
-            Some(payload) if payload.digest() != entry.payload_sha256 => bad(entry.seq, "its payload was edited"),
+            Some(payload) if payload.digest() != entry.payload_sha256 => {
+                bad(entry.seq, "its payload was edited")
+            }
             Some(_) => Ok(()),
             None => {
                 self.without_payload.insert(entry.seq);
@@ -214,7 +279,10 @@ impl<'a> Verifier<'a> {
 
     fn signed(&mut self, entry: &AuditEntry, signed: &SignedHead) -> Result<(), FirstBad> {
         if signed.hash != entry.hash {
-            return bad(entry.seq, "it is not the entry that was signed: the audit was rewritten");
+            return bad(
+                entry.seq,
+                "it is not the entry that was signed: the audit was rewritten",
+            );
         }
         if !self.is_signed(signed) {
             return bad(entry.seq, "its head was not signed by this registry");
@@ -224,15 +292,23 @@ impl<'a> Verifier<'a> {
     }
 
     fn is_signed(&self, head: &SignedHead) -> bool {
-        self.keys.verify(&SignedHead::signed_bytes(head.seq, &head.hash), &head.signature)
+        self.keys.verify(
+            &SignedHead::signed_bytes(head.seq, &head.hash),
+            &head.signature,
+        )
     }
 }
 
 /// The entry whose payload was taken out, if that is what this entry records.
 pub(crate) fn redacted_by(entry: &AuditEntry) -> Option<u64> {
-    (entry.action == REDACTED).then(|| entry.subject.strip_prefix("audit:")?.parse().ok()).flatten()
+    (entry.action == REDACTED)
+        .then(|| entry.subject.strip_prefix("audit:")?.parse().ok())
+        .flatten()
 }
 
 fn bad<T>(seq: u64, reason: impl Into<String>) -> Result<T, FirstBad> {
-    Err(FirstBad { seq, reason: reason.into() })
+    Err(FirstBad {
+        seq,
+        reason: reason.into(),
+    })
 }

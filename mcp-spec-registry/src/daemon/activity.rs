@@ -24,7 +24,10 @@ struct Served {
 
 impl Default for Served {
     fn default() -> Self {
-        Self { now: 0, last: Instant::now() }
+        Self {
+            now: 0,
+            last: Instant::now(),
+        }
     }
 }
 
@@ -72,7 +75,11 @@ impl Activity {
                 continue;
             }
             let registry = registry.clone();
-            let open = RunFilter { open_only: true, limit: 1, ..RunFilter::default() };
+            let open = RunFilter {
+                open_only: true,
+                limit: 1,
+                ..RunFilter::default()
+            };
             if blocking(move || registry.runs(&open)).await?.is_empty() {
                 tracing::info!("ending: nobody was here for {limit:?}");
                 shutdown.cancel();
@@ -85,7 +92,11 @@ impl Activity {
 
     fn idle_for(&self) -> Duration {
         let served = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if served.now > 0 { Duration::ZERO } else { served.last.elapsed() }
+        if served.now > 0 {
+            Duration::ZERO
+        } else {
+            served.last.elapsed()
+        }
     }
 
     fn update(&self, change: isize) {

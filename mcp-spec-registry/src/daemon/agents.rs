@@ -1,6 +1,6 @@
 //! The agent socket: one greeting line that says who is calling, then MCP with stdio's framing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shared::{
@@ -11,6 +11,7 @@ use shared::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::{UnixListener, UnixStream},
+    sync::Semaphore,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,8 @@ use crate::{
 /// The greeting comes at once and is short.
 const GREETING_TIME: Duration = Duration::from_secs(10);
 const GREETING_BYTES: u64 = 4096;
+/// More connections at once wait for their turn.
+const MOST_AGENTS: usize = 256;
 
 /// The first line on the agent socket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +47,9 @@ pub(super) async fn serve(
     activity: Activity,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let slots = Arc::new(Semaphore::new(MOST_AGENTS));
     loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
@@ -58,10 +63,14 @@ pub(super) async fn serve(
             () = shutdown.cancelled() => return Ok(()),
         };
         let guest = activity.arrive();
-        let (registry, handler, metrics, shutdown) =
-            (registry.clone(), handler.clone(), metrics.clone(), shutdown.clone());
+        let (registry, handler, metrics, shutdown) = (
+            registry.clone(),
+            handler.clone(),
+            metrics.clone(),
+            shutdown.clone(),
+        );
         tokio::spawn(async move {
-            let _guest = guest;
+            let _guest = (guest, slot);
             if let Err(error) = session(stream, registry, handler, &metrics, &shutdown).await {
                 tracing::warn!(%error, "an agent's session ended");
             }
@@ -102,14 +111,16 @@ async fn principal_of(
         let registry = registry.clone();
         let row = blocking(move || registry.principal_of(&token)).await?;
         let row = row.filter(|row| row.kind == TokenKind::Agent);
-        let row = row.ok_or_else(|| anyhow::anyhow!("no agent has the token that uid {uid} presented"))?;
+        let row =
+            row.ok_or_else(|| anyhow::anyhow!("no agent has the token that uid {uid} presented"))?;
         return Ok(Principal::new(row.principal, Kind::Agent, Via::Token));
     }
     let is_own = uid == rustix::process::geteuid().as_raw();
     match greeting.agent.filter(|_| is_own) {
         Some(name) => {
             let is_plain = |character: char| {
-                character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | ':' | '@')
+                character.is_ascii_alphanumeric()
+                    || matches!(character, '-' | '_' | '.' | ':' | '@')
             };
             anyhow::ensure!(
                 !name.is_empty() && name.len() <= 64 && name.chars().all(is_plain),

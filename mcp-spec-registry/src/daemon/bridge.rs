@@ -53,7 +53,12 @@ async fn pass(
     mut from_client: mpsc::Receiver<Vec<u8>>,
     to_client: Box<dyn Write>,
 ) -> anyhow::Result<()> {
-    let bridge = Rc::new(Bridge { client, session: Mutex::default(), to_client: Mutex::new(to_client), open: Mutex::default() });
+    let bridge = Rc::new(Bridge {
+        client,
+        session: Mutex::default(),
+        to_client: Mutex::new(to_client),
+        open: Mutex::default(),
+    });
     let local = LocalSet::new();
     let passing = async {
         while let Some(line) = from_client.recv().await {
@@ -66,7 +71,11 @@ async fn pass(
     drop(local);
     let goodbye = bridge.session().goodbye();
     if let Some(headers) = goodbye {
-        let _ = tokio::time::timeout(GOODBYE_TIME, bridge.client.send(Method::DELETE, headers, Vec::new())).await;
+        let _ = tokio::time::timeout(
+            GOODBYE_TIME,
+            bridge.client.send(Method::DELETE, headers, Vec::new()),
+        )
+        .await;
     }
     result
 }
@@ -146,7 +155,12 @@ impl Bridge {
             Ok(response) => self.response(message, response).await,
             Err(error) => Err(error),
         };
-        match (result, message.get("id").filter(|_| message.get("method").is_some())) {
+        match (
+            result,
+            message
+                .get("id")
+                .filter(|_| message.get("method").is_some()),
+        ) {
             (Ok(()), _) => Ok(()),
             (Err(error), Some(id)) => {
                 let error = json!({"code": INTERNAL_ERROR, "message": format!("{error:#}")});
@@ -159,7 +173,11 @@ impl Bridge {
         }
     }
 
-    async fn response(&self, message: &Value, response: http::Response<Incoming>) -> anyhow::Result<()> {
+    async fn response(
+        &self,
+        message: &Value,
+        response: http::Response<Incoming>,
+    ) -> anyhow::Result<()> {
         let status = response.status();
         let is_initialize = message["method"] == "initialize";
         if is_initialize {
@@ -169,13 +187,27 @@ impl Bridge {
             return self.event_stream(response.into_body(), is_initialize).await;
         }
         let body = http_body_util::Limited::new(response.into_body(), MOST_LINE_BYTES);
-        let body = body.collect().await.map_err(|error| anyhow::anyhow!("the registry's answer broke off: {error}"))?;
+        let body = body
+            .collect()
+            .await
+            .map_err(|error| anyhow::anyhow!("the registry's answer broke off: {error}"))?;
         let body = body.to_bytes();
-        let answer = serde_json::from_slice::<Value>(&body).ok().filter(|answer| answer.get("jsonrpc").is_some());
+        let answer = serde_json::from_slice::<Value>(&body)
+            .ok()
+            .filter(|answer| answer.get("jsonrpc").is_some());
         match answer {
             Some(answer) => self.pass_on(&answer, is_initialize),
-            None if status.is_success() && message.get("id").is_none_or(|_| message.get("method").is_none()) => Ok(()),
-            None => Err(anyhow::anyhow!("{}", refusal(status, self.client.address()))),
+            None if status.is_success()
+                && message
+                    .get("id")
+                    .is_none_or(|_| message.get("method").is_none()) =>
+            {
+                Ok(())
+            }
+            None => Err(anyhow::anyhow!(
+                "{}",
+                refusal(status, self.client.address())
+            )),
         }
     }
 
@@ -194,15 +226,24 @@ impl Bridge {
 
     /// What a session-bound server says of its own accord; one that does not offer this is fine too.
     async fn listen(self: Rc<Self>) {
-        let Some(headers) = self.session().listen() else { return };
+        let Some(headers) = self.session().listen() else {
+            return;
+        };
         match self.client.send(Method::GET, headers, Vec::new()).await {
-            Ok(response) if response.status().is_success() && headers::is_event_stream(response.headers()) => {
+            Ok(response)
+                if response.status().is_success()
+                    && headers::is_event_stream(response.headers()) =>
+            {
                 if let Err(error) = self.event_stream(response.into_body(), false).await {
                     tracing::warn!(%error, "the registry's own messages ended");
                 }
             }
-            Ok(response) => tracing::debug!(status = %response.status(), "the registry sends nothing on its own"),
-            Err(error) => tracing::warn!(%error, "failed to listen for the registry's own messages"),
+            Ok(response) => {
+                tracing::debug!(status = %response.status(), "the registry sends nothing on its own")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to listen for the registry's own messages")
+            }
         }
     }
 
@@ -214,14 +255,21 @@ impl Bridge {
     }
 
     fn answer(&self, line: &str) -> anyhow::Result<()> {
-        let mut to_client = self.to_client.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(to_client, "{line}").and_then(|()| to_client.flush()).context("the client reads no more")
+        let mut to_client = self
+            .to_client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        writeln!(to_client, "{line}")
+            .and_then(|()| to_client.flush())
+            .context("the client reads no more")
     }
 }
 
 fn refusal(status: StatusCode, address: &str) -> String {
     let mend = match status {
-        StatusCode::UNAUTHORIZED => "; give --token-file a file made by `token add --kind agent` there",
+        StatusCode::UNAUTHORIZED => {
+            "; give --token-file a file made by `token add --kind agent` there"
+        }
         StatusCode::FORBIDDEN => "; start it with --allowed-host for the name in the URL",
         StatusCode::NOT_FOUND => "; give the URL of its MCP endpoint, or start the session again",
         _ => "",

@@ -42,13 +42,19 @@ pub struct StateLock {
 /// [`LockError::Held`] names the process that has it.
 pub fn hold(state_dir: &Path) -> Result<StateLock, LockError> {
     let path = state_dir.join("registry.lock");
-    let io = |source| LockError::Io { path: path.clone(), source };
+    let io = |source| LockError::Io {
+        path: path.clone(),
+        source,
+    };
     let mut file = open(&path).map_err(io)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut holder = String::new();
         // What is not written yet is simply not named.
         let _ = file.read_to_string(&mut holder);
-        return Err(LockError::Held { path, holder: holder.trim().to_owned() });
+        return Err(LockError::Held {
+            path,
+            holder: holder.trim().to_owned(),
+        });
     }
     file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
     writeln!(file, "{}", std::process::id()).map_err(io)?;
@@ -63,7 +69,13 @@ pub(super) fn wait_for_turn(state_dir: &Path) -> std::io::Result<StateLock> {
 }
 
 fn open(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 #[cfg(test)]
@@ -74,7 +86,9 @@ mod tests {
     fn a_state_directory_has_one_holder_who_is_named() -> anyhow::Result<()> {
         let dir = tempfile::tempdir()?;
         let first = hold(dir.path())?;
-        let second = hold(dir.path()).map(|_| ()).map_err(|error| error.to_string());
+        let second = hold(dir.path())
+            .map(|_| ())
+            .map_err(|error| error.to_string());
         let named = format!("held by process {}", std::process::id());
         assert!(second.is_err_and(|error| error.contains(&named)));
         drop(first);

@@ -8,7 +8,6 @@ use std::{
 };
 
 use rustix::fs::Gid;
-use shared::digest::Digest;
 use tokio::net::UnixListener;
 
 use crate::config::ServeCommand;
@@ -45,14 +44,7 @@ pub enum SocketError {
 
 /// The folder that holds the sockets' folders: `--socket-dir`, else below `$XDG_RUNTIME_DIR`, else in the state directory.
 pub fn folder(state_dir: &Path, given: Option<PathBuf>) -> PathBuf {
-    let runtime = || {
-        let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)?;
-        // Systems without a login session leave it unset, or name a folder that is not there.
-        let usable = base.is_absolute() && base.is_dir();
-        let name = Digest::of(state_dir.as_os_str().as_encoded_bytes());
-        usable.then(|| base.join("spec-driven-ai").join(name.short()))
-    };
-    given.or_else(runtime).unwrap_or_else(|| state_dir.join("sockets"))
+    given.unwrap_or_else(|| shared::state_dir::socket_folder(state_dir))
 }
 
 /// Path of one socket: each is in a folder of its own, whose mode says who may use it.
@@ -84,7 +76,14 @@ impl Sockets {
         let (agent, agent_path) = listen(&folder, "agent", command.agent_group.as_deref())?;
         let (effect, effect_path) = listen(&folder, "effect", command.effect_group.as_deref())?;
         let (approval, approval_path) = listen(&folder, "approval", None)?;
-        Ok(Self { agent, agent_path, effect, effect_path, approval, approval_path })
+        Ok(Self {
+            agent,
+            agent_path,
+            effect,
+            effect_path,
+            approval,
+            approval_path,
+        })
     }
 }
 
@@ -94,12 +93,13 @@ fn listen(
     group: Option<&str>,
 ) -> Result<(UnixListener, PathBuf), SocketError> {
     let path = path(folder, plane);
-    if path.as_os_str().len() > LONGEST_PATH {
-        return Err(SocketError::TooLong(path));
-    }
+    check_length(&path)?;
     let own = folder.join(plane);
     make_folder(&own, if group.is_some() { 0o750 } else { 0o700 }, group)?;
-    let io = |source| SocketError::Io { path: path.clone(), source };
+    let io = |source| SocketError::Io {
+        path: path.clone(),
+        source,
+    };
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
@@ -110,12 +110,31 @@ fn listen(
     Ok((listener, path))
 }
 
+/// Says so where the kernel would only say that something is invalid.
+pub(super) fn check_length(path: &Path) -> Result<(), SocketError> {
+    if path.as_os_str().len() > LONGEST_PATH {
+        Err(SocketError::TooLong(path.to_owned()))
+    } else {
+        Ok(())
+    }
+}
+
 fn make_folder(path: &Path, mode: u32, group: Option<&str>) -> Result<(), SocketError> {
-    let io = |source| SocketError::Io { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+    let io = |source| SocketError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(io)?;
     let owner = fs::symlink_metadata(path).map_err(io)?.uid();
     if owner != rustix::process::geteuid().as_raw() {
-        return Err(SocketError::ForeignOwner { path: path.to_owned(), owner });
+        return Err(SocketError::ForeignOwner {
+            path: path.to_owned(),
+            owner,
+        });
     }
     if let Some(group) = group {
         rustix::fs::chown(path, None, Some(group_id(group)?)).map_err(|error| io(error.into()))?;
@@ -129,11 +148,15 @@ fn group_id(name: &str) -> Result<Gid, SocketError> {
         let groups = fs::read_to_string("/etc/group").ok()?;
         groups.lines().find_map(|line| {
             let mut fields = line.split(':');
-            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+            (fields.next() == Some(name))
+                .then(|| fields.nth(1)?.parse().ok())
+                .flatten()
         })
     };
     let number: Option<u32> = name.parse().ok().or_else(by_name);
-    number.map(Gid::from_raw).ok_or_else(|| SocketError::NoGroup(name.to_owned()))
+    number
+        .map(Gid::from_raw)
+        .ok_or_else(|| SocketError::NoGroup(name.to_owned()))
 }
 
 #[cfg(test)]
@@ -148,7 +171,10 @@ mod tests {
     async fn each_socket_has_a_folder_that_only_its_users_may_enter() -> anyhow::Result<()> {
         let dir = tempfile::tempdir()?;
         let folder = dir.path().join("s");
-        let command = ServeCommand { agent_group: Some("0".to_owned()), ..ServeCommand::default() };
+        let command = ServeCommand {
+            agent_group: Some("0".to_owned()),
+            ..ServeCommand::default()
+        };
         let first = Sockets::bind(dir.path(), Some(folder.clone()), &command);
         if rustix::process::geteuid().is_root() {
             first?;
@@ -184,7 +210,10 @@ mod tests {
         fs::create_dir(&folder)?;
         std::os::unix::fs::chown(&folder, Some(65534), None)?;
         let refused = Sockets::bind(dir.path(), Some(folder.clone()), &ServeCommand::default());
-        assert!(matches!(refused.map(|_| ()), Err(SocketError::ForeignOwner { owner: 65534, .. })));
+        assert!(matches!(
+            refused.map(|_| ()),
+            Err(SocketError::ForeignOwner { owner: 65534, .. })
+        ));
         std::os::unix::fs::chown(&folder, Some(0), None)?;
         Sockets::bind(dir.path(), Some(folder), &ServeCommand::default())?;
         Ok(())

@@ -14,9 +14,7 @@ use super::*;
 use crate::{
     audit::{REDACTED, SIGNED_EVERY, Verifier},
     keys::{Keys, VerifyingKeys},
-    run::{
-        Assurance, CheckPhase, CheckVerdict, CheckpointKind, CheckpointState, Verdict,
-    },
+    run::{Assurance, CheckPhase, CheckVerdict, CheckpointKind, CheckpointState, Verdict},
 };
 
 /// A way to open one store again and again: each call opens what the calls before it left.
@@ -28,20 +26,44 @@ pub(super) trait Fixture {
 /// Runs every case, each on a fresh store.
 pub(super) fn suite<F: Fixture>(fresh: impl Fn() -> Result<F>) -> Result<()> {
     let cases: &[(&str, fn(&F) -> Result<()>)] = &[
-        ("everything written is read back as it was, also after reopening", everything_is_read_back),
-        ("a failed expectation of any kind writes nothing", failed_expectations_write_nothing),
-        ("expectations that hold let the change through", expectations_that_hold),
+        (
+            "everything written is read back as it was, also after reopening",
+            everything_is_read_back,
+        ),
+        (
+            "a failed expectation of any kind writes nothing",
+            failed_expectations_write_nothing,
+        ),
+        (
+            "expectations that hold let the change through",
+            expectations_that_hold,
+        ),
         ("what is immutable cannot be written over", immutable_rows),
-        ("a change without an audit entry is refused", no_change_without_audit),
-        ("a row that fails in the middle leaves nothing", half_a_change),
-        ("versions come oldest first and only one is active", versions),
-        ("search finds newest versions by any word, best first", search),
+        (
+            "a change without an audit entry is refused",
+            no_change_without_audit,
+        ),
+        (
+            "a row that fails in the middle leaves nothing",
+            half_a_change,
+        ),
+        (
+            "versions come oldest first and only one is active",
+            versions,
+        ),
+        (
+            "search finds newest versions by any word, best first",
+            search,
+        ),
         ("no word of a query is an operator", hostile_words),
         ("runs come newest first, filtered, page by page", runs),
         ("the chain has no gaps and its heads are signed", chain),
         ("a payload can be taken out if an entry says so", redaction),
         ("of 64 that change one revision exactly one wins", race),
-        ("test approvers and real ones cannot stand beside each other", approvers_of_two_kinds),
+        (
+            "test approvers and real ones cannot stand beside each other",
+            approvers_of_two_kinds,
+        ),
     ];
     for (name, case) in cases {
         case(&fresh()?).with_context(|| (*name).to_owned())?;
@@ -50,18 +72,31 @@ pub(super) fn suite<F: Fixture>(fresh: impl Fn() -> Result<F>) -> Result<()> {
 }
 
 /// 2026-11-24 10:00 UTC and some nanoseconds.
-const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::new(1_795_514_400, 123_456_789));
+const NOW: OffsetDateTime =
+    OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::new(1_795_514_400, 123_456_789));
 
 fn entry(action: &str) -> Vec<EntryDraft> {
-    vec![EntryDraft { actor: "ana".into(), action: action.into(), subject: "s".into(), payload: json!({"n": 1}) }]
+    vec![EntryDraft {
+        actor: "ana".into(),
+        action: action.into(),
+        subject: "s".into(),
+        payload: json!({"n": 1}),
+    }]
 }
 
 fn change(writes: Vec<Write>) -> Change {
-    Change { writes, audit: entry("test.written"), ..Change::default() }
+    Change {
+        writes,
+        audit: entry("test.written"),
+        ..Change::default()
+    }
 }
 
 fn expecting(expect: Expectation, writes: Vec<Write>) -> Change {
-    Change { expect: vec![expect], ..change(writes) }
+    Change {
+        expect: vec![expect],
+        ..change(writes)
+    }
 }
 
 fn specification(spec_id: &str, version: &str, words: &str) -> SpecificationRow {
@@ -216,7 +251,10 @@ fn with_a_run(fixture: &impl Fixture) -> Result<(Arc<dyn Store>, Run)> {
     let store = fixture.open()?;
     let web = specification("web", "1.0", "static pages");
     let run = run("r1", &web);
-    store.commit(&change(vec![Write::InsertSpecification(web), Write::InsertRun(run.clone())]))?;
+    store.commit(&change(vec![
+        Write::InsertSpecification(web),
+        Write::InsertRun(run.clone()),
+    ]))?;
     Ok((store, run))
 }
 
@@ -232,7 +270,10 @@ fn everything_is_read_back(fixture: &impl Fixture) -> Result<()> {
         signature: "c2ln".into(),
         submitted_at: NOW,
     };
-    let again = PlanRevision { revision: 2, ..plan.clone() };
+    let again = PlanRevision {
+        revision: 2,
+        ..plan.clone()
+    };
     let (mut open, mut decided) = (checkpoint("7KQ2AB", "r1"), decision("d1", "7KQ2AB", "r1"));
     let (mut handle, mut begun) = (grant("r1"), action("r1"));
     let measured = Evaluation {
@@ -261,7 +302,12 @@ fn everything_is_read_back(fixture: &impl Fixture) -> Result<()> {
         why: "small".into(),
         recorded_at: NOW,
     };
-    let agent = AgentRow { name: "agent".into(), description: "x".into(), persona: None, registered_at: NOW };
+    let agent = AgentRow {
+        name: "agent".into(),
+        description: "x".into(),
+        persona: None,
+        registered_at: NOW,
+    };
     let token = TokenRow {
         principal: "shell".into(),
         kind: TokenKind::Service,
@@ -302,20 +348,38 @@ fn everything_is_read_back(fixture: &impl Fixture) -> Result<()> {
     ]))?;
     assert_eq!(store.open_checkpoints()?, [open.clone()]);
 
-    run = Run { state: RunState::Generating, rev: 2, cycle: 3, report: Some("done".into()), lease_until: Some(NOW), claimant: Some("agent".into()), ..run };
+    run = Run {
+        state: RunState::Generating,
+        rev: 2,
+        cycle: 3,
+        report: Some("done".into()),
+        lease_until: Some(NOW),
+        claimant: Some("agent".into()),
+        ..run
+    };
     open.state = CheckpointState::Approved;
     decided.begun_at = Some(NOW);
-    handle = Grant { uses_left: 1, revoked: true, ..handle };
+    handle = Grant {
+        uses_left: 1,
+        revoked: true,
+        ..handle
+    };
     begun = Action {
         ended_at: Some(NOW),
         outcome: Some(Outcome::Ok),
         result_sha256: Some(Digest::of("result")),
         session: Some("x1".into()),
-        published: vec![PublishedPort { port: 80, address: "127.0.0.1:39211".into() }],
+        published: vec![PublishedPort {
+            port: 80,
+            address: "127.0.0.1:39211".into(),
+        }],
         ..begun
     };
     store.commit(&expecting(
-        Expectation::RunRevision { run_id: "r1".into(), rev: 1 },
+        Expectation::RunRevision {
+            run_id: "r1".into(),
+            rev: 1,
+        },
         vec![
             Write::UpdateRun(run.clone()),
             Write::UpdateCheckpoint(open.clone()),
@@ -340,7 +404,10 @@ fn everything_is_read_back(fixture: &impl Fixture) -> Result<()> {
     assert_eq!(store.run("r1")?, Some(expected));
     assert_eq!(store.run("r2")?, None);
     assert_eq!(store.run_of_checkpoint("7KQ2AB")?.as_deref(), Some("r1"));
-    assert_eq!(store.run_of_grant(&handle.handle_sha256)?.as_deref(), Some("r1"));
+    assert_eq!(
+        store.run_of_grant(&handle.handle_sha256)?.as_deref(),
+        Some("r1")
+    );
     assert_eq!(store.run_of_action("ac_1")?.as_deref(), Some("r1"));
     assert_eq!(store.run_of_action("ac_2")?, None);
     assert_eq!(store.open_checkpoints()?, []);
@@ -358,13 +425,33 @@ fn everything_is_read_back(fixture: &impl Fixture) -> Result<()> {
 
 fn failing() -> Vec<Expectation> {
     vec![
-        Expectation::RunRevision { run_id: "r1".into(), rev: 2 },
-        Expectation::RunRevision { run_id: "none".into(), rev: 1 },
-        Expectation::NoOpenRun { spec_id: "web".into(), environment: "default".into() },
-        Expectation::VersionCount { spec_id: "web".into(), count: 0 },
-        Expectation::OpenCheckpoints { opened_by: "agent".into(), at_most: 0 },
-        Expectation::NotRemembered { principal: "agent".into(), key: "k".into() },
-        Expectation::Enrolled { approver: "mallory".into() },
+        Expectation::RunRevision {
+            run_id: "r1".into(),
+            rev: 2,
+        },
+        Expectation::RunRevision {
+            run_id: "none".into(),
+            rev: 1,
+        },
+        Expectation::NoOpenRun {
+            spec_id: "web".into(),
+            environment: "default".into(),
+        },
+        Expectation::VersionCount {
+            spec_id: "web".into(),
+            count: 0,
+        },
+        Expectation::OpenCheckpoints {
+            opened_by: "agent".into(),
+            at_most: 0,
+        },
+        Expectation::NotRemembered {
+            principal: "agent".into(),
+            key: "k".into(),
+        },
+        Expectation::Enrolled {
+            approver: "mallory".into(),
+        },
     ]
 }
 
@@ -388,7 +475,12 @@ fn failed_expectations_write_nothing(fixture: &impl Fixture) -> Result<()> {
     let store = with_answers(fixture)?;
     let before = store.audit_head()?;
     for expectation in failing() {
-        let new = AgentRow { name: "new".into(), description: String::new(), persona: None, registered_at: NOW };
+        let new = AgentRow {
+            name: "new".into(),
+            description: String::new(),
+            persona: None,
+            registered_at: NOW,
+        };
         conflicts(store.commit(&expecting(expectation.clone(), vec![Write::PutAgent(new)])))
             .with_context(|| format!("{expectation:?}"))?;
         assert_eq!(store.agent("new")?, None);
@@ -400,22 +492,44 @@ fn failed_expectations_write_nothing(fixture: &impl Fixture) -> Result<()> {
 fn expectations_that_hold(fixture: &impl Fixture) -> Result<()> {
     let store = with_answers(fixture)?;
     let holding = [
-        Expectation::RunRevision { run_id: "r1".into(), rev: 1 },
-        Expectation::NoOpenRun { spec_id: "web".into(), environment: "production".into() },
-        Expectation::VersionCount { spec_id: "web".into(), count: 1 },
-        Expectation::OpenCheckpoints { opened_by: "agent".into(), at_most: 1 },
-        Expectation::NotRemembered { principal: "agent".into(), key: "k2".into() },
-        Expectation::Enrolled { approver: "ana".into() },
+        Expectation::RunRevision {
+            run_id: "r1".into(),
+            rev: 1,
+        },
+        Expectation::NoOpenRun {
+            spec_id: "web".into(),
+            environment: "production".into(),
+        },
+        Expectation::VersionCount {
+            spec_id: "web".into(),
+            count: 1,
+        },
+        Expectation::OpenCheckpoints {
+            opened_by: "agent".into(),
+            at_most: 1,
+        },
+        Expectation::NotRemembered {
+            principal: "agent".into(),
+            key: "k2".into(),
+        },
+        Expectation::Enrolled {
+            approver: "ana".into(),
+        },
     ];
     for expectation in holding {
-        store.commit(&expecting(expectation.clone(), Vec::new())).with_context(|| format!("{expectation:?}"))?;
+        store
+            .commit(&expecting(expectation.clone(), Vec::new()))
+            .with_context(|| format!("{expectation:?}"))?;
     }
     Ok(())
 }
 
 fn immutable_rows(fixture: &impl Fixture) -> Result<()> {
     let (store, run) = with_a_run(fixture)?;
-    let expected = Expectation::RunRevision { run_id: "r1".into(), rev: 1 };
+    let expected = Expectation::RunRevision {
+        run_id: "r1".into(),
+        rev: 1,
+    };
     store.commit(&change(vec![
         Write::InsertCheckpoint(checkpoint("A", "r1")),
         Write::InsertDecision(decision("d1", "A", "r1")),
@@ -424,20 +538,90 @@ fn immutable_rows(fixture: &impl Fixture) -> Result<()> {
     ]))?;
     let before = store.run("r1")?;
     let wrong = [
-        ("the same version with other content", Write::InsertSpecification(specification("web", "1.0", "other"))),
-        ("a second decision of one checkpoint", Write::InsertDecision(decision("d2", "A", "r1"))),
-        ("a changed decision", Write::UpdateDecision(Decision { reason: "no".into(), ..decision("d1", "A", "r1") })),
-        ("a checkpoint of another question", Write::UpdateCheckpoint(Checkpoint { revision: 2, ..checkpoint("A", "r1") })),
-        ("a handle with more uses", Write::UpdateGrant(Grant { uses_left: 3, ..grant("r1") })),
-        ("a handle for another service", Write::UpdateGrant(Grant { service: "db".into(), ..grant("r1") })),
-        ("another intent", Write::UpdateAction(Action { tool: "rm".into(), ..action("r1") })),
-        ("the same effect twice", Write::InsertAction(Action { action_id: "ac_2".into(), ..action("r1") })),
-        ("a run of another specification", Write::UpdateRun(Run { spec_id: "db".into(), rev: 2, ..run.clone() })),
-        ("a second open run", Write::InsertRun(Run { run_id: "r2".into(), ..run.clone() })),
-        ("a run that does not exist", Write::UpdateRun(Run { run_id: "r9".into(), ..run.clone() })),
-        ("a checkpoint that does not exist", Write::UpdateCheckpoint(checkpoint("B", "r1"))),
-        ("a checkpoint of no run", Write::InsertCheckpoint(checkpoint("B", "r9"))),
-        ("an approver who is not there", Write::DeleteApprover("mallory".into())),
+        (
+            "the same version with other content",
+            Write::InsertSpecification(specification("web", "1.0", "other")),
+        ),
+        (
+            "a second decision of one checkpoint",
+            Write::InsertDecision(decision("d2", "A", "r1")),
+        ),
+        (
+            "a changed decision",
+            Write::UpdateDecision(Decision {
+                reason: "no".into(),
+                ..decision("d1", "A", "r1")
+            }),
+        ),
+        (
+            "a checkpoint of another question",
+            Write::UpdateCheckpoint(Checkpoint {
+                revision: 2,
+                ..checkpoint("A", "r1")
+            }),
+        ),
+        (
+            "a handle with more uses",
+            Write::UpdateGrant(Grant {
+                uses_left: 3,
+                ..grant("r1")
+            }),
+        ),
+        (
+            "a handle for another service",
+            Write::UpdateGrant(Grant {
+                service: "db".into(),
+                ..grant("r1")
+            }),
+        ),
+        (
+            "another intent",
+            Write::UpdateAction(Action {
+                tool: "rm".into(),
+                ..action("r1")
+            }),
+        ),
+        (
+            "the same effect twice",
+            Write::InsertAction(Action {
+                action_id: "ac_2".into(),
+                ..action("r1")
+            }),
+        ),
+        (
+            "a run of another specification",
+            Write::UpdateRun(Run {
+                spec_id: "db".into(),
+                rev: 2,
+                ..run.clone()
+            }),
+        ),
+        (
+            "a second open run",
+            Write::InsertRun(Run {
+                run_id: "r2".into(),
+                ..run.clone()
+            }),
+        ),
+        (
+            "a run that does not exist",
+            Write::UpdateRun(Run {
+                run_id: "r9".into(),
+                ..run.clone()
+            }),
+        ),
+        (
+            "a checkpoint that does not exist",
+            Write::UpdateCheckpoint(checkpoint("B", "r1")),
+        ),
+        (
+            "a checkpoint of no run",
+            Write::InsertCheckpoint(checkpoint("B", "r9")),
+        ),
+        (
+            "an approver who is not there",
+            Write::DeleteApprover("mallory".into()),
+        ),
     ];
     for (what, write) in wrong {
         is_refused(store.commit(&expecting(expected.clone(), vec![write]))).context(what)?;
@@ -458,8 +642,16 @@ fn no_change_without_audit(fixture: &impl Fixture) -> Result<()> {
 fn half_a_change(fixture: &impl Fixture) -> Result<()> {
     let (store, _) = with_a_run(fixture)?;
     let head = store.audit_head()?;
-    let new = AgentRow { name: "new".into(), description: String::new(), persona: None, registered_at: NOW };
-    let writes = vec![Write::PutAgent(new), Write::InsertCheckpoint(checkpoint("A", "no such run"))];
+    let new = AgentRow {
+        name: "new".into(),
+        description: String::new(),
+        persona: None,
+        registered_at: NOW,
+    };
+    let writes = vec![
+        Write::PutAgent(new),
+        Write::InsertCheckpoint(checkpoint("A", "no such run")),
+    ];
     is_refused(store.commit(&change(writes)))?;
     assert_eq!((store.agent("new")?, store.audit_head()?), (None, head));
     Ok(())
@@ -475,18 +667,29 @@ fn versions(fixture: &impl Fixture) -> Result<()> {
         ]))?;
     }
     let found = store.specification_versions("web")?;
-    let found: Vec<_> = found.iter().map(|row| (row.version.as_str(), row.status)).collect();
+    let found: Vec<_> = found
+        .iter()
+        .map(|row| (row.version.as_str(), row.status))
+        .collect();
     let (superseded, active) = (SpecificationStatus::Superseded, SpecificationStatus::Active);
-    assert_eq!(found, [("1.9", superseded), ("1.10", superseded), ("1.1", active)]);
+    assert_eq!(
+        found,
+        [("1.9", superseded), ("1.10", superseded), ("1.1", active)]
+    );
     let nothing = Write::ActivateSpecification(Digest::of("nothing"));
     is_refused(store.commit(&change(vec![nothing])))?;
-    let expected = SpecificationRow { status: superseded, ..rows[0].clone() };
+    let expected = SpecificationRow {
+        status: superseded,
+        ..rows[0].clone()
+    };
     assert_eq!(store.specification(&rows[0].digest)?, Some(expected));
     Ok(())
 }
 
 fn ids(hits: &[SpecificationHit]) -> Vec<&str> {
-    hits.iter().map(|hit| hit.specification.spec_id.as_str()).collect()
+    hits.iter()
+        .map(|hit| hit.specification.spec_id.as_str())
+        .collect()
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -499,31 +702,72 @@ fn search(fixture: &impl Fixture) -> Result<()> {
         specification("web", "1", "old words about zebras"),
         specification("web", "2", "static pages served quickly"),
         specification("database", "1", "rows are stored and backed up every night"),
-        specification("night-watch", "1", "alerts reach people at night, night after night"),
+        specification(
+            "night-watch",
+            "1",
+            "alerts reach people at night, night after night",
+        ),
     ];
     store.commit(&change(rows.map(Write::InsertSpecification).into()))?;
     let find = |text: &str| store.search_specifications(&words(text), 10, 0);
     assert_eq!(ids(&find("night")?), ["night-watch", "database"]);
-    assert_eq!(ids(&find("serving page")?), ["web"], "words are found by their stem");
+    assert_eq!(
+        ids(&find("serving page")?),
+        ["web"],
+        "words are found by their stem"
+    );
     assert_eq!(find("zebras")?, [], "only newest versions are found");
     assert!(find("night")?.iter().all(|hit| hit.score > 0.0));
     let all = store.search_specifications(&[], 2, 0)?;
     let rest = store.search_specifications(&[], 2, 2)?;
-    assert_eq!((ids(&all), ids(&rest)), (vec!["database", "night-watch"], vec!["web"]));
-    assert_eq!(ids(&store.search_specifications(&words("night"), 1, 1)?), ["database"]);
+    assert_eq!(
+        (ids(&all), ids(&rest)),
+        (vec!["database", "night-watch"], vec!["web"])
+    );
+    assert_eq!(
+        ids(&store.search_specifications(&words("night"), 1, 1)?),
+        ["database"]
+    );
     Ok(())
 }
 
 fn hostile_words(fixture: &impl Fixture) -> Result<()> {
     let store = fixture.open()?;
-    store.commit(&change(vec![Write::InsertSpecification(specification("web", "1", "static pages"))]))?;
-    let hostile =
-        ["\"", "' OR 1=1 --", "NEAR(", "spec_id:", "*", "^", "AND", "a\0b", "{title}", "(((", "-", "🦓", "\u{202e}", ";"];
+    store.commit(&change(vec![Write::InsertSpecification(specification(
+        "web",
+        "1",
+        "static pages",
+    ))]))?;
+    let hostile = [
+        "\"",
+        "' OR 1=1 --",
+        "NEAR(",
+        "spec_id:",
+        "*",
+        "^",
+        "AND",
+        "a\0b",
+        "{title}",
+        "(((",
+        "-",
+        "🦓",
+        "\u{202e}",
+        ";",
+    ];
     for word in hostile {
-        assert_eq!(store.search_specifications(&[word.into()], 10, 0).context(word)?.len(), usize::from(finds_all(word)));
+        assert_eq!(
+            store
+                .search_specifications(&[word.into()], 10, 0)
+                .context(word)?
+                .len(),
+            usize::from(finds_all(word))
+        );
     }
     let with_a_good_one = [hostile.map(str::to_owned).to_vec(), vec!["pages".into()]].concat();
-    assert_eq!(ids(&store.search_specifications(&with_a_good_one, 10, 0)?), ["web"]);
+    assert_eq!(
+        ids(&store.search_specifications(&with_a_good_one, 10, 0)?),
+        ["web"]
+    );
     let many: Vec<String> = (0..10_000).map(|number| format!("w{number}")).collect();
     store.search_specifications(&many, 10, 0)?;
     store.search_specifications(&["x".repeat(100_000)], 10, 0)?;
@@ -537,25 +781,77 @@ fn finds_all(word: &str) -> bool {
 
 fn runs(fixture: &impl Fixture) -> Result<()> {
     let store = fixture.open()?;
-    let (web, database) = (specification("web", "1", "pages"), specification("db", "1", "rows"));
-    let mut writes = vec![Write::InsertSpecification(web.clone()), Write::InsertSpecification(database.clone())];
+    let (web, database) = (
+        specification("web", "1", "pages"),
+        specification("db", "1", "rows"),
+    );
+    let mut writes = vec![
+        Write::InsertSpecification(web.clone()),
+        Write::InsertSpecification(database.clone()),
+    ];
     for (number, specification) in [&web, &database, &web, &database].into_iter().enumerate() {
         let environment = format!("env{number}");
-        let state = if number == 2 { RunState::Validated } else { RunState::Requested };
-        let run = Run { environment, state, ..run(&format!("r{number}"), specification) };
+        let state = if number == 2 {
+            RunState::Validated
+        } else {
+            RunState::Requested
+        };
+        let run = Run {
+            environment,
+            state,
+            ..run(&format!("r{number}"), specification)
+        };
         writes.push(Write::InsertRun(run));
     }
     store.commit(&change(writes))?;
     let find = |filter: RunFilter| -> Result<Vec<String>> {
-        Ok(store.runs(&filter)?.into_iter().map(|run| run.run_id).collect())
+        Ok(store
+            .runs(&filter)?
+            .into_iter()
+            .map(|run| run.run_id)
+            .collect())
     };
-    let all = RunFilter { limit: 10, ..RunFilter::default() };
+    let all = RunFilter {
+        limit: 10,
+        ..RunFilter::default()
+    };
     assert_eq!(find(all.clone())?, ["r3", "r2", "r1", "r0"]);
-    assert_eq!(find(RunFilter { limit: 2, ..all.clone() })?, ["r3", "r2"]);
-    assert_eq!(find(RunFilter { before: Some("r2".into()), ..all.clone() })?, ["r1", "r0"]);
-    assert_eq!(find(RunFilter { spec_id: Some("web".into()), ..all.clone() })?, ["r2", "r0"]);
-    assert_eq!(find(RunFilter { spec_id: Some("web".into()), open_only: true, ..all.clone() })?, ["r0"]);
-    assert_eq!(find(RunFilter { state: Some(RunState::Validated), ..all })?, ["r2"]);
+    assert_eq!(
+        find(RunFilter {
+            limit: 2,
+            ..all.clone()
+        })?,
+        ["r3", "r2"]
+    );
+    assert_eq!(
+        find(RunFilter {
+            before: Some("r2".into()),
+            ..all.clone()
+        })?,
+        ["r1", "r0"]
+    );
+    assert_eq!(
+        find(RunFilter {
+            spec_id: Some("web".into()),
+            ..all.clone()
+        })?,
+        ["r2", "r0"]
+    );
+    assert_eq!(
+        find(RunFilter {
+            spec_id: Some("web".into()),
+            open_only: true,
+            ..all.clone()
+        })?,
+        ["r0"]
+    );
+    assert_eq!(
+        find(RunFilter {
+            state: Some(RunState::Validated),
+            ..all
+        })?,
+        ["r2"]
+    );
     Ok(())
 }
 
@@ -575,28 +871,56 @@ fn chain(fixture: &impl Fixture) -> Result<()> {
     assert_eq!((store.audit_head()?, store.signed_head()?), (None, None));
     for number in 1..=30_u64 {
         let audit = [entry("one"), entry("two")].concat();
-        let committed = store.commit(&Change { audit, sign_head: number == 7, ..Change::default() })?;
+        let committed = store.commit(&Change {
+            audit,
+            sign_head: number == 7,
+            ..Change::default()
+        })?;
         assert_eq!(committed.seq, number * 2);
         assert_eq!(store.audit_head()?, Some((committed.seq, committed.hash)));
     }
     let entries = store.audit(59, 10)?;
-    assert_eq!(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [59, 60]);
+    assert_eq!(
+        entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
+        [59, 60]
+    );
     assert_eq!(verify(&*store, fixture.keys().verifying())?, 60);
-    let SignedHead { seq, hash, signature } = store.signed_head()?.context("a signed head")?;
+    let SignedHead {
+        seq,
+        hash,
+        signature,
+    } = store.signed_head()?.context("a signed head")?;
     assert_eq!(seq, 60);
-    assert!(fixture.keys().verify(&SignedHead::signed_bytes(seq, &hash), &signature));
+    assert!(
+        fixture
+            .keys()
+            .verify(&SignedHead::signed_bytes(seq, &hash), &signature)
+    );
     drop(store);
-    assert_eq!(fixture.open()?.commit(&change(Vec::new()))?.seq, 61, "the chain goes on after reopening");
+    assert_eq!(
+        fixture.open()?.commit(&change(Vec::new()))?.seq,
+        61,
+        "the chain goes on after reopening"
+    );
     Ok(())
 }
 
 fn redaction(fixture: &impl Fixture) -> Result<()> {
     let store = fixture.open()?;
     store.commit(&change(Vec::new()))?;
-    is_refused(store.commit(&change(vec![Write::RedactPayload(1)]))).context("without an entry that says so")?;
-    let says_so =
-        EntryDraft { actor: "ana".into(), action: REDACTED.into(), subject: "audit:1".into(), payload: json!(null) };
-    let redact = Change { writes: vec![Write::RedactPayload(1)], audit: vec![says_so], ..Change::default() };
+    is_refused(store.commit(&change(vec![Write::RedactPayload(1)])))
+        .context("without an entry that says so")?;
+    let says_so = EntryDraft {
+        actor: "ana".into(),
+        action: REDACTED.into(),
+        subject: "audit:1".into(),
+        payload: json!(null),
+    };
+    let redact = Change {
+        writes: vec![Write::RedactPayload(1)],
+        audit: vec![says_so],
+        ..Change::default()
+    };
     store.commit(&redact)?;
     assert_eq!(store.audit(1, 1)?[0].payload, None);
     assert_eq!(verify(&*store, fixture.keys().verifying())?, 2);
@@ -612,24 +936,44 @@ fn race(fixture: &impl Fixture) -> Result<()> {
         .map(|number| {
             let (store, run, start) = (Arc::clone(&store), run.clone(), Arc::clone(&start));
             std::thread::spawn(move || {
-                let claimed = Run { rev: 2, claimant: Some(format!("agent{number}")), ..run };
-                let expected = Expectation::RunRevision { run_id: "r1".into(), rev: 1 };
+                let claimed = Run {
+                    rev: 2,
+                    claimant: Some(format!("agent{number}")),
+                    ..run
+                };
+                let expected = Expectation::RunRevision {
+                    run_id: "r1".into(),
+                    rev: 1,
+                };
                 start.wait();
-                (number, store.commit(&expecting(expected, vec![Write::UpdateRun(claimed)])))
+                (
+                    number,
+                    store.commit(&expecting(expected, vec![Write::UpdateRun(claimed)])),
+                )
             })
         })
         .collect();
     let mut winners = Vec::new();
     for racer in racers {
-        let Ok((number, result)) = racer.join() else { bail!("a racer panicked") };
+        let Ok((number, result)) = racer.join() else {
+            bail!("a racer panicked")
+        };
         match result {
             Ok(_) => winners.push(format!("agent{number}")),
             lost => conflicts(lost)?,
         }
     }
     let claimant = store.run("r1")?.and_then(|record| record.run.claimant);
-    assert_eq!(winners, Vec::from_iter(claimant), "exactly one winner, and it is the one on record");
-    assert_eq!(store.audit_head()?.map(|(seq, _)| seq), Some(2), "losers leave no entries");
+    assert_eq!(
+        winners,
+        Vec::from_iter(claimant),
+        "exactly one winner, and it is the one on record"
+    );
+    assert_eq!(
+        store.audit_head()?.map(|(seq, _)| seq),
+        Some(2),
+        "losers leave no entries"
+    );
     Ok(())
 }
 
@@ -637,7 +981,10 @@ fn approvers_of_two_kinds(fixture: &impl Fixture) -> Result<()> {
     let store = fixture.open()?;
     store.commit(&change(vec![Write::PutApprover(approver("ana", false))]))?;
     is_refused(store.commit(&change(vec![Write::PutApprover(approver("test", true))])))?;
-    store.commit(&change(vec![Write::DeleteApprover("ana".into()), Write::PutApprover(approver("test", true))]))?;
+    store.commit(&change(vec![
+        Write::DeleteApprover("ana".into()),
+        Write::PutApprover(approver("test", true)),
+    ]))?;
     is_refused(store.commit(&change(vec![Write::PutApprover(approver("ana", false))])))?;
     Ok(())
 }

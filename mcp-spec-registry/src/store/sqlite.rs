@@ -21,8 +21,8 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use shared::{digest::Digest, effect::protocol::SignedHead};
 
 use super::{
-    AgentRow, ApproverRow, Change, Committed, RememberedAnswer, RunFilter, ServiceRow, SpecificationHit,
-    SpecificationRow, Store, StoreError, TokenRow,
+    AgentRow, ApproverRow, Change, Committed, RememberedAnswer, RunFilter, ServiceRow,
+    SpecificationHit, SpecificationRow, Store, StoreError, TokenRow, Write,
 };
 use crate::{
     audit::AuditEntry,
@@ -64,7 +64,11 @@ impl SqliteStore {
         migrate::to_newest(&mut writer)?;
         let reader = connect(&path)?;
         reader.pragma_update(None, "query_only", true)?;
-        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader), keys })
+        Ok(Self {
+            writer: Mutex::new(writer),
+            reader: Mutex::new(reader),
+            keys,
+        })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -82,6 +86,10 @@ impl Store for SqliteStore {
         }
         let committed = chain::append(&transaction, change, &self.keys)?;
         transaction.commit()?;
+        if change.writes.iter().any(|write| matches!(write, Write::RedactPayload(_))) {
+            // Until then the log still holds what was taken out.
+            writer.query_row("PRAGMA wal_checkpoint (TRUNCATE)", [], |_| Ok(()))?;
+        }
         Ok(committed)
     }
 
@@ -90,7 +98,11 @@ impl Store for SqliteStore {
     }
 
     fn specification_versions(&self, spec_id: &str) -> Result<Vec<SpecificationRow>, StoreError> {
-        read::all(&self.reader(), "WHERE spec_id = ?1 ORDER BY ordinal", [spec_id])
+        read::all(
+            &self.reader(),
+            "WHERE spec_id = ?1 ORDER BY ordinal",
+            [spec_id],
+        )
     }
 
     fn search_specifications(
@@ -111,15 +123,27 @@ impl Store for SqliteStore {
     }
 
     fn run_of_checkpoint(&self, checkpoint_id: &str) -> Result<Option<String>, StoreError> {
-        read::run_id(&self.reader(), "SELECT run_id FROM checkpoints WHERE checkpoint_id = ?1", checkpoint_id)
+        read::run_id(
+            &self.reader(),
+            "SELECT run_id FROM checkpoints WHERE checkpoint_id = ?1",
+            checkpoint_id,
+        )
     }
 
     fn run_of_grant(&self, handle_sha256: &Digest) -> Result<Option<String>, StoreError> {
-        read::run_id(&self.reader(), "SELECT run_id FROM grants WHERE handle_sha256 = ?1", handle_sha256.as_str())
+        read::run_id(
+            &self.reader(),
+            "SELECT run_id FROM grants WHERE handle_sha256 = ?1",
+            handle_sha256.as_str(),
+        )
     }
 
     fn run_of_action(&self, action_id: &str) -> Result<Option<String>, StoreError> {
-        read::run_id(&self.reader(), "SELECT run_id FROM actions WHERE action_id = ?1", action_id)
+        read::run_id(
+            &self.reader(),
+            "SELECT run_id FROM actions WHERE action_id = ?1",
+            action_id,
+        )
     }
 
     fn open_checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
@@ -131,7 +155,11 @@ impl Store for SqliteStore {
     }
 
     fn plan_body(&self, digest: &Digest) -> Result<Option<String>, StoreError> {
-        read::text(&self.reader(), "SELECT body FROM plan_bodies WHERE digest = ?1", digest.as_str())
+        read::text(
+            &self.reader(),
+            "SELECT body FROM plan_bodies WHERE digest = ?1",
+            digest.as_str(),
+        )
     }
 
     fn agent(&self, name: &str) -> Result<Option<AgentRow>, StoreError> {
@@ -143,19 +171,35 @@ impl Store for SqliteStore {
     }
 
     fn token(&self, token_sha256: &Digest) -> Result<Option<TokenRow>, StoreError> {
-        read::one(&self.reader(), "WHERE token_sha256 = ?1", [token_sha256.as_str()])
+        read::one(
+            &self.reader(),
+            "WHERE token_sha256 = ?1",
+            [token_sha256.as_str()],
+        )
     }
 
     fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
-        read::all(&self.reader(), "ORDER BY principal, created_at, token_sha256", [])
+        read::all(
+            &self.reader(),
+            "ORDER BY principal, created_at, token_sha256",
+            [],
+        )
     }
 
     fn service(&self, name: &str) -> Result<Option<ServiceRow>, StoreError> {
         read::one(&self.reader(), "WHERE name = ?1", [name])
     }
 
-    fn remembered(&self, principal: &str, key: &str) -> Result<Option<RememberedAnswer>, StoreError> {
-        read::one(&self.reader(), "WHERE principal = ?1 AND key = ?2", [principal, key])
+    fn remembered(
+        &self,
+        principal: &str,
+        key: &str,
+    ) -> Result<Option<RememberedAnswer>, StoreError> {
+        read::one(
+            &self.reader(),
+            "WHERE principal = ?1 AND key = ?2",
+            [principal, key],
+        )
     }
 
     fn audit(&self, from_seq: u64, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
@@ -173,8 +217,14 @@ impl Store for SqliteStore {
 
 /// SQLite gives its other files the mode of the database.
 fn make_private(path: &Path) -> Result<(), StoreError> {
-    let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
-    open.map(drop).map_err(|error| StoreError::Database(format!("`{}`: {error}", path.display())))
+    let open = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path);
+    open.map(drop)
+        .map_err(|error| StoreError::Database(format!("`{}`: {error}", path.display())))
 }
 
 fn connect(path: &PathBuf) -> Result<Connection, StoreError> {
@@ -183,7 +233,8 @@ fn connect(path: &PathBuf) -> Result<Connection, StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;",
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;
+         PRAGMA secure_delete = ON;",
     )?;
     Ok(connection)
 }

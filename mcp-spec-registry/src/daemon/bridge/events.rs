@@ -9,7 +9,11 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) fn new(most_bytes: usize) -> Self {
-        Self { most_bytes, line: Vec::new(), data: Vec::new() }
+        Self {
+            most_bytes,
+            line: Vec::new(),
+            data: Vec::new(),
+        }
     }
 
     /// The events that this piece completes.
@@ -41,7 +45,8 @@ impl Events {
             if !self.data.is_empty() {
                 self.data.push(b'\n');
             }
-            self.data.extend_from_slice(data.strip_prefix(b" ").unwrap_or(data));
+            self.data
+                .extend_from_slice(data.strip_prefix(b" ").unwrap_or(data));
         }
         None
     }
@@ -60,7 +65,11 @@ mod tests {
             for piece in stream.chunks(size) {
                 found.extend(events.take(piece)?);
             }
-            assert_eq!(found, [b"{\"a\":\n1}".to_vec(), b"two".to_vec()], "pieces of {size}");
+            assert_eq!(
+                found,
+                [b"{\"a\":\n1}".to_vec(), b"two".to_vec()],
+                "pieces of {size}"
+            );
         }
         Ok(())
     }

@@ -32,14 +32,22 @@ impl Session {
             None => {}
         }
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        headers.insert(
+            header::ACCEPT,
+            HeaderValue::from_static("application/json, text/event-stream"),
+        );
         if let Some(version) = self.modern.clone() {
             insert(&mut headers, PROTOCOL_VERSION, &version);
             insert(&mut headers, METHOD, method);
             let name = match method {
                 "tools/call" | "prompts/get" => &params["name"],
-                "resources/read" | "resources/subscribe" | "resources/unsubscribe" => &params["uri"],
+                "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
+                    &params["uri"]
+                }
                 "tasks/get" | "tasks/update" | "tasks/cancel" => &params["taskId"],
                 _ => &Value::Null,
             };
@@ -56,7 +64,10 @@ impl Session {
     pub(super) fn listen(&self) -> Option<HeaderMap> {
         self.id.as_ref()?;
         let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+        headers.insert(
+            header::ACCEPT,
+            HeaderValue::from_static("text/event-stream"),
+        );
         self.of_session(&mut headers);
         Some(headers)
     }
@@ -95,8 +106,15 @@ impl Session {
 }
 
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    kind.split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("text/event-stream")
 }
 
 /// What is not plain ASCII travels as base64, marked as such.
@@ -104,7 +122,11 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     let is_plain = value.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
         && value.trim_ascii() == value
         && !value.starts_with("=?base64?");
-    let encoded = if is_plain { value.to_owned() } else { format!("=?base64?{}?=", BASE64.encode(value)) };
+    let encoded = if is_plain {
+        value.to_owned()
+    } else {
+        format!("=?base64?{}?=", BASE64.encode(value))
+    };
     if let Ok(value) = HeaderValue::from_str(&encoded) {
         headers.insert(name, value);
     }

@@ -44,12 +44,17 @@ impl Client {
             _ => anyhow::bail!("`{url}` is neither unix:PATH nor http://HOST:PORT/PATH"),
         }
         let authority = uri.authority().context("the URL names no host")?;
-        anyhow::ensure!(!authority.as_str().contains('@'), "credentials do not belong into a URL; use --token-file");
+        anyhow::ensure!(
+            !authority.as_str().contains('@'),
+            "credentials do not belong into a URL; use --token-file"
+        );
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let path = if path == "/" { DEFAULT_PATH } else { path };
         let bearer = |token: Zeroizing<String>| {
             let bearer = Zeroizing::new(format!("Bearer {}", token.as_str()));
-            let mut value = HeaderValue::from_str(&bearer).ok().context("the token holds characters that no token has")?;
+            let mut value = HeaderValue::from_str(&bearer)
+                .ok()
+                .context("the token holds characters that no token has")?;
             value.set_sensitive(true);
             anyhow::Ok(value)
         };
@@ -67,14 +72,23 @@ impl Client {
     }
 
     /// Sends a request; its connection is free for the next one when the answer's head is there and its body was read.
-    pub(super) async fn send(&self, method: Method, headers: HeaderMap, body: Vec<u8>) -> anyhow::Result<Response<Incoming>> {
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> anyhow::Result<Response<Incoming>> {
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = method;
         *request.uri_mut() = self.path.parse()?;
         *request.headers_mut() = headers;
-        request.headers_mut().insert(header::HOST, HeaderValue::from_str(&self.authority)?);
+        request
+            .headers_mut()
+            .insert(header::HOST, HeaderValue::from_str(&self.authority)?);
         if let Some(credential) = &self.credential {
-            request.headers_mut().insert(header::AUTHORIZATION, credential.clone());
+            request
+                .headers_mut()
+                .insert(header::AUTHORIZATION, credential.clone());
         }
         let (connection, response) = self.exchange(request).await?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +98,10 @@ impl Client {
         Ok(response)
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(SendRequest<Full<Bytes>>, Response<Incoming>)> {
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> anyhow::Result<(SendRequest<Full<Bytes>>, Response<Incoming>)> {
         let mut unsent = request;
         for _ in 0..=MOST_KEPT {
             let mut connection = self.connection().await?;
@@ -94,13 +111,17 @@ impl Client {
                 Err(mut failed) => match failed.take_message() {
                     Some(request) => unsent = request,
                     None => {
-                        return Err(failed.into_error())
-                            .with_context(|| format!("the registry at {} hung up", self.authority));
+                        return Err(failed.into_error()).with_context(|| {
+                            format!("the registry at {} hung up", self.authority)
+                        });
                     }
                 },
             }
         }
-        anyhow::bail!("the registry at {} hangs up on every connection", self.authority)
+        anyhow::bail!(
+            "the registry at {} hangs up on every connection",
+            self.authority
+        )
     }
 
     async fn connection(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
@@ -113,14 +134,23 @@ impl Client {
         if let Some(connection) = free() {
             return Ok(connection);
         }
-        let address = if self.authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        let address = if self
+            .authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+        {
             self.authority.clone()
         } else {
             format!("{}:80", self.authority)
         };
         let connecting = tokio::time::timeout(CONNECT_TIME, TcpStream::connect(&address)).await;
         let stream = connecting
-            .with_context(|| format!("no registry answers at {address} within {} s", CONNECT_TIME.as_secs()))?
+            .with_context(|| {
+                format!(
+                    "no registry answers at {address} within {} s",
+                    CONNECT_TIME.as_secs()
+                )
+            })?
             .with_context(|| format!("no registry answers at {address}"))?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;

@@ -15,7 +15,10 @@ struct Lines(channel::Sender<Value>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        for line in bytes
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
             let _ = self.0.send(serde_json::from_slice(line)?);
         }
         Ok(bytes.len())
@@ -42,8 +45,14 @@ where
     let metrics = Metrics::new();
     let handler = SpecRegistry::new(registry, metrics.clone())?;
     let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let arguments = HttpArgs { http: Some(loopback), insecure_loopback: true, ..HttpArgs::default() };
-    let server = HttpServer::bind(&arguments, None).await?.context("an address was given")?;
+    let arguments = HttpArgs {
+        http: Some(loopback),
+        insecure_loopback: true,
+        ..HttpArgs::default()
+    };
+    let server = HttpServer::bind(&arguments, None)
+        .await?
+        .context("an address was given")?;
     let url = format!("http://{}", server.address());
     let shutdown = CancellationToken::new();
     let served = tokio::spawn(server.run(handler, metrics, shutdown.clone()));
@@ -59,8 +68,14 @@ where
 {
     let (lines, from_client) = mpsc::channel(LINES_AHEAD);
     let (to_client, received) = to_test();
-    let talked = talk(Conversation { lines, received: Arc::new(Mutex::new(received)) });
-    let (passed, talked) = tokio::join!(pass(Client::new(url, None)?, from_client, to_client), talked);
+    let talked = talk(Conversation {
+        lines,
+        received: Arc::new(Mutex::new(received)),
+    });
+    let (passed, talked) = tokio::join!(
+        pass(Client::new(url, None)?, from_client, to_client),
+        talked
+    );
     talked?;
     passed
 }
@@ -123,10 +138,23 @@ async fn a_client_of_the_modern_era_needs_no_session() -> Result<()> {
         assert!(discovered["result"].is_object(), "{discovered}");
         let call = json!({"name": "spec_search", "arguments": {"query": "wéb"}});
         let found = client.ask(modern(2, "tools/call", call)).await?;
-        assert_eq!((&found["id"], found["error"].is_null()), (&json!(2), true), "{found}");
-        let odd = client.ask(modern(3, "resources/read", json!({"uri": "spec://ünknown"}))).await?;
+        assert_eq!(
+            (&found["id"], found["error"].is_null()),
+            (&json!(2), true),
+            "{found}"
+        );
+        let odd = client
+            .ask(modern(
+                3,
+                "resources/read",
+                json!({"uri": "spec://ünknown"}),
+            ))
+            .await?;
         let is_header_error = odd["error"]["code"] == -32020;
-        assert!(odd["error"].is_object() && !is_header_error, "a name that is no ASCII arrives whole: {odd}");
+        assert!(
+            odd["error"].is_object() && !is_header_error,
+            "a name that is no ASCII arrives whole: {odd}"
+        );
         Ok(())
     })
     .await
@@ -137,16 +165,24 @@ async fn every_request_is_answered_even_where_no_registry_is() -> Result<()> {
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = nobody.local_addr()?;
     drop(nobody);
-    with_bridge(&format!("http://{address}"), async |client: Conversation| {
-        let answer = client.ask(modern(7, "tools/list", json!({}))).await?;
-        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(7), &json!(INTERNAL_ERROR)));
-        let message = answer["error"]["message"].as_str().unwrap_or_default();
-        assert!(message.contains(&address.to_string()), "{message}");
-        client.say(json!({"jsonrpc": "2.0", "method": "notifications/progress"})).await?;
-        client.lines.send(b"no json".to_vec()).await?;
-        assert_eq!(client.hear().await?["error"]["code"], json!(-32700));
-        Ok(())
-    })
+    with_bridge(
+        &format!("http://{address}"),
+        async |client: Conversation| {
+            let answer = client.ask(modern(7, "tools/list", json!({}))).await?;
+            assert_eq!(
+                (&answer["id"], &answer["error"]["code"]),
+                (&json!(7), &json!(INTERNAL_ERROR))
+            );
+            let message = answer["error"]["message"].as_str().unwrap_or_default();
+            assert!(message.contains(&address.to_string()), "{message}");
+            client
+                .say(json!({"jsonrpc": "2.0", "method": "notifications/progress"}))
+                .await?;
+            client.lines.send(b"no json".to_vec()).await?;
+            assert_eq!(client.hear().await?["error"]["code"], json!(-32700));
+            Ok(())
+        },
+    )
     .await
 }
 
@@ -158,12 +194,17 @@ async fn a_refusal_says_what_to_do_and_shows_no_token() -> Result<()> {
     let server = tokio::spawn(async { axum::serve(listener, app).await });
     let (lines, from_client) = mpsc::channel(LINES_AHEAD);
     let (to_client, received) = to_test();
-    lines.send(modern(1, "initialize", json!({})).to_string().into_bytes()).await?;
+    lines
+        .send(modern(1, "initialize", json!({})).to_string().into_bytes())
+        .await?;
     drop(lines);
     let token = Zeroizing::new("tk_very_secret".to_owned());
     pass(Client::new(&url, Some(token))?, from_client, to_client).await?;
     let answer = received.recv_timeout(Duration::from_secs(20))?.to_string();
-    assert!(answer.contains("--token-file") && !answer.contains("very_secret"), "{answer}");
+    assert!(
+        answer.contains("--token-file") && !answer.contains("very_secret"),
+        "{answer}"
+    );
     server.abort();
     Ok(())
 }
@@ -176,8 +217,13 @@ fn urls_that_cannot_be_used_are_refused_with_what_can() {
         ("ftp://registry.example", "http://"),
         ("http://user:secret@registry.example/", "--token-file"),
     ] {
-        let refused = Client::new(url, None).map(|_| ()).map_err(|error| format!("{error:#}"));
-        assert!(refused.as_ref().is_err_and(|error| error.contains(hint)), "{url}: {refused:?}");
+        let refused = Client::new(url, None)
+            .map(|_| ())
+            .map_err(|error| format!("{error:#}"));
+        assert!(
+            refused.as_ref().is_err_and(|error| error.contains(hint)),
+            "{url}: {refused:?}"
+        );
         assert!(!refused.is_err_and(|error| error.contains("secret")));
     }
 }

@@ -4,10 +4,7 @@ use rusqlite::Connection;
 use shared::{digest::Digest, effect::protocol::SignedHead};
 use time::OffsetDateTime;
 
-use super::{
-    column::Columns,
-    write::execute,
-};
+use super::{column::Columns, write::execute};
 use crate::{
     audit::{self, AuditEntry, Payload, REDACTED, SIGNED_EVERY},
     keys::Keys,
@@ -15,7 +12,11 @@ use crate::{
 };
 
 /// Appends the entries of a change and signs the head.
-pub(super) fn append(connection: &Connection, change: &Change, keys: &Keys) -> Result<Committed, StoreError> {
+pub(super) fn append(
+    connection: &Connection,
+    change: &Change,
+    keys: &Keys,
+) -> Result<Committed, StoreError> {
     redactions_are_recorded(change)?;
     let mut head = head(connection)?;
     let now = OffsetDateTime::now_utc();
@@ -27,32 +28,66 @@ pub(super) fn append(connection: &Connection, change: &Change, keys: &Keys) -> R
         if entry.seq.is_multiple_of(SIGNED_EVERY) || (change.sign_head && index == last) {
             let signed = audit::sign_head(keys, entry.seq, &entry.hash);
             const KEEP: &str = "INSERT INTO audit_heads (seq, hash, signature) VALUES (?1, ?2, ?3)";
-            execute(connection, KEEP, (number(signed.seq)?, signed.hash.as_str(), &signed.signature))?;
+            execute(
+                connection,
+                KEEP,
+                (number(signed.seq)?, signed.hash.as_str(), &signed.signature),
+            )?;
         }
         head = Some((entry.seq, entry.hash));
     }
     let Some((seq, hash)) = head else {
-        return Err(StoreError::Constraint("a change without an audit entry".into()));
+        return Err(StoreError::Constraint(
+            "a change without an audit entry".into(),
+        ));
     };
     let tip = audit::sign_head(keys, seq, &hash);
     const TIP: &str = "INSERT INTO audit_tip (only, seq, hash, signature) VALUES (1, ?1, ?2, ?3)
         ON CONFLICT (only) DO UPDATE SET seq = ?1, hash = ?2, signature = ?3";
-    execute(connection, TIP, (number(seq)?, hash.as_str(), &tip.signature))?;
+    execute(
+        connection,
+        TIP,
+        (number(seq)?, hash.as_str(), &tip.signature),
+    )?;
     Ok(Committed { seq, hash })
 }
 
 fn insert(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
-    const ENTRY: &str = "INSERT INTO audit (seq, at, actor, action, subject, payload_sha256, prev, hash)
+    const ENTRY: &str =
+        "INSERT INTO audit (seq, at, actor, action, subject, payload_sha256, prev, hash)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    let AuditEntry { seq, at, actor, action, subject, payload_sha256, prev, hash, payload } = entry;
+    let AuditEntry {
+        seq,
+        at,
+        actor,
+        action,
+        subject,
+        payload_sha256,
+        prev,
+        hash,
+        payload,
+    } = entry;
     let seq = number(*seq)?;
     execute(
         connection,
         ENTRY,
-        (seq, at, actor, action, subject, payload_sha256.as_str(), prev.as_str(), hash.as_str()),
+        (
+            seq,
+            at,
+            actor,
+            action,
+            subject,
+            payload_sha256.as_str(),
+            prev.as_str(),
+            hash.as_str(),
+        ),
     )?;
     if let Some(Payload { salt, json }) = payload {
-        execute(connection, "INSERT INTO audit_payloads (seq, salt, json) VALUES (?1, ?2, ?3)", (seq, salt, json))?;
+        execute(
+            connection,
+            "INSERT INTO audit_payloads (seq, salt, json) VALUES (?1, ?2, ?3)",
+            (seq, salt, json),
+        )?;
     }
     Ok(())
 }
@@ -60,9 +95,15 @@ fn insert(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError>
 /// A payload that goes without an entry that says so would look like tampering ever after.
 fn redactions_are_recorded(change: &Change) -> Result<(), StoreError> {
     for write in &change.writes {
-        let Write::RedactPayload(seq) = write else { continue };
+        let Write::RedactPayload(seq) = write else {
+            continue;
+        };
         let subject = format!("audit:{seq}");
-        if !change.audit.iter().any(|draft| draft.action == REDACTED && draft.subject == subject) {
+        if !change
+            .audit
+            .iter()
+            .any(|draft| draft.action == REDACTED && draft.subject == subject)
+        {
             return Err(StoreError::Constraint(format!(
                 "the payload of entry {seq} is taken out, but no entry `{REDACTED}` with subject `{subject}` says so"
             )));
@@ -71,14 +112,22 @@ fn redactions_are_recorded(change: &Change) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) fn entries(connection: &Connection, from_seq: u64, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
+pub(super) fn entries(
+    connection: &Connection,
+    from_seq: u64,
+    limit: u32,
+) -> Result<Vec<AuditEntry>, StoreError> {
     const ENTRIES: &str = "SELECT a.seq, a.at, a.actor, a.action, a.subject, a.payload_sha256, a.prev, a.hash, p.salt,
         p.json FROM audit a LEFT JOIN audit_payloads p ON p.seq = a.seq WHERE a.seq >= ?1 ORDER BY a.seq LIMIT ?2";
     let mut statement = connection.prepare_cached(ENTRIES)?;
     let mut rows = statement.query((number(from_seq)?, limit))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        let mut columns = Columns { row, table: "audit", next: 0 };
+        let mut columns = Columns {
+            row,
+            table: "audit",
+            next: 0,
+        };
         found.push(AuditEntry {
             seq: columns.take("seq")?,
             at: columns.take("at")?,
@@ -98,18 +147,31 @@ pub(super) fn entries(connection: &Connection, from_seq: u64, limit: u32) -> Res
 }
 
 pub(super) fn head(connection: &Connection) -> Result<Option<(u64, Digest)>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")?;
+    let mut statement =
+        connection.prepare_cached("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")?;
     let mut rows = statement.query([])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    let mut columns = Columns { row, table: "audit", next: 0 };
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let mut columns = Columns {
+        row,
+        table: "audit",
+        next: 0,
+    };
     Ok(Some((columns.take("seq")?, columns.take("hash")?)))
 }
 
 pub(super) fn signed_head(connection: &Connection) -> Result<Option<SignedHead>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT seq, hash, signature FROM audit_tip")?;
     let mut rows = statement.query([])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    let mut columns = Columns { row, table: "audit_tip", next: 0 };
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let mut columns = Columns {
+        row,
+        table: "audit_tip",
+        next: 0,
+    };
     Ok(Some(SignedHead {
         seq: columns.take("seq")?,
         hash: columns.take("hash")?,
@@ -119,16 +181,25 @@ pub(super) fn signed_head(connection: &Connection) -> Result<Option<SignedHead>,
 
 /// Refuses a database that was written with other keys, or whose newest entry is not the one that was signed.
 pub(super) fn check_tip(connection: &Connection, keys: &Keys) -> Result<(), StoreError> {
-    let corrupt = |cause: &str| Err(StoreError::Corrupt { what: "audit head", cause: cause.into() });
+    let corrupt = |cause: &str| {
+        Err(StoreError::Corrupt {
+            what: "audit head",
+            cause: cause.into(),
+        })
+    };
     match (head(connection)?, signed_head(connection)?) {
         (None, None) => Ok(()),
         (Some((seq, hash)), Some(tip)) if tip.seq == seq && tip.hash == hash => {
             if keys.verify(&SignedHead::signed_bytes(seq, &hash), &tip.signature) {
                 return Ok(());
             }
-            corrupt("it was signed with another key; restore keys/ from the backup that this database is from")
+            corrupt(
+                "it was signed with another key; restore keys/ from the backup that this database is from",
+            )
         }
-        _ => corrupt("the newest entry is not the one that was signed; run: mcp-spec-registry audit verify"),
+        _ => corrupt(
+            "the newest entry is not the one that was signed; run: mcp-spec-registry audit verify",
+        ),
     }
 }
 

@@ -10,7 +10,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     run::{
-        Assurance, CheckPhase, CheckVerdict, CheckpointKind, CheckpointState, ReturnTo, RunState, Verdict,
+        Assurance, CheckPhase, CheckVerdict, CheckpointKind, CheckpointState, ReturnTo, RunState,
+        Verdict,
     },
     store::{SpecificationStatus, StoreError, TokenKind},
 };
@@ -86,8 +87,14 @@ pub(super) struct Columns<'a> {
 
 impl Columns<'_> {
     pub(super) fn take<C: Column>(&mut self, name: &str) -> Result<C, StoreError> {
-        let corrupt = |cause: String| StoreError::Corrupt { what: self.table, cause: format!("{name}: {cause}") };
-        let value = self.row.get_ref(self.next).map_err(|error| corrupt(error.to_string()))?;
+        let corrupt = |cause: String| StoreError::Corrupt {
+            what: self.table,
+            cause: format!("{name}: {cause}"),
+        };
+        let value = self
+            .row
+            .get_ref(self.next)
+            .map_err(|error| corrupt(error.to_string()))?;
         let column = C::from_column(value).map_err(corrupt)?;
         self.next += 1;
         Ok(column)
@@ -95,7 +102,9 @@ impl Columns<'_> {
 }
 
 pub(super) fn to_column(field: &impl Column, table: &str, name: &str) -> Result<Value, StoreError> {
-    field.to_column().map_err(|cause| StoreError::Constraint(format!("{name} of {table}: {cause}")))
+    field
+        .to_column()
+        .map_err(|cause| StoreError::Constraint(format!("{name} of {table}: {cause}")))
 }
 
 impl Column for String {
@@ -124,17 +133,23 @@ impl Column for u32 {
     }
 
     fn from_column(value: ValueRef<'_>) -> Result<Self, String> {
-        integer(value)?.try_into().map_err(|_| "out of range".into())
+        integer(value)?
+            .try_into()
+            .map_err(|_| "out of range".into())
     }
 }
 
 impl Column for u64 {
     fn to_column(&self) -> Result<Value, String> {
-        i64::try_from(*self).map(Value::Integer).map_err(|_| format!("{self} is too large"))
+        i64::try_from(*self)
+            .map(Value::Integer)
+            .map_err(|_| format!("{self} is too large"))
     }
 
     fn from_column(value: ValueRef<'_>) -> Result<Self, String> {
-        integer(value)?.try_into().map_err(|_| "out of range".into())
+        integer(value)?
+            .try_into()
+            .map_err(|_| "out of range".into())
     }
 }
 
@@ -144,7 +159,11 @@ impl<C: Column> Column for Option<C> {
     }
 
     fn from_column(value: ValueRef<'_>) -> Result<Self, String> {
-        if value == ValueRef::Null { Ok(None) } else { C::from_column(value).map(Some) }
+        if value == ValueRef::Null {
+            Ok(None)
+        } else {
+            C::from_column(value).map(Some)
+        }
     }
 }
 
@@ -154,13 +173,17 @@ impl Column for Digest {
     }
 
     fn from_column(value: ValueRef<'_>) -> Result<Self, String> {
-        text(value)?.parse().map_err(|error: shared::digest::DigestError| error.to_string())
+        text(value)?
+            .parse()
+            .map_err(|error: shared::digest::DigestError| error.to_string())
     }
 }
 
 impl Column for OffsetDateTime {
     fn to_column(&self) -> Result<Value, String> {
-        self.format(&Rfc3339).map(Value::Text).map_err(|error| error.to_string())
+        self.format(&Rfc3339)
+            .map(Value::Text)
+            .map_err(|error| error.to_string())
     }
 
     fn from_column(value: ValueRef<'_>) -> Result<Self, String> {
@@ -182,7 +205,13 @@ macro_rules! json_columns {
     )+};
 }
 
-json_columns!(Vec<String>, Vec<PublishedPort>, Vec<PinnedInput>, Vec<ToolDeclaration>, serde_json::Value);
+json_columns!(
+    Vec<String>,
+    Vec<PublishedPort>,
+    Vec<PinnedInput>,
+    Vec<ToolDeclaration>,
+    serde_json::Value
+);
 
 /// Enums without fields stand in columns by the name they have in JSON.
 macro_rules! name_columns {
@@ -223,7 +252,8 @@ fn to_name(value: &impl Serialize) -> Result<String, String> {
 }
 
 fn from_name<T: DeserializeOwned>(name: &str) -> Result<T, String> {
-    serde_json::from_value(serde_json::Value::String(name.to_owned())).map_err(|error| error.to_string())
+    serde_json::from_value(serde_json::Value::String(name.to_owned()))
+        .map_err(|error| error.to_string())
 }
 
 fn text(value: ValueRef<'_>) -> Result<&str, String> {

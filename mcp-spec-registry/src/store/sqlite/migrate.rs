@@ -19,7 +19,10 @@ pub(super) fn take_steps(connection: &mut Connection, steps: &[&str]) -> Result<
     // Another process may have taken them while this one waited for the lock.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = schema(&transaction, known)?;
-    for step in steps.iter().skip(usize::try_from(found).unwrap_or(usize::MAX)) {
+    for step in steps
+        .iter()
+        .skip(usize::try_from(found).unwrap_or(usize::MAX))
+    {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "user_version", known)?;
@@ -29,5 +32,9 @@ pub(super) fn take_steps(connection: &mut Connection, steps: &[&str]) -> Result<
 
 fn schema(connection: &Connection, known: u32) -> Result<u32, StoreError> {
     let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found > known { Err(StoreError::NewerSchema { found, known }) } else { Ok(found) }
+    if found > known {
+        Err(StoreError::NewerSchema { found, known })
+    } else {
+        Ok(found)
+    }
 }

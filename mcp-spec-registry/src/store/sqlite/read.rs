@@ -32,18 +32,34 @@ pub(super) fn all<T: Table>(
     Ok(found)
 }
 
-pub(super) fn text(connection: &Connection, sql: &str, key: &str) -> Result<Option<String>, StoreError> {
-    Ok(connection.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?)
+pub(super) fn text(
+    connection: &Connection,
+    sql: &str,
+    key: &str,
+) -> Result<Option<String>, StoreError> {
+    Ok(connection
+        .prepare_cached(sql)?
+        .query_row([key], |row| row.get(0))
+        .optional()?)
 }
 
-pub(super) fn run_id(connection: &Connection, sql: &str, key: &str) -> Result<Option<String>, StoreError> {
+pub(super) fn run_id(
+    connection: &Connection,
+    sql: &str,
+    key: &str,
+) -> Result<Option<String>, StoreError> {
     text(connection, sql, key)
 }
 
 /// All rows of a run, from one snapshot.
-pub(super) fn run_record(connection: &mut Connection, run_id: &str) -> Result<Option<RunRecord>, StoreError> {
+pub(super) fn run_record(
+    connection: &mut Connection,
+    run_id: &str,
+) -> Result<Option<RunRecord>, StoreError> {
     let snapshot = connection.transaction()?;
-    let Some(run) = one(&snapshot, "WHERE run_id = ?1", [run_id])? else { return Ok(None) };
+    let Some(run) = one(&snapshot, "WHERE run_id = ?1", [run_id])? else {
+        return Ok(None);
+    };
     const IN_ORDER: &str = "WHERE run_id = ?1 ORDER BY ordinal";
     Ok(Some(RunRecord {
         run,
@@ -58,7 +74,13 @@ pub(super) fn run_record(connection: &mut Connection, run_id: &str) -> Result<Op
 }
 
 pub(super) fn runs(connection: &Connection, filter: &RunFilter) -> Result<Vec<Run>, StoreError> {
-    let RunFilter { spec_id, state, open_only, limit, before } = filter;
+    let RunFilter {
+        spec_id,
+        state,
+        open_only,
+        limit,
+        before,
+    } = filter;
     let mut conditions = Vec::new();
     let mut parameters = Vec::new();
     let equals = [
@@ -73,10 +95,19 @@ pub(super) fn runs(connection: &Connection, filter: &RunFilter) -> Result<Vec<Ru
         }
     }
     if *open_only {
-        conditions.push("state NOT IN ('validated', 'rejected', 'expired', 'failed', 'cancelled', 'aborted')");
+        conditions.push(
+            "state NOT IN ('validated', 'rejected', 'expired', 'failed', 'cancelled', 'aborted')",
+        );
     }
     parameters.push(Value::Integer(i64::from(*limit)));
-    let filtered =
-        if conditions.is_empty() { String::new() } else { format!("WHERE {} ", conditions.join(" AND ")) };
-    all(connection, &format!("{filtered}ORDER BY run_id DESC LIMIT ?"), params_from_iter(parameters))
+    let filtered = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!("WHERE {} ", conditions.join(" AND "))
+    };
+    all(
+        connection,
+        &format!("{filtered}ORDER BY run_id DESC LIMIT ?"),
+        params_from_iter(parameters),
+    )
 }

@@ -13,7 +13,8 @@ use crate::store::{SpecificationHit, SpecificationRow, StoreError};
 const MAX_WORDS: usize = 32;
 const MAX_WORD_CHARACTERS: usize = 64;
 
-const COLUMNS: &str = "s.digest, s.spec_id, s.version, s.verbatim, s.search_text, s.title, s.status, s.added_by,
+const COLUMNS: &str =
+    "s.digest, s.spec_id, s.version, s.verbatim, s.search_text, s.title, s.status, s.added_by,
     s.reason, s.added_at";
 
 pub(super) fn insert(connection: &Connection, row: &SpecificationRow) -> Result<(), StoreError> {
@@ -25,17 +26,25 @@ pub(super) fn insert(connection: &Connection, row: &SpecificationRow) -> Result<
     const NEWEST: &str = "INSERT INTO newest_specifications (spec_id, ordinal) VALUES (?1, ?2)
         ON CONFLICT (spec_id) DO UPDATE SET ordinal = ?2";
     execute(connection, NEWEST, (&row.spec_id, ordinal))?;
-    const WORDS: &str =
-        "INSERT INTO specification_words (rowid, spec_id, title, search_text) VALUES (?1, ?2, ?3, ?4)";
-    execute(connection, WORDS, (ordinal, &row.spec_id, &row.title, &row.search_text)).map(drop)
+    const WORDS: &str = "INSERT INTO specification_words (rowid, spec_id, title, search_text) VALUES (?1, ?2, ?3, ?4)";
+    execute(
+        connection,
+        WORDS,
+        (ordinal, &row.spec_id, &row.title, &row.search_text),
+    )
+    .map(drop)
 }
 
 pub(super) fn activate(connection: &Connection, digest: &Digest) -> Result<(), StoreError> {
-    const SUPERSEDE: &str = "UPDATE specifications SET status = 'superseded' WHERE status = 'active' AND digest <> ?1
+    const SUPERSEDE: &str =
+        "UPDATE specifications SET status = 'superseded' WHERE status = 'active' AND digest <> ?1
         AND spec_id = (SELECT spec_id FROM specifications WHERE digest = ?1)";
     execute(connection, SUPERSEDE, [digest.as_str()])?;
-    let activated =
-        execute(connection, "UPDATE specifications SET status = 'active' WHERE digest = ?1", [digest.as_str()])?;
+    let activated = execute(
+        connection,
+        "UPDATE specifications SET status = 'active' WHERE digest = ?1",
+        [digest.as_str()],
+    )?;
     exactly_one(activated, || format!("no specification {digest}"))
 }
 
@@ -76,7 +85,11 @@ pub(super) fn search(
 
 fn hit(row: &Row<'_>) -> Result<SpecificationHit, StoreError> {
     let score: f64 = row.get(0)?;
-    let mut columns = Columns { row, table: SpecificationRow::NAME, next: 1 };
+    let mut columns = Columns {
+        row,
+        table: SpecificationRow::NAME,
+        next: 1,
+    };
     let specification = SpecificationRow {
         digest: columns.take("digest")?,
         spec_id: columns.take("spec_id")?,
@@ -89,14 +102,25 @@ fn hit(row: &Row<'_>) -> Result<SpecificationHit, StoreError> {
         reason: columns.take("reason")?,
         added_at: columns.take("added_at")?,
     };
-    Ok(SpecificationHit { specification, score })
+    Ok(SpecificationHit {
+        specification,
+        score,
+    })
 }
 
 /// A query for any of the words, each quoted, so that nothing in them is an operator.
 fn any_of(words: &[String]) -> String {
-    let quoted = words.iter().take(MAX_WORDS).filter(|word| word.chars().any(char::is_alphanumeric)).map(|word| {
-        let word: String = word.chars().filter(|c| *c != '\0').take(MAX_WORD_CHARACTERS).collect();
-        format!("\"{}\"", word.replace('"', "\"\""))
-    });
+    let quoted = words
+        .iter()
+        .take(MAX_WORDS)
+        .filter(|word| word.chars().any(char::is_alphanumeric))
+        .map(|word| {
+            let word: String = word
+                .chars()
+                .filter(|c| *c != '\0')
+                .take(MAX_WORD_CHARACTERS)
+                .collect();
+            format!("\"{}\"", word.replace('"', "\"\""))
+        });
     quoted.collect::<Vec<_>>().join(" OR ")
 }

@@ -14,10 +14,17 @@ pub(super) fn apply(connection: &Connection, write: &Write) -> Result<(), StoreE
         Write::UpdateRun(row) => update(connection, row),
         Write::InsertPlan(row, body) => {
             if Digest::of(body) != row.digest {
-                return Err(StoreError::Constraint(format!("the plan's text is not that of {}", row.digest)));
+                return Err(StoreError::Constraint(format!(
+                    "the plan's text is not that of {}",
+                    row.digest
+                )));
             }
             let body = (row.digest.as_str(), body);
-            execute(connection, "INSERT INTO plan_bodies (digest, body) VALUES (?1, ?2) ON CONFLICT DO NOTHING", body)?;
+            execute(
+                connection,
+                "INSERT INTO plan_bodies (digest, body) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                body,
+            )?;
             insert(connection, row)
         }
         Write::InsertCheckpoint(row) => insert(connection, row),
@@ -40,8 +47,13 @@ pub(super) fn apply(connection: &Connection, write: &Write) -> Result<(), StoreE
         Write::PutService(row) => put(connection, row),
         Write::Remember(row) => insert(connection, row),
         Write::RedactPayload(seq) => {
-            let seq = i64::try_from(*seq).map_err(|_| StoreError::Constraint(format!("no audit entry {seq}")))?;
-            let deleted = execute(connection, "DELETE FROM audit_payloads WHERE seq = ?1", [seq])?;
+            let seq = i64::try_from(*seq)
+                .map_err(|_| StoreError::Constraint(format!("no audit entry {seq}")))?;
+            let deleted = execute(
+                connection,
+                "DELETE FROM audit_payloads WHERE seq = ?1",
+                [seq],
+            )?;
             exactly_one(deleted, || format!("audit entry {seq} has no payload"))
         }
     }
@@ -51,7 +63,11 @@ pub(super) fn insert<T: Table>(connection: &Connection, row: &T) -> Result<(), S
     execute(connection, T::INSERT, params_from_iter(row.values()?)).map(drop)
 }
 
-pub(super) fn execute(connection: &Connection, sql: &str, parameters: impl Params) -> Result<usize, StoreError> {
+pub(super) fn execute(
+    connection: &Connection,
+    sql: &str,
+    parameters: impl Params,
+) -> Result<usize, StoreError> {
     Ok(connection.prepare_cached(sql)?.execute(parameters)?)
 }
 
@@ -64,6 +80,13 @@ fn put<T: Table>(connection: &Connection, row: &T) -> Result<(), StoreError> {
     execute(connection, T::UPSERT, params_from_iter(row.values()?)).map(drop)
 }
 
-pub(super) fn exactly_one(changed: usize, otherwise: impl FnOnce() -> String) -> Result<(), StoreError> {
-    if changed == 1 { Ok(()) } else { Err(StoreError::Constraint(otherwise())) }
+pub(super) fn exactly_one(
+    changed: usize,
+    otherwise: impl FnOnce() -> String,
+) -> Result<(), StoreError> {
+    if changed == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Constraint(otherwise()))
+    }
 }
