@@ -1,8 +1,9 @@
 //! `doctor`
 
+use rmcp::handler::server::wrapper::Parameters;
 use rmcp::{tool, tool_router};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::config::Status;
 use shared::effect::class::EffectClass;
 use shared::tool_error::ToolError;
@@ -13,6 +14,10 @@ use crate::server::{self, BashCommander};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("doctor", "Examine the jail", EffectClass::Read);
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DoctorParams {}
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct DoctorResult {
@@ -45,7 +50,10 @@ impl BashCommander {
     /// Tries every layer of the jail and tells limits, policy and workspace; names what is missing. Use it when commands are
     /// refused or something does not work that should.
     #[tool]
-    async fn doctor(&self) -> Result<Json<DoctorResult>, ToolError> {
+    async fn doctor(
+        &self,
+        Parameters(DoctorParams {}): Parameters<DoctorParams>,
+    ) -> Result<Json<DoctorResult>, ToolError> {
         let report = server::examine(self.state()).await;
         let text = report.to_string();
         let status = view(report.status());

@@ -64,6 +64,7 @@ pub(crate) struct ExecParams {
     /// Kills the command and all its processes after so long. Default 120000 if waited for to the end, else none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeout_ms: Option<u64>,
+    /// When to answer.
     #[serde(default)]
     wait: Wait,
     /// TCP ports the command listens on; the answer has an address of the host for each.

@@ -32,6 +32,7 @@ const MOST_BYTES: u32 = 131_072;
 pub(crate) struct ReadOutputParams {
     /// From exec.
     id: String,
+    /// Which one.
     #[serde(default)]
     stream: StreamName,
     /// First byte; default 0.
@@ -43,6 +44,7 @@ pub(crate) struct ReadOutputParams {
     /// 1 to 131072.
     #[serde(default = "default_bytes")]
     max_bytes: u32,
+    /// What to wait for first.
     #[serde(default)]
     wait: Wait,
     /// `base64` gives every byte as it is.
