@@ -7,7 +7,7 @@ use serde_json::json;
 /// A client whose configuration is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Client {
-    /// Claude Desktop: claude_desktop_config.json.
+    /// Claude Desktop: `claude_desktop_config.json`.
     ClaudeDesktop,
     /// Claude Code: a command.
     ClaudeCode,
@@ -31,11 +31,19 @@ pub fn client_config(client: Client, program: &Path, state_dir: Option<&Path>) -
         }
         Client::ClaudeCode => {
             let words: Vec<String> = arguments.iter().map(|word| shell_word(word)).collect();
-            format!("claude mcp add spec-registry -- {} {}", shell_word(&program), words.join(" "))
+            format!(
+                "claude mcp add spec-registry -- {} {}",
+                shell_word(&program),
+                words.join(" ")
+            )
         }
         Client::Codex => {
             // JSON strings and lists are TOML strings and lists.
-            format!("[mcp_servers.spec-registry]\ncommand = {}\nargs = {}", json!(program), json!(arguments))
+            format!(
+                "[mcp_servers.spec-registry]\ncommand = {}\nargs = {}",
+                json!(program),
+                json!(arguments)
+            )
         }
     }
 }
@@ -51,7 +59,8 @@ impl Client {
 }
 
 fn shell_word(word: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=@".contains(character);
+    let is_plain =
+        |character: char| character.is_ascii_alphanumeric() || "-_./:=@".contains(character);
     if !word.is_empty() && word.chars().all(is_plain) {
         word.to_owned()
     } else {
@@ -68,14 +77,19 @@ mod tests {
         let program = Path::new("/home/an a/it's/mcp-spec-registry");
         let desktop: serde_json::Value =
             serde_json::from_str(&client_config(Client::ClaudeDesktop, program, None))?;
-        assert_eq!(desktop["mcpServers"]["spec-registry"]["command"], program.display().to_string());
+        assert_eq!(
+            desktop["mcpServers"]["spec-registry"]["command"],
+            program.display().to_string()
+        );
         let code = client_config(Client::ClaudeCode, program, Some(Path::new("/s")));
         assert_eq!(
             code,
             r"claude mcp add spec-registry -- '/home/an a/it'\''s/mcp-spec-registry' stdio --state-dir /s --agent claude-code"
         );
         let codex: toml::Value = toml::from_str(&client_config(Client::Codex, program, None))?;
-        let words = codex["mcp_servers"]["spec-registry"]["args"].as_array().map(Vec::len);
+        let words = codex["mcp_servers"]["spec-registry"]["args"]
+            .as_array()
+            .map(Vec::len);
         assert_eq!(words, Some(3));
         Ok(())
     }

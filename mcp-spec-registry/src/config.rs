@@ -97,7 +97,7 @@ pub struct ServeCommand {
     /// End when nobody was connected and no run was open for this long.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub idle_exit: Option<Duration>,
-    /// Life of the handles that execution_begin gives [default: 10m].
+    /// Life of the handles that `execution_begin` gives [default: 10m].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub grant_ttl: Option<Duration>,
     /// Started by a client, in a process session of its own.

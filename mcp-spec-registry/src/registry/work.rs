@@ -192,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn an_order_for_nobody_is_refused_at_once_but_a_posted_one_is_kept() {
         let board = WorkBoard::default();
-        let refused = board.ask("shell", end_run(), Duration::from_secs(60)).await;
+        let refused = board.ask("shell", end_run(), Duration::from_mins(1)).await;
         assert_eq!(refused, Err(WorkError::NobodyListens("shell".to_owned())));
         board.post("shell", end_run());
         let kept = board

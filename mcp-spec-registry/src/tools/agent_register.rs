@@ -35,7 +35,7 @@ pub(crate) struct AgentRegisterResult {
 
 #[tool_router(router = agent_register_router, vis = "pub(super)")]
 impl SpecRegistry {
-    /// Says what you are. Needed once before run_claim; again when it changes.
+    /// Says what you are. Needed once before `run_claim`; again when it changes.
     #[tool]
     async fn agent_register(
         &self,

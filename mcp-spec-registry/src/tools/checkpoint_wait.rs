@@ -80,8 +80,10 @@ impl SpecRegistry {
             changes.mark_unchanged();
             let (registry, agent, run_id) =
                 (self.registry.clone(), agent.clone(), params.run_id.clone());
-            let record =
-                blocking(move || Ok::<_, RegistryError>(registry.run_view(&agent, &run_id)?.record)).await?;
+            let record = blocking(move || {
+                Ok::<_, RegistryError>(registry.run_view(&agent, &run_id)?.record)
+            })
+            .await?;
             let deadline = started + limit;
             if !is_awaited(&record) || tokio::time::Instant::now() >= deadline {
                 break record;
@@ -103,13 +105,20 @@ impl SpecRegistry {
         };
         let waiting = is_awaited(&record);
         let text = if waiting {
-            format!("run {} is {}; nobody has decided yet", record.run.run_id, record.run.state)
+            format!(
+                "run {} is {}; nobody has decided yet",
+                record.run.run_id, record.run.state
+            )
         } else {
             format!("run {} is {}", record.run.run_id, record.run.state)
         };
-        let checkpoint_id = record.open_checkpoint().map(|open| open.checkpoint_id.clone());
+        let checkpoint_id = record
+            .open_checkpoint()
+            .map(|open| open.checkpoint_id.clone());
         let page = self.registry.page();
-        let url = checkpoint_id.as_ref().and_then(|id| page.map(|page| format!("{page}/c/{id}")));
+        let url = checkpoint_id
+            .as_ref()
+            .and_then(|id| page.map(|page| format!("{page}/c/{id}")));
         Ok(structured(
             CheckpointWaitResult {
                 state: record.run.state,
@@ -125,7 +134,10 @@ impl SpecRegistry {
 }
 
 fn is_awaited(record: &RunRecord) -> bool {
-    matches!(record.run.state, RunState::AwaitingV1 | RunState::Verifying | RunState::AwaitingV2)
+    matches!(
+        record.run.state,
+        RunState::AwaitingV1 | RunState::Verifying | RunState::AwaitingV2
+    )
 }
 
 async fn report_progress(
@@ -134,7 +146,9 @@ async fn report_progress(
     waited: Duration,
     limit: Duration,
 ) {
-    let Some(token) = context.meta.get_progress_token() else { return };
+    let Some(token) = context.meta.get_progress_token() else {
+        return;
+    };
     let what = match record.run.state {
         RunState::Verifying => "the registry measures the outcome",
         _ => "a human decides",

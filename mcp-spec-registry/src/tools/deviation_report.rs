@@ -22,7 +22,7 @@ pub(super) const EFFECT: ToolEffect =
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeviationReportParams {
     run_id: String,
-    /// Of your run_claim.
+    /// Of your `run_claim`.
     epoch: u64,
     /// What does not go as the plan says, and what you would do instead.
     what: String,
@@ -38,7 +38,7 @@ pub(crate) struct DeviationReportResult {
 
 #[tool_router(router = deviation_report_router, vis = "pub(super)")]
 impl SpecRegistry {
-    /// Says that the approved plan does not hold. All handles end and a human is asked again; submit a changed plan with plan_submit.
+    /// Says that the approved plan does not hold. All handles end and a human is asked again; submit a changed plan with `plan_submit`.
     #[tool]
     async fn deviation_report(
         &self,
@@ -52,8 +52,17 @@ impl SpecRegistry {
             registry.deviation_report(&agent, &params.run_id, params.epoch, &params.what)
         })
         .await?;
-        let url = self.registry.page().map(|page| format!("{page}/c/{}", checkpoint.checkpoint_id));
+        let url = self
+            .registry
+            .page()
+            .map(|page| format!("{page}/c/{}", checkpoint.checkpoint_id));
         let text = format!("checkpoint {} waits for a human", checkpoint.checkpoint_id);
-        Ok(structured(DeviationReportResult { checkpoint_id: checkpoint.checkpoint_id, url }, text))
+        Ok(structured(
+            DeviationReportResult {
+                checkpoint_id: checkpoint.checkpoint_id,
+                url,
+            },
+            text,
+        ))
     }
 }

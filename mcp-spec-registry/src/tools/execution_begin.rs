@@ -27,7 +27,7 @@ pub(super) const EFFECT: ToolEffect =
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExecutionBeginParams {
     run_id: String,
-    /// Of your run_claim.
+    /// Of your `run_claim`.
     epoch: u64,
 }
 
@@ -71,11 +71,18 @@ impl SpecRegistry {
     ) -> Result<Json<ExecutionBeginResult>, ToolError> {
         let agent = Self::caller(&context)?;
         call::belongs_to(&context, Some(&params.run_id), None);
-        let begun = self.registry.execution_begin(&agent, &params.run_id, params.epoch).await?;
+        let begun = self
+            .registry
+            .execution_begin(&agent, &params.run_id, params.epoch)
+            .await?;
         let text = format!(
             "{} steps may be carried out; {} of {} tests fail before, as they should",
             begun.steps.len(),
-            begun.tests_before.iter().filter(|test| test.verdict == CheckVerdict::Fail).count(),
+            begun
+                .tests_before
+                .iter()
+                .filter(|test| test.verdict == CheckVerdict::Fail)
+                .count(),
             begun.tests_before.len()
         );
         let steps = begun
@@ -93,11 +100,19 @@ impl SpecRegistry {
         let tests_before = begun
             .tests_before
             .into_iter()
-            .map(|test| TestView { criterion: test.criterion, verdict: test.verdict })
+            .map(|test| TestView {
+                criterion: test.criterion,
+                verdict: test.verdict,
+            })
             .collect();
         let expires_at = time_text(begun.expires_at);
         Ok(structured(
-            ExecutionBeginResult { state: begun.state, steps, tests_before, expires_at },
+            ExecutionBeginResult {
+                state: begun.state,
+                steps,
+                tests_before,
+                expires_at,
+            },
             text,
         ))
     }

@@ -15,14 +15,17 @@ use shared::{
 
 use crate::{run::RunState, server::SpecRegistry};
 
-pub(super) const EFFECT: ToolEffect =
-    ToolEffect::new("generation_complete", "Complete Generate", EffectClass::Write);
+pub(super) const EFFECT: ToolEffect = ToolEffect::new(
+    "generation_complete",
+    "Complete Generate",
+    EffectClass::Write,
+);
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GenerationCompleteParams {
     run_id: String,
-    /// Of your run_claim.
+    /// Of your `run_claim`.
     epoch: u64,
     /// What you did, for the human at V2.
     report: String,
@@ -37,7 +40,7 @@ pub(crate) struct GenerationCompleteResult {
 
 #[tool_router(router = generation_complete_router, vis = "pub(super)")]
 impl SpecRegistry {
-    /// Says that all steps are done. All handles end; the registry runs the approved tests itself. Wait with checkpoint_wait.
+    /// Says that all steps are done. All handles end; the registry runs the approved tests itself. Wait with `checkpoint_wait`.
     #[tool]
     async fn generation_complete(
         &self,
@@ -52,7 +55,10 @@ impl SpecRegistry {
             .await?;
         let text = format!("the registry runs {} tests", completed.tests);
         Ok(structured(
-            GenerationCompleteResult { state: completed.state, tests: completed.tests },
+            GenerationCompleteResult {
+                state: completed.state,
+                tests: completed.tests,
+            },
             text,
         ))
     }

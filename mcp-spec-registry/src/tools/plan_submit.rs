@@ -23,7 +23,7 @@ pub(super) const EFFECT: ToolEffect =
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanSubmitParams {
     run_id: String,
-    /// Of your run_claim.
+    /// Of your `run_claim`.
     epoch: u64,
     /// At most 64 KiB and 50 steps.
     plan: Plan,
@@ -33,7 +33,7 @@ pub(crate) struct PlanSubmitParams {
 pub(crate) struct PlanSubmitResult {
     revision: u32,
     plan_digest: String,
-    /// Wait for it with checkpoint_wait.
+    /// Wait for it with `checkpoint_wait`.
     checkpoint_id: String,
     /// Where the human decides; you cannot. Show it to them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +44,7 @@ pub(crate) struct PlanSubmitResult {
 
 #[tool_router(router = plan_submit_router, vis = "pub(super)")]
 impl SpecRegistry {
-    /// Puts a plan to a human (V1): steps with closed argument patterns, a test or human_judges entry for each criterion and
+    /// Puts a plan to a human (V1): steps with closed argument patterns, a test or `human_judges` entry for each criterion and
     /// constraint. Everything that is wrong with it is named at once. A new plan replaces one that still waits.
     #[tool]
     async fn plan_submit(
@@ -60,7 +60,10 @@ impl SpecRegistry {
         })
         .await?;
         let checkpoint = accepted.checkpoint;
-        let url = self.registry.page().map(|page| format!("{page}/c/{}", checkpoint.checkpoint_id));
+        let url = self
+            .registry
+            .page()
+            .map(|page| format!("{page}/c/{}", checkpoint.checkpoint_id));
         let text = format!(
             "plan revision {} waits for a human at checkpoint {}",
             accepted.revision, checkpoint.checkpoint_id

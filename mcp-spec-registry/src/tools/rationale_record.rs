@@ -51,10 +51,14 @@ impl SpecRegistry {
     ) -> Result<Json<RationaleRecordResult>, ToolError> {
         let agent = Self::caller(&context)?;
         call::belongs_to(&context, Some(&params.run_id), None);
-        let texts = [&params.question, &params.chosen, &params.why].into_iter().chain(&params.options);
+        let texts = [&params.question, &params.chosen, &params.why]
+            .into_iter()
+            .chain(&params.options);
         if texts.map(String::len).sum::<usize>() > MOST_BYTES {
-            return Err(ToolError::new(code::INVALID_ARGUMENTS, "a rationale has at most 16 KiB")
-                .with_hint("say the reason in a few sentences"));
+            return Err(
+                ToolError::new(code::INVALID_ARGUMENTS, "a rationale has at most 16 KiB")
+                    .with_hint("say the reason in a few sentences"),
+            );
         }
         let rationale = Rationale {
             rationale_id: String::new(),
@@ -68,6 +72,11 @@ impl SpecRegistry {
         };
         let registry = self.registry.clone();
         let recorded = blocking(move || registry.rationale_record(&agent, rationale)).await?;
-        Ok(structured(RationaleRecordResult { rationale_id: recorded.rationale_id }, "recorded"))
+        Ok(structured(
+            RationaleRecordResult {
+                rationale_id: recorded.rationale_id,
+            },
+            "recorded",
+        ))
     }
 }

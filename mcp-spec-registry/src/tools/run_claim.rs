@@ -16,7 +16,8 @@ use shared::{
 use super::view::RunSummary;
 use crate::{registry::blocking, server::SpecRegistry};
 
-pub(super) const EFFECT: ToolEffect = ToolEffect::new("run_claim", "Claim a run", EffectClass::Write);
+pub(super) const EFFECT: ToolEffect =
+    ToolEffect::new("run_claim", "Claim a run", EffectClass::Write);
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -43,7 +44,15 @@ impl SpecRegistry {
         call::belongs_to(&context, Some(&params.run_id), None);
         let registry = self.registry.clone();
         let run = blocking(move || registry.run_claim(&agent, &params.run_id)).await?;
-        let text = format!("claimed run {} under epoch {}; it is {}", run.run_id, run.epoch, run.state);
-        Ok(structured(RunClaimResult { run: RunSummary::from(&run) }, text))
+        let text = format!(
+            "claimed run {} under epoch {}; it is {}",
+            run.run_id, run.epoch, run.state
+        );
+        Ok(structured(
+            RunClaimResult {
+                run: RunSummary::from(&run),
+            },
+            text,
+        ))
     }
 }

@@ -21,7 +21,8 @@ use crate::{
     server::SpecRegistry,
 };
 
-pub(super) const EFFECT: ToolEffect = ToolEffect::new("run_get", "Look at a run", EffectClass::Read);
+pub(super) const EFFECT: ToolEffect =
+    ToolEffect::new("run_get", "Look at a run", EffectClass::Read);
 
 /// Newest actions and measurements that one answer shows.
 const NEWEST: usize = 50;
@@ -47,7 +48,7 @@ pub(crate) struct RunGetResult {
     actions: Vec<ActionView>,
     /// The newest round of measurements.
     checks: Vec<CheckView>,
-    /// True: only the newest are shown; the resource run://ID has all.
+    /// True: only the newest are shown; the resource <run://ID> has all.
     truncated: bool,
 }
 
@@ -106,7 +107,9 @@ impl From<&Action> for ActionView {
             action: action.action_id.clone(),
             step: action.step_id.clone(),
             tool: action.tool.clone(),
-            outcome: action.outcome.map(|outcome| format!("{outcome:?}").to_lowercase()),
+            outcome: action
+                .outcome
+                .map(|outcome| format!("{outcome:?}").to_lowercase()),
             session: action.session.clone(),
             published: action.published.clone(),
         }
@@ -157,15 +160,25 @@ impl SpecRegistry {
         let registry = self.registry.clone();
         let view = blocking(move || registry.run_view(&agent, &params.run_id)).await?;
         let record = view.record;
-        let text = format!("run {} is {}; next: {}", record.run.run_id, record.run.state, view.next);
+        let text = format!(
+            "run {} is {}; next: {}",
+            record.run.run_id, record.run.state, view.next
+        );
         let skipped = record.actions.len().saturating_sub(NEWEST);
         Ok(structured(
             RunGetResult {
                 run: RunSummary::from(&record.run),
                 next: view.next,
-                open_checkpoint: record.open_checkpoint().map(|open| open.checkpoint_id.clone()),
+                open_checkpoint: record
+                    .open_checkpoint()
+                    .map(|open| open.checkpoint_id.clone()),
                 last_decision: last_decision(&record),
-                actions: record.actions.iter().skip(skipped).map(ActionView::from).collect(),
+                actions: record
+                    .actions
+                    .iter()
+                    .skip(skipped)
+                    .map(ActionView::from)
+                    .collect(),
                 checks: newest_checks(&record),
                 truncated: skipped > 0,
             },

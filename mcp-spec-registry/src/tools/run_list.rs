@@ -32,7 +32,7 @@ pub(crate) struct RunListParams {
     /// Most runs, 1 to 50.
     #[serde(default = "default_limit")]
     limit: u32,
-    /// next_cursor of the page before.
+    /// `next_cursor` of the page before.
     #[serde(default)]
     cursor: Option<String>,
 }
@@ -53,7 +53,7 @@ pub(crate) struct RunListResult {
 
 #[tool_router(router = run_list_router, vis = "pub(super)")]
 impl SpecRegistry {
-    /// Lists runs, newest first, as run_get shows them in its field run.
+    /// Lists runs, newest first, as `run_get` shows them in its field run.
     #[tool]
     async fn run_list(
         &self,
@@ -72,7 +72,11 @@ impl SpecRegistry {
         let more = runs.len() > limit as usize;
         runs.truncate(limit as usize);
         let next_cursor = runs.last().filter(|_| more).map(|run| run.run_id.clone());
-        let text = format!("{} runs{}", runs.len(), if more { ", and more" } else { "" });
+        let text = format!(
+            "{} runs{}",
+            runs.len(),
+            if more { ", and more" } else { "" }
+        );
         let runs = runs.iter().map(RunSummary::from).collect();
         Ok(structured(RunListResult { runs, next_cursor }, text))
     }

@@ -66,6 +66,11 @@ impl SpecRegistry {
         let run = blocking(move || registry.run_request(&agent, &asked)).await?;
         call::belongs_to(&context, Some(&run.run_id), None);
         let text = format!("run {} is {}", run.run_id, run.state);
-        Ok(structured(RunRequestResult { run: RunSummary::from(&run) }, text))
+        Ok(structured(
+            RunRequestResult {
+                run: RunSummary::from(&run),
+            },
+            text,
+        ))
     }
 }

@@ -55,9 +55,18 @@ impl SpecRegistry {
             stored.specification.constraints.len()
         );
         let resource = format!("spec://{}@{}", stored.row.spec_id, stored.row.version);
-        let versions = stored.versions.into_iter().map(|(version, _)| version).collect();
+        let versions = stored
+            .versions
+            .into_iter()
+            .map(|(version, _)| version)
+            .collect();
         Ok(structured(
-            SpecGetResult { status: stored.row.status, specification, versions, resource },
+            SpecGetResult {
+                status: stored.row.status,
+                specification,
+                versions,
+                resource,
+            },
             text,
         ))
     }

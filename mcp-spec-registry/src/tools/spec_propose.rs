@@ -15,8 +15,11 @@ use shared::{
 
 use crate::{registry::blocking, server::SpecRegistry, store::SpecificationStatus};
 
-pub(super) const EFFECT: ToolEffect =
-    ToolEffect::new("spec_propose", "Propose a specification", EffectClass::Write);
+pub(super) const EFFECT: ToolEffect = ToolEffect::new(
+    "spec_propose",
+    "Propose a specification",
+    EffectClass::Write,
+);
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -53,15 +56,31 @@ impl SpecRegistry {
         let agent = Self::caller(&context)?;
         let registry = self.registry.clone();
         let stored = blocking(move || {
-            let SpecProposeParams { text, spec_id, base_digest, reason } = &params;
-            registry.spec_propose(&agent, text, spec_id.as_deref(), base_digest.as_ref(), reason)
+            let SpecProposeParams {
+                text,
+                spec_id,
+                base_digest,
+                reason,
+            } = &params;
+            registry.spec_propose(
+                &agent,
+                text,
+                spec_id.as_deref(),
+                base_digest.as_ref(),
+                reason,
+            )
         })
         .await?;
         let row = stored.row;
         let text = format!("{} {} is proposed", row.spec_id, row.version);
         let digest = row.digest.to_string();
         Ok(structured(
-            SpecProposeResult { spec_id: row.spec_id, version: row.version, digest, status: row.status },
+            SpecProposeResult {
+                spec_id: row.spec_id,
+                version: row.version,
+                digest,
+                status: row.status,
+            },
             text,
         ))
     }

@@ -26,7 +26,7 @@ pub(crate) struct SpecSearchParams {
     /// Most results, 1 to 20.
     #[serde(default = "most_results")]
     limit: u32,
-    /// next_cursor of the page before.
+    /// `next_cursor` of the page before.
     #[serde(default)]
     cursor: u32,
 }
@@ -62,7 +62,7 @@ struct Hit {
 
 #[tool_router(router = spec_search_router, vis = "pub(super)")]
 impl SpecRegistry {
-    /// Finds outcome specifications by words of their id, title and outcome. Returns ids and versions for spec_get.
+    /// Finds outcome specifications by words of their id, title and outcome. Returns ids and versions for `spec_get`.
     #[tool]
     async fn spec_search(
         &self,
@@ -86,14 +86,24 @@ impl SpecRegistry {
                 why: found.matched,
             })
             .collect();
-        let names: Vec<String> =
-            results.iter().map(|hit| format!("{} {}", hit.spec_id, hit.version)).collect();
+        let names: Vec<String> = results
+            .iter()
+            .map(|hit| format!("{} {}", hit.spec_id, hit.version))
+            .collect();
         let text = if names.is_empty() {
             "no specification fits".to_owned()
         } else {
             format!("{} found: {}", names.len(), names.join(", "))
         };
         let no_good_match = asked && results.is_empty();
-        Ok(structured(SpecSearchResult { results, ranker: "lexical", no_good_match, next_cursor }, text))
+        Ok(structured(
+            SpecSearchResult {
+                results,
+                ranker: "lexical",
+                no_good_match,
+                next_cursor,
+            },
+            text,
+        ))
     }
 }

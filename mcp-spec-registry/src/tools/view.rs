@@ -11,7 +11,7 @@ use crate::{
 /// A criterion or constraint.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct CriterionView {
-    /// Id, for tests and human_judges of a plan.
+    /// Id, for tests and `human_judges` of a plan.
     criterion: String,
     /// Its words.
     text: String,
@@ -26,7 +26,7 @@ pub(super) struct SpecificationView {
     spec_id: String,
     /// Exactly as written.
     version: String,
-    /// Goes into the plan as spec_digest.
+    /// Goes into the plan as `spec_digest`.
     digest: String,
     outcome: String,
     criteria: Vec<CriterionView>,
@@ -44,8 +44,16 @@ impl From<&Specification> for SpecificationView {
             version: specification.version.as_str().to_owned(),
             digest: specification.digest.to_string(),
             outcome: specification.outcome.clone(),
-            criteria: specification.criteria.iter().map(CriterionView::from).collect(),
-            constraints: specification.constraints.iter().map(CriterionView::from).collect(),
+            criteria: specification
+                .criteria
+                .iter()
+                .map(CriterionView::from)
+                .collect(),
+            constraints: specification
+                .constraints
+                .iter()
+                .map(CriterionView::from)
+                .collect(),
             implementation_freedom: specification.implementation_freedom.clone(),
             checkpoints: specification
                 .checkpoints
@@ -62,9 +70,14 @@ impl From<&Criterion> for CriterionView {
             criterion: criterion.criterion_id.clone(),
             text: criterion.text.clone(),
             limit: criterion.measure.as_ref().map(|measure| {
-                format!("{} {} {}", measure.operator.symbol(), measure.value, measure.unit)
-                    .trim_end()
-                    .to_owned()
+                format!(
+                    "{} {} {}",
+                    measure.operator.symbol(),
+                    measure.value,
+                    measure.unit
+                )
+                .trim_end()
+                .to_owned()
             }),
         }
     }
@@ -118,5 +131,6 @@ impl From<&Run> for RunSummary {
 
 /// RFC 3339.
 pub(super) fn time_text(time: time::OffsetDateTime) -> String {
-    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+    time.format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_default()
 }

@@ -295,10 +295,9 @@ pub(super) fn path_parts(path: &str) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     for part in inner.split('/') {
         match part {
-            "." => {}
             ".." => return None,
             "" if !inner.is_empty() => return None,
-            "" => {}
+            "." | "" => {}
             part => parts.push(part),
         }
     }

@@ -241,8 +241,8 @@ impl ArgumentPattern {
                 None => Err(PatternError::Path(path.clone())),
             },
             Self::Argv(words) => words.iter().try_for_each(|word| match word {
-                ArgvElement::Exact(_) => Ok(()),
-                ArgvElement::Variable(
+                ArgvElement::Exact(_)
+                | ArgvElement::Variable(
                     Self::Exact(_) | Self::OneOf(_) | Self::PathUnder(_) | Self::Any,
                 ) => Ok(()),
                 ArgvElement::Variable(_) => Err(PatternError::ArgvElement),

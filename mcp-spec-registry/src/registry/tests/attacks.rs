@@ -416,10 +416,8 @@ async fn codes_nonces_secrets_and_handles_are_in_no_audit_entry() -> anyhow::Res
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             for column in 0..columns {
-                everything.push_str(&format!(
-                    "{:?}\n",
-                    row.get::<_, rusqlite::types::Value>(column)?
-                ));
+                let _ = write!(everything, "{:?}\n",
+                    row.get::<_, rusqlite::types::Value>(column)?);
             }
         }
     }

@@ -139,7 +139,7 @@ pub fn renew(run: &Run, limits: &Limits, now: OffsetDateTime) -> Option<Change> 
         json!({ "epoch": run.epoch }),
     );
     Some(advance(run, now, entry, |run| {
-        run.lease_until = Some(now + limits.lease)
+        run.lease_until = Some(now + limits.lease);
     }))
 }
 

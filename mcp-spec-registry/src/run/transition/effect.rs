@@ -135,7 +135,7 @@ pub fn begin(
     );
     // The claimant's call renews its lease, in the same write.
     let mut change = advance(run, now, entry, |run| {
-        run.lease_until = Some(now + limits.lease)
+        run.lease_until = Some(now + limits.lease);
     });
     let mut grant = grant.clone();
     grant.uses_left -= 1;

@@ -121,7 +121,7 @@ pub fn begin_execution(
         json!({ "plan_digest": approval.subject_digest, "cycle": run.cycle, "grants": names });
     let entry = entry(&format!("agent:{agent}"), "execution.begun", run, payload);
     let mut change = advance(run, now, entry, |run| {
-        move_on(run, RunState::Generating, limits, now)
+        move_on(run, RunState::Generating, limits, now);
     });
     change.expect.push(Expectation::Enrolled {
         approver: approval.approver.clone(),
@@ -192,7 +192,7 @@ pub fn report_deviation(
         payload,
     );
     let mut change = advance(run, now, entry, |run| {
-        move_on(run, RunState::AwaitingV1, limits, now)
+        move_on(run, RunState::AwaitingV1, limits, now);
     });
     change.expect.push(Expectation::OpenCheckpoints {
         opened_by: agent.to_owned(),
