@@ -91,7 +91,10 @@ pub enum EntryError {
 impl Payload {
     fn new(value: &Value) -> Result<Self, PayloadError> {
         let salt = shared::digest::hex(&keys::random::<16>()?);
-        Ok(Self { salt, json: serde_json_canonicalizer::to_string(value)? })
+        Ok(Self {
+            salt,
+            json: serde_json_canonicalizer::to_string(value)?,
+        })
     }
 
     /// What stands in an entry for this payload.
@@ -149,7 +152,10 @@ impl AuditEntry {
         at: OffsetDateTime,
     ) -> Result<Self, EntryError> {
         let payload = Payload::new(&draft.payload).map_err(|error| match error {
-            PayloadError::Json(source) => EntryError::Payload { action: draft.action.clone(), source },
+            PayloadError::Json(source) => EntryError::Payload {
+                action: draft.action.clone(),
+                source,
+            },
             PayloadError::Randomness(error) => error.into(),
         })?;
         let mut entry = Self {
@@ -169,8 +175,25 @@ impl AuditEntry {
 
     /// What the entry's hash should be.
     pub fn computed_hash(&self) -> Digest {
-        let Self { seq, at, actor, action, subject, payload_sha256, prev, .. } = self;
-        let leaf = Leaf { seq: *seq, at, actor, action, subject, payload_sha256, prev };
+        let Self {
+            seq,
+            at,
+            actor,
+            action,
+            subject,
+            payload_sha256,
+            prev,
+            ..
+        } = self;
+        let leaf = Leaf {
+            seq: *seq,
+            at,
+            actor,
+            action,
+            subject,
+            payload_sha256,
+            prev,
+        };
         let mut hash = Sha256::new();
         hash.update([LEAF]);
         // Strings and one integer: this cannot fail, and if it did the hash would match no entry.
@@ -187,7 +210,11 @@ pub fn genesis() -> Digest {
 /// The head of the audit at an entry, signed.
 pub fn sign_head(keys: &Keys, seq: u64, hash: &Digest) -> SignedHead {
     let signature = keys.sign(&SignedHead::signed_bytes(seq, hash));
-    SignedHead { seq, hash: hash.clone(), signature }
+    SignedHead {
+        seq,
+        hash: hash.clone(),
+        signature,
+    }
 }
 
 #[cfg(test)]

@@ -95,9 +95,15 @@ impl Keys {
         let hmac = read_or_create(&dir.join(HMAC_KEY))?;
         let mut verifying = VerifyingKeys(vec![signing.verifying_key()]);
         if let Some(older) = read_if_there(&dir.join(OLDER_PUBLIC_KEYS), MAX_LIST_BYTES)? {
-            verifying.0.extend(VerifyingKeys::parse(&String::from_utf8_lossy(&older))?.0);
+            verifying
+                .0
+                .extend(VerifyingKeys::parse(&String::from_utf8_lossy(&older))?.0);
         }
-        Ok(Self { signing, hmac, verifying })
+        Ok(Self {
+            signing,
+            hmac,
+            verifying,
+        })
     }
 
     /// Signature over the bytes, base64.
@@ -138,15 +144,27 @@ impl VerifyingKeys {
     /// # Errors
     /// A line that is no public key.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        lines.map(parse_public_key).collect::<Result<_, _>>().map(Self)
+        let lines = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines
+            .map(parse_public_key)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// Whether one of the keys made this signature over these bytes.
     pub fn verify(&self, bytes: &[u8], signature: &str) -> bool {
-        let Ok(signature) = BASE64.decode(signature) else { return false };
-        let Ok(signature) = Signature::from_slice(&signature) else { return false };
-        self.0.iter().any(|key| key.verify_strict(bytes, &signature).is_ok())
+        let Ok(signature) = BASE64.decode(signature) else {
+            return false;
+        };
+        let Ok(signature) = Signature::from_slice(&signature) else {
+            return false;
+        };
+        self.0
+            .iter()
+            .any(|key| key.verify_strict(bytes, &signature).is_ok())
     }
 }
 
@@ -167,19 +185,27 @@ fn public_key_text(key: &VerifyingKey) -> String {
 fn parse_public_key(text: &str) -> Result<VerifyingKey, KeyError> {
     let wrong = || KeyError::NoPublicKey(text.chars().take(80).collect());
     let base64 = text.strip_prefix(PUBLIC_KEY_PREFIX).ok_or_else(wrong)?;
-    let bytes: [u8; KEY_BYTES] =
-        BASE64.decode(base64).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(wrong)?;
+    let bytes: [u8; KEY_BYTES] = BASE64
+        .decode(base64)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(wrong)?;
     VerifyingKey::from_bytes(&bytes).map_err(|_| wrong())
 }
 
 fn make_directory(dir: &Path) -> Result<(), KeyError> {
     match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io_error(dir, error)),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(io_error(dir, error));
+        }
         _ => {}
     }
     let metadata = fs::symlink_metadata(dir).map_err(|source| io_error(dir, source))?;
     if !metadata.is_dir() {
-        return Err(KeyError::WrongKind { path: dir.to_owned(), wanted: "directory" });
+        return Err(KeyError::WrongKind {
+            path: dir.to_owned(),
+            wanted: "directory",
+        });
     }
     check_private(dir, &metadata, 0o700)
 }
@@ -193,26 +219,41 @@ fn read_or_create(path: &Path) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeyError> {
 }
 
 fn read_key(path: &Path) -> Result<Option<Zeroizing<[u8; KEY_BYTES]>>, KeyError> {
-    let Some(bytes) = read_if_there(path, MAX_LIST_BYTES)? else { return Ok(None) };
+    let Some(bytes) = read_if_there(path, MAX_LIST_BYTES)? else {
+        return Ok(None);
+    };
     let found = bytes.len();
     let key = <[u8; KEY_BYTES]>::try_from(bytes.as_slice());
-    key.map(|key| Some(Zeroizing::new(key))).map_err(|_| KeyError::WrongLength { path: path.to_owned(), found })
+    key.map(|key| Some(Zeroizing::new(key)))
+        .map_err(|_| KeyError::WrongLength {
+            path: path.to_owned(),
+            found,
+        })
 }
 
 fn read_if_there(path: &Path, limit: u64) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
     let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
-    let file = match OpenOptions::new().read(true).custom_flags(no_follow).open(path) {
+    let file = match OpenOptions::new()
+        .read(true)
+        .custom_flags(no_follow)
+        .open(path)
+    {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error(path, error)),
     };
     let metadata = file.metadata().map_err(|source| io_error(path, source))?;
     if !metadata.is_file() {
-        return Err(KeyError::WrongKind { path: path.to_owned(), wanted: "file" });
+        return Err(KeyError::WrongKind {
+            path: path.to_owned(),
+            wanted: "file",
+        });
     }
     check_private(path, &metadata, 0o400)?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_BYTES));
-    file.take(limit).read_to_end(&mut bytes).map_err(|source| io_error(path, source))?;
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|source| io_error(path, source))?;
     Ok(Some(bytes))
 }
 
@@ -220,38 +261,58 @@ fn read_if_there(path: &Path, limit: u64) -> Result<Option<Zeroizing<Vec<u8>>>, 
 fn create(path: &Path) -> Result<(), KeyError> {
     let key = Zeroizing::new(random::<KEY_BYTES>()?);
     let unfinished = path.with_extension(format!("{}.new", shared::digest::hex(&random::<8>()?)));
-    let written = write_new(&unfinished, &*key).and_then(|()| match fs::hard_link(&unfinished, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
-    });
+    let written =
+        write_new(&unfinished, &*key).and_then(|()| match fs::hard_link(&unfinished, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
+        });
     let removed = fs::remove_file(&unfinished);
-    written.and(removed).and_then(|()| sync_directory(path)).map_err(|source| io_error(path, source))
+    written
+        .and(removed)
+        .and_then(|()| sync_directory(path))
+        .map_err(|source| io_error(path, source))
 }
 
 fn write_new(path: &Path, key: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(path)?;
     file.write_all(key)?;
     file.sync_all()
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 fn check_private(path: &Path, metadata: &fs::Metadata, wanted: u32) -> Result<(), KeyError> {
     let uid = rustix::process::geteuid().as_raw();
     if metadata.uid() != uid {
-        return Err(KeyError::ForeignOwner { path: path.to_owned(), owner: metadata.uid(), uid });
+        return Err(KeyError::ForeignOwner {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+            uid,
+        });
     }
     let mode = metadata.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(KeyError::OpenToOthers { path: path.to_owned(), mode, wanted });
+        return Err(KeyError::OpenToOthers {
+            path: path.to_owned(),
+            mode,
+            wanted,
+        });
     }
     Ok(())
 }
 
 fn io_error(path: &Path, source: io::Error) -> KeyError {
-    KeyError::Io { path: path.to_owned(), source }
+    KeyError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -311,14 +372,21 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_others_may_read_is_refused_with_the_command_that_mends_it() -> anyhow::Result<()> {
+    fn a_key_that_others_may_read_is_refused_with_the_command_that_mends_it() -> anyhow::Result<()>
+    {
         let state = tempfile::tempdir()?;
         let dir = state.path().join("keys");
         Keys::open_or_create(&dir)?;
         let file = dir.join(SIGNING_KEY);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o440))?;
-        let refused = Keys::open_or_create(&dir).err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(refused.contains(&format!("chmod 400 '{}'", file.display())), "{refused}");
+        let refused = Keys::open_or_create(&dir)
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        assert!(
+            refused.contains(&format!("chmod 400 '{}'", file.display())),
+            "{refused}"
+        );
         fs::set_permissions(&file, fs::Permissions::from_mode(0o400))?;
         Keys::open_or_create(&dir)?;
         Ok(())
@@ -332,11 +400,17 @@ mod tests {
         let file = dir.join(HMAC_KEY);
         fs::rename(&file, state.path().join("elsewhere"))?;
         std::os::unix::fs::symlink(state.path().join("elsewhere"), &file)?;
-        assert!(matches!(Keys::open_or_create(&dir), Err(KeyError::Io { .. })));
+        assert!(matches!(
+            Keys::open_or_create(&dir),
+            Err(KeyError::Io { .. })
+        ));
         fs::remove_file(&file)?;
         fs::write(&file, b"short")?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o400))?;
-        assert!(matches!(Keys::open_or_create(&dir), Err(KeyError::WrongLength { found: 5, .. })));
+        assert!(matches!(
+            Keys::open_or_create(&dir),
+            Err(KeyError::WrongLength { found: 5, .. })
+        ));
         Ok(())
     }
 
@@ -344,7 +418,10 @@ mod tests {
     fn nothing_that_prints_keys_shows_their_secrets() -> anyhow::Result<()> {
         let state = tempfile::tempdir()?;
         let keys = Keys::open_or_create(&state.path().join("keys"))?;
-        assert_eq!(format!("{keys:?}"), format!("Keys({:?})", keys.public_key()));
+        assert_eq!(
+            format!("{keys:?}"),
+            format!("Keys({:?})", keys.public_key())
+        );
         Ok(())
     }
 }

@@ -69,7 +69,11 @@ pub trait Store: Send + Sync {
     /// A service as it last said hello.
     fn service(&self, name: &str) -> Result<Option<ServiceRow>, StoreError>;
     /// The answer given to this key before.
-    fn remembered(&self, principal: &str, key: &str) -> Result<Option<RememberedAnswer>, StoreError>;
+    fn remembered(
+        &self,
+        principal: &str,
+        key: &str,
+    ) -> Result<Option<RememberedAnswer>, StoreError>;
 
     /// Audit entries from this number on, oldest first.
     fn audit(&self, from_seq: u64, limit: u32) -> Result<Vec<AuditEntry>, StoreError>;
@@ -293,8 +297,15 @@ pub struct ApproverRow {
 impl ApproverRow {
     /// What the registry signs at enrolment.
     pub fn signed_bytes(&self) -> Vec<u8> {
-        let Self { name, secret_hash, is_test, enrolment_id, .. } = self;
-        format!("spec-driven-ai approver\n{name}\n{secret_hash}\n{is_test}\n{enrolment_id}\n").into_bytes()
+        let Self {
+            name,
+            secret_hash,
+            is_test,
+            enrolment_id,
+            ..
+        } = self;
+        format!("spec-driven-ai approver\n{name}\n{secret_hash}\n{is_test}\n{enrolment_id}\n")
+            .into_bytes()
     }
 }
 
@@ -369,7 +380,9 @@ pub enum StoreError {
     #[error("the change does not fit what is stored: {0}")]
     Constraint(String),
     /// The database is newer than this program.
-    #[error("the database has schema {found}, this program knows up to {known}; use the newer program")]
+    #[error(
+        "the database has schema {found}, this program knows up to {known}; use the newer program"
+    )]
     NewerSchema {
         /// In the database.
         found: u32,

@@ -36,8 +36,15 @@ impl State {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-spec-registry"));
-        command.env_clear().args(arguments).arg("--state-dir").arg(self.path());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .env_clear()
+            .args(arguments)
+            .arg("--state-dir")
+            .arg(self.path());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 
@@ -45,7 +52,11 @@ impl State {
         let mut child = self.command(&["stdio"]).spawn()?;
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().context("no stdout")?);
-        Ok(Client { child, stdin, stdout })
+        Ok(Client {
+            child,
+            stdin,
+            stdout,
+        })
     }
 
     /// The process that holds the directory.
@@ -57,13 +68,17 @@ impl State {
     /// Waits until no registry holds the directory.
     fn released(&self) -> Result<()> {
         let lock = fs::File::open(self.path().join("registry.lock"))?;
-        until("the registry ends", || Ok(flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()))
+        until("the registry ends", || {
+            Ok(flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok())
+        })
     }
 }
 
 impl Drop for State {
     fn drop(&mut self) {
-        let Ok(lock) = fs::File::open(self.path().join("registry.lock")) else { return };
+        let Ok(lock) = fs::File::open(self.path().join("registry.lock")) else {
+            return;
+        };
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
             && let Ok(registry) = self.registry()
         {
@@ -80,7 +95,7 @@ struct Client {
 }
 
 impl Client {
-    fn ask(&mut self, id: u32, method: &str, params: Value) -> Result<Value> {
+    fn ask(&mut self, id: u32, method: &str, params: &Value) -> Result<Value> {
         let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         writeln!(self.stdin.as_mut().context("stdin is closed")?, "{request}")?;
         let mut line = String::new();
@@ -92,8 +107,11 @@ impl Client {
         let hello = json!({
             "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"},
         });
-        let answer = self.ask(1, "initialize", hello)?;
-        anyhow::ensure!(answer["result"]["serverInfo"]["name"] == "mcp-spec-registry", "{answer}");
+        let answer = self.ask(1, "initialize", &hello)?;
+        anyhow::ensure!(
+            answer["result"]["serverInfo"]["name"] == "mcp-spec-registry",
+            "{answer}"
+        );
         Ok(())
     }
 
@@ -123,7 +141,10 @@ impl Drop for Client {
 fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !is_so()? {
-        anyhow::ensure!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} until {what}");
+        anyhow::ensure!(
+            began.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} until {what}"
+        );
         thread::park_timeout(Duration::from_millis(2));
     }
     Ok(())
@@ -146,7 +167,11 @@ fn clients_that_come_at_once_start_one_registry_and_share_it() -> Result<()> {
     // Field 6 of `stat` is the process session; the name before it holds no blank.
     let stat = fs::read_to_string(format!("/proc/{}/stat", state.registry()?.as_raw_nonzero()))?;
     let session = stat.split(' ').nth(5).map(str::to_owned);
-    assert_eq!(session, Some(state.registry()?.as_raw_nonzero().to_string()), "a process session of its own");
+    assert_eq!(
+        session,
+        Some(state.registry()?.as_raw_nonzero().to_string()),
+        "a process session of its own"
+    );
     Ok(())
 }
 
@@ -189,13 +214,20 @@ fn a_signal_ends_the_registry_in_good_order() -> Result<()> {
 }
 
 #[test]
-fn a_second_registry_on_one_state_directory_is_refused_with_the_process_that_holds_it() -> Result<()> {
+fn a_second_registry_on_one_state_directory_is_refused_with_the_process_that_holds_it() -> Result<()>
+{
     let state = State::new()?;
     state.client()?.greet()?;
     let refused = finished(&mut state.command(&["serve"]))?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success());
-    assert!(said.contains(&format!("held by process {}", state.registry()?.as_raw_nonzero())), "{said}");
+    assert!(
+        said.contains(&format!(
+            "held by process {}",
+            state.registry()?.as_raw_nonzero()
+        )),
+        "{said}"
+    );
     state.client()?.greet()?;
     Ok(())
 }
@@ -203,7 +235,10 @@ fn a_second_registry_on_one_state_directory_is_refused_with_the_process_that_hol
 #[test]
 fn a_registry_that_nobody_needs_ends() -> Result<()> {
     let state = State::new()?;
-    let mut serving = state.command(&["serve", "--idle-exit", "100ms"]).stdin(Stdio::null()).spawn()?;
+    let mut serving = state
+        .command(&["serve", "--idle-exit", "100ms"])
+        .stdin(Stdio::null())
+        .spawn()?;
     let mut status = None;
     let ended = until("it ends", || {
         status = serving.try_wait()?;
@@ -224,24 +259,43 @@ fn a_wrong_token_is_refused_in_words_and_shown_nowhere() -> Result<()> {
     let file = state.path().join("token");
     fs::write(&file, "sdai_wrong_and_secret\n")?;
     let token_file = file.display().to_string();
-    let mut child = state.command(&["stdio", "--token-file", &token_file]).spawn()?;
+    let mut child = state
+        .command(&["stdio", "--token-file", &token_file])
+        .spawn()?;
     // Kept open: the pipe must end by itself.
     let stdin = child.stdin.take();
     let stdout = BufReader::new(child.stdout.take().context("no stdout")?);
-    let (success, said) = Client { child, stdin, stdout }.ended()?;
-    assert!(!success && said.contains("does not accept this agent or token"), "{said}");
+    let (success, said) = Client {
+        child,
+        stdin,
+        stdout,
+    }
+    .ended()?;
+    assert!(
+        !success && said.contains("does not accept this agent or token"),
+        "{said}"
+    );
     let log = fs::read_to_string(state.path().join("registry.log"))?;
-    assert!(!said.contains("and_secret") && !log.contains("and_secret"), "{log}");
+    assert!(
+        !said.contains("and_secret") && !log.contains("and_secret"),
+        "{log}"
+    );
     Ok(())
 }
 
 #[test]
 fn a_registry_that_cannot_start_is_reported_with_its_log() -> Result<()> {
     let state = State::new()?;
-    fs::write(state.path().join("registry.sqlite"), "this is no database, and long enough to be looked at as one")?;
+    fs::write(
+        state.path().join("registry.sqlite"),
+        "this is no database, and long enough to be looked at as one",
+    )?;
     let refused = finished(&mut state.command(&["stdio"]))?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("registry.log"), "{said}");
+    assert!(
+        !refused.status.success() && said.contains("registry.log"),
+        "{said}"
+    );
     assert!(fs::read_to_string(state.path().join("registry.log"))?.contains("database"));
     Ok(())
 }

@@ -41,7 +41,10 @@ impl Audit {
     fn copy(&self) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         fs::copy(self.path(), dir.path().join(FILE_NAME))?;
-        Ok(Self { dir, keys: Arc::clone(&self.keys) })
+        Ok(Self {
+            dir,
+            keys: Arc::clone(&self.keys),
+        })
     }
 
     fn change(action: &str, number: u64) -> Change {
@@ -72,7 +75,7 @@ impl Audit {
         let mut names =
             database.prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger'")?;
         for name in names.query_map([], |row| row.get::<_, String>(0))? {
-            triggers += &format!("DROP TRIGGER {};", name?);
+            triggers.extend(["DROP TRIGGER ", &name?, ";"]);
         }
         database.execute_batch(&format!("PRAGMA foreign_keys = OFF; {triggers} {sql}"))?;
         Ok(())
@@ -184,7 +187,7 @@ fn every_way_of_changing_an_entry_names_the_first_bad_one() -> Result<()> {
             "{shift} UPDATE audit SET seq = -seq + 1 WHERE seq < 0; UPDATE audit_payloads SET seq = -seq + 1 WHERE seq < 0;
              INSERT INTO audit SELECT 7, at, {copied} WHERE seq = 6;"), 7),
         ("the first deleted", "DELETE FROM audit WHERE seq = 1;".into(), 1),
-        ("appended", format!("INSERT INTO audit SELECT {0} + 1, at, {copied} WHERE seq = {0};", ENTRIES), ENTRIES + 1),
+        ("appended", format!("INSERT INTO audit SELECT {ENTRIES} + 1, at, {copied} WHERE seq = {ENTRIES};"), ENTRIES + 1),
         ("a signed head dropped at 100", "DELETE FROM audit_heads WHERE seq = 100;".into(), 100),
         ("a signature replaced", "UPDATE audit_heads SET signature = 'AAAA' WHERE seq = 50;".into(), 50),
         ("the newest signature dropped", "DELETE FROM audit_tip;".into(), ENTRIES),
@@ -305,22 +308,40 @@ fn a_head_to_compare_with_comes_as_text_as_a_file_or_in_a_receipt() -> Result<()
 }
 
 #[test]
-fn after_a_recorded_redaction_the_audit_verifies_and_the_text_is_gone_from_the_disk() -> Result<()> {
+fn after_a_recorded_redaction_the_audit_verifies_and_the_text_is_gone_from_the_disk() -> Result<()>
+{
     const SECRET: &str = "hunter2-unmistakable";
     let audit = Audit::new()?;
     let store = audit.open()?;
     let is_on_disk = || -> Result<bool> {
         let mut found = false;
-        for file in fs::read_dir(audit.dir.path())?.filter_map(Result::ok).filter(|file| file.path().is_file()) {
-            found |= fs::read(file.path())?.windows(SECRET.len()).any(|bytes| bytes == SECRET.as_bytes());
+        for file in fs::read_dir(audit.dir.path())?
+            .filter_map(Result::ok)
+            .filter(|file| file.path().is_file())
+        {
+            found |= fs::read(file.path())?
+                .windows(SECRET.len())
+                .any(|bytes| bytes == SECRET.as_bytes());
         }
         Ok(found)
     };
-    let secret = EntryDraft { payload: json!({"password": SECRET}), ..draft("a", "s") };
-    let seq = store.commit(&Change { audit: vec![secret], ..Change::default() })?.seq;
+    let secret = EntryDraft {
+        payload: json!({"password": SECRET}),
+        ..draft("a", "s")
+    };
+    let seq = store
+        .commit(&Change {
+            audit: vec![secret],
+            ..Change::default()
+        })?
+        .seq;
     assert!(is_on_disk()?);
     let record = draft(REDACTED, &format!("audit:{seq}"));
-    store.commit(&Change { writes: vec![Write::RedactPayload(seq)], audit: vec![record], ..Change::default() })?;
+    store.commit(&Change {
+        writes: vec![Write::RedactPayload(seq)],
+        audit: vec![record],
+        ..Change::default()
+    })?;
     assert!(!is_on_disk()?);
     let summary = audit.verify(None)?;
     assert_eq!((summary.entries, summary.redacted), (ENTRIES + 2, 1));

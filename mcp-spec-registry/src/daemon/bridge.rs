@@ -1,4 +1,4 @@
-//! The `stdio` command towards a registry on another host: each line of stdin is POSTed to its Streamable HTTP endpoint,
+//! The `stdio` command towards a registry on another host: each line of stdin is posted to its Streamable HTTP endpoint,
 //! and what comes back, JSON or an event stream, becomes lines on stdout. It knows no MCP beyond what the headers need.
 
 mod events;
@@ -239,10 +239,10 @@ impl Bridge {
                 }
             }
             Ok(response) => {
-                tracing::debug!(status = %response.status(), "the registry sends nothing on its own")
+                tracing::debug!(status = %response.status(), "the registry sends nothing on its own");
             }
             Err(error) => {
-                tracing::warn!(%error, "failed to listen for the registry's own messages")
+                tracing::warn!(%error, "failed to listen for the registry's own messages");
             }
         }
     }

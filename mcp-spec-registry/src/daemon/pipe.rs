@@ -45,12 +45,14 @@ pub fn run(
     let stdin_ended = Arc::new(AtomicBool::new(false));
     let ended = Arc::clone(&stdin_ended);
     // Not joined: when the registry has hung up, a read of stdin must not keep the process.
-    thread::Builder::new().stack_size(64 * 1024).spawn(move || {
-        // A broken pipe ends like an end of stdin does.
-        let _ = pass(&mut io::stdin().lock(), &mut &to_registry);
-        ended.store(true, Ordering::Release);
-        let _ = to_registry.shutdown(Shutdown::Write);
-    })?;
+    thread::Builder::new()
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            // A broken pipe ends like an end of stdin does.
+            let _ = pass(&mut io::stdin().lock(), &mut &to_registry);
+            ended.store(true, Ordering::Release);
+            let _ = to_registry.shutdown(Shutdown::Write);
+        })?;
     let answered = pass(&mut &stream, &mut io::stdout().lock()).or_else(hung_up)?;
     anyhow::ensure!(
         answered > 0 || stdin_ended.load(Ordering::Acquire),

@@ -1,21 +1,24 @@
 //! What every store must do, whichever database is behind it.
 
+mod chain;
+mod rows;
+mod search;
+
 use std::sync::{Arc, Barrier};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use shared::{
     digest::Digest,
-    effect::protocol::{Lifetime, Outcome, PublishedPort, SignedHead},
+    effect::protocol::{Outcome, PublishedPort},
 };
-use time::{Duration, OffsetDateTime};
 
 use super::*;
 use crate::{
-    audit::{REDACTED, SIGNED_EVERY, Verifier},
-    keys::{Keys, VerifyingKeys},
-    run::{Assurance, CheckPhase, CheckVerdict, CheckpointKind, CheckpointState, Verdict},
+    keys::Keys,
+    run::{CheckPhase, CheckVerdict, CheckpointState},
 };
+use rows::*;
 
 /// A way to open one store again and again: each call opens what the calls before it left.
 pub(super) trait Fixture {
@@ -23,9 +26,12 @@ pub(super) trait Fixture {
     fn keys(&self) -> Arc<Keys>;
 }
 
+/// What must hold, and the code that shows it.
+type Case<F> = (&'static str, fn(&F) -> Result<()>);
+
 /// Runs every case, each on a fresh store.
 pub(super) fn suite<F: Fixture>(fresh: impl Fn() -> Result<F>) -> Result<()> {
-    let cases: &[(&str, fn(&F) -> Result<()>)] = &[
+    let cases: &[Case<F>] = &[
         (
             "everything written is read back as it was, also after reopening",
             everything_is_read_back,
@@ -49,16 +55,22 @@ pub(super) fn suite<F: Fixture>(fresh: impl Fn() -> Result<F>) -> Result<()> {
         ),
         (
             "versions come oldest first and only one is active",
-            versions,
+            search::versions,
         ),
         (
             "search finds newest versions by any word, best first",
-            search,
+            search::search,
         ),
-        ("no word of a query is an operator", hostile_words),
+        ("no word of a query is an operator", search::hostile_words),
         ("runs come newest first, filtered, page by page", runs),
-        ("the chain has no gaps and its heads are signed", chain),
-        ("a payload can be taken out if an entry says so", redaction),
+        (
+            "the chain has no gaps and its heads are signed",
+            chain::chain,
+        ),
+        (
+            "a payload can be taken out if an entry says so",
+            chain::redaction,
+        ),
         ("of 64 that change one revision exactly one wins", race),
         (
             "test approvers and real ones cannot stand beside each other",
@@ -69,167 +81,6 @@ pub(super) fn suite<F: Fixture>(fresh: impl Fn() -> Result<F>) -> Result<()> {
         case(&fresh()?).with_context(|| (*name).to_owned())?;
     }
     Ok(())
-}
-
-/// 2026-11-24 10:00 UTC and some nanoseconds.
-const NOW: OffsetDateTime =
-    OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::new(1_795_514_400, 123_456_789));
-
-fn entry(action: &str) -> Vec<EntryDraft> {
-    vec![EntryDraft {
-        actor: "ana".into(),
-        action: action.into(),
-        subject: "s".into(),
-        payload: json!({"n": 1}),
-    }]
-}
-
-fn change(writes: Vec<Write>) -> Change {
-    Change {
-        writes,
-        audit: entry("test.written"),
-        ..Change::default()
-    }
-}
-
-fn expecting(expect: Expectation, writes: Vec<Write>) -> Change {
-    Change {
-        expect: vec![expect],
-        ..change(writes)
-    }
-}
-
-fn specification(spec_id: &str, version: &str, words: &str) -> SpecificationRow {
-    let verbatim = format!("spec_id: {spec_id}\nversion: {version}\noutcome: {words}\n");
-    SpecificationRow {
-        spec_id: spec_id.into(),
-        version: version.into(),
-        digest: Digest::of(&verbatim),
-        verbatim,
-        search_text: words.into(),
-        title: words.chars().take(20).collect(),
-        status: SpecificationStatus::Proposed,
-        added_by: "ana".into(),
-        reason: Some("first ✓".into()),
-        added_at: NOW,
-    }
-}
-
-fn run(run_id: &str, specification: &SpecificationRow) -> Run {
-    Run {
-        run_id: run_id.into(),
-        spec_id: specification.spec_id.clone(),
-        spec_version: specification.version.clone(),
-        spec_digest: specification.digest.clone(),
-        environment: "default".into(),
-        requester: "agent".into(),
-        state: RunState::Requested,
-        rev: 1,
-        paused: false,
-        claimant: None,
-        epoch: 0,
-        lease_until: None,
-        plan_revision: 0,
-        plan_digest: None,
-        cycle: 0,
-        report: None,
-        rejections: 0,
-        clarifications: 0,
-        closed_reason: None,
-        created_at: NOW,
-        updated_at: NOW,
-    }
-}
-
-fn checkpoint(id: &str, run_id: &str) -> Checkpoint {
-    Checkpoint {
-        checkpoint_id: id.into(),
-        run_id: run_id.into(),
-        kind: CheckpointKind::V1,
-        subject_digest: Digest::of("plan"),
-        revision: 1,
-        state: CheckpointState::Open,
-        nonce: "00ff".into(),
-        note: Some("changed course".into()),
-        opened_by: "agent".into(),
-        opened_at: NOW,
-        expires_at: NOW + Duration::DAY,
-    }
-}
-
-fn decision(id: &str, checkpoint_id: &str, run_id: &str) -> Decision {
-    Decision {
-        decision_id: id.into(),
-        checkpoint_id: checkpoint_id.into(),
-        run_id: run_id.into(),
-        verdict: Verdict::Approve,
-        reason: "looks right".into(),
-        reason_code: None,
-        is_final: false,
-        return_to: None,
-        approver: "ana".into(),
-        assurance: Assurance::A1,
-        subject_digest: Digest::of("plan"),
-        accepted_unknown: vec!["c1".into()],
-        approver_uid: Some(1000),
-        decided_at: NOW,
-        first_viewed_at: Some(NOW),
-        begun_at: None,
-        signature: "c2ln".into(),
-    }
-}
-
-fn approver(name: &str, is_test: bool) -> ApproverRow {
-    ApproverRow {
-        name: name.into(),
-        secret_hash: "$argon2id$".into(),
-        is_test,
-        enrolment_id: "e1".into(),
-        enrolled_at: NOW,
-        signature: "c2ln".into(),
-    }
-}
-
-fn grant(run_id: &str) -> Grant {
-    Grant {
-        handle_sha256: Digest::of("gr_1"),
-        short: "0123abcd".into(),
-        run_id: run_id.into(),
-        step_id: "s1".into(),
-        plan_digest: Digest::of("plan"),
-        principal: "agent".into(),
-        service: "shell".into(),
-        epoch: 1,
-        uses_left: 2,
-        expires_at: NOW + Duration::minutes(10),
-        revoked: false,
-    }
-}
-
-fn action(run_id: &str) -> Action {
-    Action {
-        action_id: "ac_1".into(),
-        run_id: run_id.into(),
-        step_id: "s1".into(),
-        revision: 1,
-        cycle: 2,
-        epoch: 1,
-        service: "shell".into(),
-        instance: "i1".into(),
-        principal: "agent".into(),
-        tool: "exec".into(),
-        arguments_sha256: Digest::of("arguments"),
-        idempotency_key: "k1".into(),
-        lifetime: Lifetime::Run,
-        begun_at: NOW,
-        ended_at: None,
-        outcome: None,
-        error_code: None,
-        result_sha256: None,
-        session: None,
-        published: Vec::new(),
-        artefacts: Vec::new(),
-    }
 }
 
 fn conflicts(result: Result<Committed, StoreError>) -> Result<()> {
@@ -258,6 +109,7 @@ fn with_a_run(fixture: &impl Fixture) -> Result<(Arc<dyn Store>, Run)> {
     Ok((store, run))
 }
 
+#[expect(clippy::too_many_lines, reason = "one row of every kind")]
 fn everything_is_read_back(fixture: &impl Fixture) -> Result<()> {
     let (store, mut run) = with_a_run(fixture)?;
     let body = r#"{"steps":[]}"#.to_owned();
@@ -524,6 +376,7 @@ fn expectations_that_hold(fixture: &impl Fixture) -> Result<()> {
     Ok(())
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn immutable_rows(fixture: &impl Fixture) -> Result<()> {
     let (store, run) = with_a_run(fixture)?;
     let expected = Expectation::RunRevision {
@@ -657,128 +510,6 @@ fn half_a_change(fixture: &impl Fixture) -> Result<()> {
     Ok(())
 }
 
-fn versions(fixture: &impl Fixture) -> Result<()> {
-    let store = fixture.open()?;
-    let rows = ["1.9", "1.10", "1.1"].map(|version| specification("web", version, "pages"));
-    for row in &rows {
-        store.commit(&change(vec![
-            Write::InsertSpecification(row.clone()),
-            Write::ActivateSpecification(row.digest.clone()),
-        ]))?;
-    }
-    let found = store.specification_versions("web")?;
-    let found: Vec<_> = found
-        .iter()
-        .map(|row| (row.version.as_str(), row.status))
-        .collect();
-    let (superseded, active) = (SpecificationStatus::Superseded, SpecificationStatus::Active);
-    assert_eq!(
-        found,
-        [("1.9", superseded), ("1.10", superseded), ("1.1", active)]
-    );
-    let nothing = Write::ActivateSpecification(Digest::of("nothing"));
-    is_refused(store.commit(&change(vec![nothing])))?;
-    let expected = SpecificationRow {
-        status: superseded,
-        ..rows[0].clone()
-    };
-    assert_eq!(store.specification(&rows[0].digest)?, Some(expected));
-    Ok(())
-}
-
-fn ids(hits: &[SpecificationHit]) -> Vec<&str> {
-    hits.iter()
-        .map(|hit| hit.specification.spec_id.as_str())
-        .collect()
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.split(' ').map(str::to_owned).collect()
-}
-
-fn search(fixture: &impl Fixture) -> Result<()> {
-    let store = fixture.open()?;
-    let rows = [
-        specification("web", "1", "old words about zebras"),
-        specification("web", "2", "static pages served quickly"),
-        specification("database", "1", "rows are stored and backed up every night"),
-        specification(
-            "night-watch",
-            "1",
-            "alerts reach people at night, night after night",
-        ),
-    ];
-    store.commit(&change(rows.map(Write::InsertSpecification).into()))?;
-    let find = |text: &str| store.search_specifications(&words(text), 10, 0);
-    assert_eq!(ids(&find("night")?), ["night-watch", "database"]);
-    assert_eq!(
-        ids(&find("serving page")?),
-        ["web"],
-        "words are found by their stem"
-    );
-    assert_eq!(find("zebras")?, [], "only newest versions are found");
-    assert!(find("night")?.iter().all(|hit| hit.score > 0.0));
-    let all = store.search_specifications(&[], 2, 0)?;
-    let rest = store.search_specifications(&[], 2, 2)?;
-    assert_eq!(
-        (ids(&all), ids(&rest)),
-        (vec!["database", "night-watch"], vec!["web"])
-    );
-    assert_eq!(
-        ids(&store.search_specifications(&words("night"), 1, 1)?),
-        ["database"]
-    );
-    Ok(())
-}
-
-fn hostile_words(fixture: &impl Fixture) -> Result<()> {
-    let store = fixture.open()?;
-    store.commit(&change(vec![Write::InsertSpecification(specification(
-        "web",
-        "1",
-        "static pages",
-    ))]))?;
-    let hostile = [
-        "\"",
-        "' OR 1=1 --",
-        "NEAR(",
-        "spec_id:",
-        "*",
-        "^",
-        "AND",
-        "a\0b",
-        "{title}",
-        "(((",
-        "-",
-        "🦓",
-        "\u{202e}",
-        ";",
-    ];
-    for word in hostile {
-        assert_eq!(
-            store
-                .search_specifications(&[word.into()], 10, 0)
-                .context(word)?
-                .len(),
-            usize::from(finds_all(word))
-        );
-    }
-    let with_a_good_one = [hostile.map(str::to_owned).to_vec(), vec!["pages".into()]].concat();
-    assert_eq!(
-        ids(&store.search_specifications(&with_a_good_one, 10, 0)?),
-        ["web"]
-    );
-    let many: Vec<String> = (0..10_000).map(|number| format!("w{number}")).collect();
-    store.search_specifications(&many, 10, 0)?;
-    store.search_specifications(&["x".repeat(100_000)], 10, 0)?;
-    Ok(())
-}
-
-/// Without a letter or digit there is no word, and all are listed.
-fn finds_all(word: &str) -> bool {
-    !word.chars().any(char::is_alphanumeric)
-}
-
 fn runs(fixture: &impl Fixture) -> Result<()> {
     let store = fixture.open()?;
     let (web, database) = (
@@ -852,79 +583,6 @@ fn runs(fixture: &impl Fixture) -> Result<()> {
         })?,
         ["r2"]
     );
-    Ok(())
-}
-
-fn verify(store: &dyn Store, keys: &VerifyingKeys) -> Result<u64> {
-    let mut verifier = Verifier::new(keys, None)?;
-    for entry in store.audit(1, u32::MAX)? {
-        // Heads are not read through the trait; what is checked here is the chain and the tip.
-        if !entry.seq.is_multiple_of(SIGNED_EVERY) {
-            verifier.entry(&entry, None)?;
-        }
-    }
-    Ok(verifier.finish(store.signed_head()?.as_ref())?.entries)
-}
-
-fn chain(fixture: &impl Fixture) -> Result<()> {
-    let store = fixture.open()?;
-    assert_eq!((store.audit_head()?, store.signed_head()?), (None, None));
-    for number in 1..=30_u64 {
-        let audit = [entry("one"), entry("two")].concat();
-        let committed = store.commit(&Change {
-            audit,
-            sign_head: number == 7,
-            ..Change::default()
-        })?;
-        assert_eq!(committed.seq, number * 2);
-        assert_eq!(store.audit_head()?, Some((committed.seq, committed.hash)));
-    }
-    let entries = store.audit(59, 10)?;
-    assert_eq!(
-        entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
-        [59, 60]
-    );
-    assert_eq!(verify(&*store, fixture.keys().verifying())?, 60);
-    let SignedHead {
-        seq,
-        hash,
-        signature,
-    } = store.signed_head()?.context("a signed head")?;
-    assert_eq!(seq, 60);
-    assert!(
-        fixture
-            .keys()
-            .verify(&SignedHead::signed_bytes(seq, &hash), &signature)
-    );
-    drop(store);
-    assert_eq!(
-        fixture.open()?.commit(&change(Vec::new()))?.seq,
-        61,
-        "the chain goes on after reopening"
-    );
-    Ok(())
-}
-
-fn redaction(fixture: &impl Fixture) -> Result<()> {
-    let store = fixture.open()?;
-    store.commit(&change(Vec::new()))?;
-    is_refused(store.commit(&change(vec![Write::RedactPayload(1)])))
-        .context("without an entry that says so")?;
-    let says_so = EntryDraft {
-        actor: "ana".into(),
-        action: REDACTED.into(),
-        subject: "audit:1".into(),
-        payload: json!(null),
-    };
-    let redact = Change {
-        writes: vec![Write::RedactPayload(1)],
-        audit: vec![says_so],
-        ..Change::default()
-    };
-    store.commit(&redact)?;
-    assert_eq!(store.audit(1, 1)?[0].payload, None);
-    assert_eq!(verify(&*store, fixture.keys().verifying())?, 2);
-    is_refused(store.commit(&redact)).context("a second time")?;
     Ok(())
 }
 

@@ -86,7 +86,11 @@ impl Store for SqliteStore {
         }
         let committed = chain::append(&transaction, change, &self.keys)?;
         transaction.commit()?;
-        if change.writes.iter().any(|write| matches!(write, Write::RedactPayload(_))) {
+        if change
+            .writes
+            .iter()
+            .any(|write| matches!(write, Write::RedactPayload(_)))
+        {
             // Until then the log still holds what was taken out.
             writer.query_row("PRAGMA wal_checkpoint (TRUNCATE)", [], |_| Ok(()))?;
         }

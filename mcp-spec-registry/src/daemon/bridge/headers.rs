@@ -22,7 +22,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Headers of a message that is POSTed.
+    /// Headers of a message that is posted.
     pub(super) fn headers(&mut self, message: &Value) -> HeaderMap {
         let params = &message["params"];
         let method = message["method"].as_str().unwrap_or_default();

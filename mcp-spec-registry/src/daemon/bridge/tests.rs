@@ -55,10 +55,10 @@ where
         .context("an address was given")?;
     let url = format!("http://{}", server.address());
     let shutdown = CancellationToken::new();
-    let served = tokio::spawn(server.run(handler, metrics, shutdown.clone()));
+    let serving = tokio::spawn(server.run(handler, metrics, shutdown.clone()));
     with_bridge(&url, talk).await?;
     shutdown.cancel();
-    served.await??;
+    serving.await??;
     Ok(())
 }
 
@@ -72,11 +72,11 @@ where
         lines,
         received: Arc::new(Mutex::new(received)),
     });
-    let (passed, talked) = tokio::join!(
+    let (passed, result) = tokio::join!(
         pass(Client::new(url, None)?, from_client, to_client),
         talked
     );
-    talked?;
+    result?;
     passed
 }
 

@@ -11,6 +11,10 @@ use crate::{
     store::{Change, Committed, StoreError, Write},
 };
 
+const KEEP: &str = "INSERT INTO audit_heads (seq, hash, signature) VALUES (?1, ?2, ?3)";
+const TIP: &str = "INSERT INTO audit_tip (only, seq, hash, signature) VALUES (1, ?1, ?2, ?3)
+    ON CONFLICT (only) DO UPDATE SET seq = ?1, hash = ?2, signature = ?3";
+
 /// Appends the entries of a change and signs the head.
 pub(super) fn append(
     connection: &Connection,
@@ -27,7 +31,6 @@ pub(super) fn append(
         insert(connection, &entry)?;
         if entry.seq.is_multiple_of(SIGNED_EVERY) || (change.sign_head && index == last) {
             let signed = audit::sign_head(keys, entry.seq, &entry.hash);
-            const KEEP: &str = "INSERT INTO audit_heads (seq, hash, signature) VALUES (?1, ?2, ?3)";
             execute(
                 connection,
                 KEEP,
@@ -42,8 +45,6 @@ pub(super) fn append(
         ));
     };
     let tip = audit::sign_head(keys, seq, &hash);
-    const TIP: &str = "INSERT INTO audit_tip (only, seq, hash, signature) VALUES (1, ?1, ?2, ?3)
-        ON CONFLICT (only) DO UPDATE SET seq = ?1, hash = ?2, signature = ?3";
     execute(
         connection,
         TIP,

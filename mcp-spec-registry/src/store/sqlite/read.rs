@@ -51,6 +51,8 @@ pub(super) fn run_id(
     text(connection, sql, key)
 }
 
+const IN_ORDER: &str = "WHERE run_id = ?1 ORDER BY ordinal";
+
 /// All rows of a run, from one snapshot.
 pub(super) fn run_record(
     connection: &mut Connection,
@@ -60,7 +62,6 @@ pub(super) fn run_record(
     let Some(run) = one(&snapshot, "WHERE run_id = ?1", [run_id])? else {
         return Ok(None);
     };
-    const IN_ORDER: &str = "WHERE run_id = ?1 ORDER BY ordinal";
     Ok(Some(RunRecord {
         run,
         plans: all(&snapshot, "WHERE run_id = ?1 ORDER BY revision", [run_id])?,

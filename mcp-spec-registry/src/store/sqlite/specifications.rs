@@ -17,16 +17,18 @@ const COLUMNS: &str =
     "s.digest, s.spec_id, s.version, s.verbatim, s.search_text, s.title, s.status, s.added_by,
     s.reason, s.added_at";
 
+const FORGET: &str = "DELETE FROM specification_words WHERE rowid =
+        (SELECT ordinal FROM newest_specifications WHERE spec_id = ?1)";
+const NEWEST: &str = "INSERT INTO newest_specifications (spec_id, ordinal) VALUES (?1, ?2)
+        ON CONFLICT (spec_id) DO UPDATE SET ordinal = ?2";
+const WORDS: &str =
+    "INSERT INTO specification_words (rowid, spec_id, title, search_text) VALUES (?1, ?2, ?3, ?4)";
+
 pub(super) fn insert(connection: &Connection, row: &SpecificationRow) -> Result<(), StoreError> {
     insert_row(connection, row)?;
     let ordinal = connection.last_insert_rowid();
-    const FORGET: &str = "DELETE FROM specification_words WHERE rowid =
-        (SELECT ordinal FROM newest_specifications WHERE spec_id = ?1)";
     execute(connection, FORGET, [&row.spec_id])?;
-    const NEWEST: &str = "INSERT INTO newest_specifications (spec_id, ordinal) VALUES (?1, ?2)
-        ON CONFLICT (spec_id) DO UPDATE SET ordinal = ?2";
     execute(connection, NEWEST, (&row.spec_id, ordinal))?;
-    const WORDS: &str = "INSERT INTO specification_words (rowid, spec_id, title, search_text) VALUES (?1, ?2, ?3, ?4)";
     execute(
         connection,
         WORDS,
