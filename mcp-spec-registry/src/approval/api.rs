@@ -159,7 +159,11 @@ pub(super) fn status(error: &RegistryError) -> StatusCode {
 }
 
 /// Root and the uid that the registry runs under. Agents of other users reach the socket's folder no more than its file.
-async fn only_the_owner(peer: Option<Extension<PeerUid>>, request: Request, next: Next) -> Response {
+async fn only_the_owner(
+    peer: Option<Extension<PeerUid>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let own = rustix::process::geteuid().as_raw();
     match peer {
         Some(Extension(PeerUid(uid))) if uid == 0 || uid == own => next.run(request).await,
@@ -175,7 +179,10 @@ async fn only_the_owner(peer: Option<Extension<PeerUid>>, request: Request, next
 async fn queue(State(plane): State<Plane>) -> Result<Json<Queue>, Failure> {
     let registry = plane.registry.clone();
     let checkpoints = blocking(move || registry.queue()).await?;
-    Ok(Json(Queue { page: plane.registry.page(), checkpoints }))
+    Ok(Json(Queue {
+        page: plane.registry.page(),
+        checkpoints,
+    }))
 }
 
 async fn show(
@@ -213,7 +220,12 @@ async fn decide(
         shown_digest: Some(asked.shown_digest),
     };
     let decision = plane.registry.decide(input);
-    Ok(Json(plane.attempts.make(&source(uid), &name, Some(&id), decision).await?))
+    Ok(Json(
+        plane
+            .attempts
+            .make(&source(uid), &name, Some(&id), decision)
+            .await?,
+    ))
 }
 
 async fn control(
@@ -222,7 +234,11 @@ async fn control(
     Path((run_id, order)): Path<(String, String)>,
     Json(asked): Json<Control>,
 ) -> Result<Json<Controlled>, Failure> {
-    let (registry, run, by) = (plane.registry.clone(), run_id.clone(), format!("human:uid:{uid}"));
+    let (registry, run, by) = (
+        plane.registry.clone(),
+        run_id.clone(),
+        format!("human:uid:{uid}"),
+    );
     // Stopping never waits for a secret or a delay: it is what one does when something goes wrong.
     let state = match order.as_str() {
         "cancel" => blocking(move || registry.cancel(&run, &by, &asked.reason)).await?,
@@ -233,34 +249,52 @@ async fn control(
             let secret = Zeroizing::new(asked.secret.unwrap_or_default());
             let name = approver.clone();
             let resume = blocking(move || registry.resume(&run, &approver, &secret, &asked.reason));
-            plane.attempts.make(&source(uid), &name, None, resume).await?
+            plane
+                .attempts
+                .make(&source(uid), &name, None, resume)
+                .await?
         }
         other => {
             return Err(Failure(RegistryError::new(
                 "ORDER_NOT_FOUND",
-                format!("a run has no order `{}`", shared::visible::machine(other, false)),
+                format!(
+                    "a run has no order `{}`",
+                    shared::visible::machine(other, false)
+                ),
                 "cancel, pause, resume and kill are known",
             )));
         }
     };
-    Ok(Json(Controlled { run_id, state, paused: order == "pause" }))
+    Ok(Json(Controlled {
+        run_id,
+        state,
+        paused: order == "pause",
+    }))
 }
 
 async fn history(State(plane): State<Plane>) -> Result<Json<Vec<HistoryEntry>>, Failure> {
-    Ok(Json(blocking(move || plane.registry.history(HISTORY)).await?))
+    Ok(Json(
+        blocking(move || plane.registry.history(HISTORY)).await?,
+    ))
 }
 
 async fn approvers(State(plane): State<Plane>) -> Result<Json<Vec<EnrolledApprover>>, Failure> {
     Ok(Json(blocking(move || plane.registry.approvers()).await?))
 }
 
-async fn enrol(State(plane): State<Plane>, Json(asked): Json<Enrol>) -> Result<StatusCode, Failure> {
+async fn enrol(
+    State(plane): State<Plane>,
+    Json(asked): Json<Enrol>,
+) -> Result<StatusCode, Failure> {
     let secret = Zeroizing::new(asked.secret);
     blocking(move || plane.registry.enrol(&asked.name, &secret, asked.is_test)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn unenrol(State(plane): State<Plane>, Path(name): Path<String>) -> Result<StatusCode, Failure> {
+async fn unenrol(
+    State(plane): State<Plane>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Failure> {
     blocking(move || plane.registry.unenrol(&name)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -272,8 +306,12 @@ async fn add_specification(
     text: Bytes,
 ) -> Result<Json<AddedSpecification>, Failure> {
     let by = format!("human:uid:{uid}");
-    let added =
-        blocking(move || plane.registry.add_specification(&text, named.spec_id.as_deref(), &by)).await?;
+    let added = blocking(move || {
+        plane
+            .registry
+            .add_specification(&text, named.spec_id.as_deref(), &by)
+    })
+    .await?;
     Ok(Json(added))
 }
 
@@ -281,8 +319,12 @@ async fn add_token(
     State(plane): State<Plane>,
     Json(asked): Json<AddToken>,
 ) -> Result<Json<AddedToken>, Failure> {
-    let new =
-        blocking(move || plane.registry.add_token(asked.kind, &asked.name, asked.server.as_deref())).await?;
+    let new = blocking(move || {
+        plane
+            .registry
+            .add_token(asked.kind, &asked.name, asked.server.as_deref())
+    })
+    .await?;
     Ok(Json(AddedToken {
         principal: new.principal,
         kind: new.kind,

@@ -12,7 +12,7 @@ const CHECKED_AT_ONCE: usize = 2;
 
 /// What page and socket share: the registry, and the delays of whoever guesses. Clones share one state.
 #[derive(Clone)]
-pub struct Attempts {
+pub(super) struct Attempts {
     registry: Registry,
     throttle: Throttle,
     at_once: Arc<Semaphore>,
@@ -20,8 +20,12 @@ pub struct Attempts {
 
 impl Attempts {
     /// No failures so far.
-    pub fn new(registry: Registry) -> Self {
-        Self { registry, throttle: Throttle::default(), at_once: Arc::new(Semaphore::new(CHECKED_AT_ONCE)) }
+    pub(super) fn new(registry: Registry) -> Self {
+        Self {
+            registry,
+            throttle: Throttle::default(),
+            at_once: Arc::new(Semaphore::new(CHECKED_AT_ONCE)),
+        }
     }
 
     /// Makes an attempt of this source, unless it has to wait.
@@ -38,15 +42,21 @@ impl Attempts {
     where
         F: Future<Output = Result<T, RegistryError>>,
     {
-        self.throttle.begin(source, Instant::now()).map_err(|wait| {
-            let seconds = wait.as_secs_f64().ceil();
-            RegistryError::new(
-                "TOO_MANY_ATTEMPTS",
-                format!("too many failed attempts from here; wait {seconds} s"),
-                "nothing was checked; pause and kill work meanwhile, on the command line",
-            )
-        })?;
-        let permit = self.at_once.acquire().await.map_err(|error| RegistryError::internal(&error))?;
+        self.throttle
+            .begin(source, Instant::now())
+            .map_err(|wait| {
+                let seconds = wait.as_secs_f64().ceil();
+                RegistryError::new(
+                    "TOO_MANY_ATTEMPTS",
+                    format!("too many failed attempts from here; wait {seconds} s"),
+                    "nothing was checked; pause and kill work meanwhile, on the command line",
+                )
+            })?;
+        let permit = self
+            .at_once
+            .acquire()
+            .await
+            .map_err(|error| RegistryError::internal(&error))?;
         let result = attempt.await;
         drop(permit);
         match &result {

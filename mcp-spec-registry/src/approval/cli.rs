@@ -248,9 +248,15 @@ pub struct ResumeArgs {
 ///
 /// # Errors
 /// What the registry refuses, in its words; input that cannot be had.
-pub fn run(command: ApprovalCommand, state_dir: &Path, socket_dir: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+pub fn run(
+    command: ApprovalCommand,
+    state_dir: &Path,
+    socket_dir: Option<PathBuf>,
+) -> anyhow::Result<ExitCode> {
     let client = Client::connect(state_dir, socket_dir)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
     runtime.block_on(carry_out(command, client))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -261,23 +267,45 @@ async fn carry_out(command: ApprovalCommand, client: Client) -> anyhow::Result<(
         ApprovalCommand::Enrol(args) => enrol(&client, terminal, args).await,
         ApprovalCommand::Unenrol { name } => {
             let path = format!("/v1/approvers/{}", segment(&name));
-            client.send(Method::DELETE, &path, hyper::body::Bytes::new(), "application/json").await?;
-            terminal.say(Style::Good, &format!("{} may no longer decide", Prose::of(&name).as_str()))?;
+            client
+                .send(
+                    Method::DELETE,
+                    &path,
+                    hyper::body::Bytes::new(),
+                    "application/json",
+                )
+                .await?;
+            terminal.say(
+                Style::Good,
+                &format!("{} may no longer decide", Prose::of(&name).as_str()),
+            )?;
             Ok(())
         }
         ApprovalCommand::Approvers { json } => approvers(&client, terminal, json).await,
         ApprovalCommand::Token(command) => tokens::run(&client, terminal, command).await,
-        ApprovalCommand::Spec(SpecCommand::Add { file, spec_id, json }) => {
-            add_specification(&client, terminal, &file, spec_id.as_deref(), json).await
-        }
+        ApprovalCommand::Spec(SpecCommand::Add {
+            file,
+            spec_id,
+            json,
+        }) => add_specification(&client, terminal, &file, spec_id.as_deref(), json).await,
         ApprovalCommand::Queue { json } => queue(&client, terminal, json).await,
         ApprovalCommand::Show { id, json } => {
             let view: CheckpointView = client.get(&checkpoint_path(&id)).await?;
-            if json { print_json(&view) } else { print(&show::checkpoint(&view, terminal)) }
+            if json {
+                print_json(&view)
+            } else {
+                print(&show::checkpoint(&view, terminal))
+            }
         }
-        ApprovalCommand::Approve(args) => decide::run(&client, terminal, Verdict::Approve, args).await,
-        ApprovalCommand::Reject(args) => decide::run(&client, terminal, Verdict::Reject, args).await,
-        ApprovalCommand::Clarify(args) => decide::run(&client, terminal, Verdict::Clarify, args).await,
+        ApprovalCommand::Approve(args) => {
+            decide::run(&client, terminal, Verdict::Approve, args).await
+        }
+        ApprovalCommand::Reject(args) => {
+            decide::run(&client, terminal, Verdict::Reject, args).await
+        }
+        ApprovalCommand::Clarify(args) => {
+            decide::run(&client, terminal, Verdict::Clarify, args).await
+        }
         ApprovalCommand::History { json } => history(&client, terminal, json).await,
         ApprovalCommand::Cancel(args) => control(&client, terminal, "cancel", args).await,
         ApprovalCommand::Pause(args) => control(&client, terminal, "pause", args).await,
@@ -288,7 +316,10 @@ async fn carry_out(command: ApprovalCommand, client: Client) -> anyhow::Result<(
 
 fn checkpoint_path(id: &str) -> String {
     // Ids are upper case; people type them as they like.
-    format!("/v1/checkpoints/{}", segment(&id.trim().to_ascii_uppercase()))
+    format!(
+        "/v1/checkpoints/{}",
+        segment(&id.trim().to_ascii_uppercase())
+    )
 }
 
 async fn enrol(client: &Client, terminal: Terminal, args: EnrolArgs) -> anyhow::Result<()> {
@@ -297,12 +328,22 @@ async fn enrol(client: &Client, terminal: Terminal, args: EnrolArgs) -> anyhow::
     secret::check(&secret)?;
     if args.secret_fd.is_none() {
         let again = terminal::ask_secret("the same again", None)?;
-        anyhow::ensure!(*secret == *again, "the two secrets differ; nobody was enrolled");
+        anyhow::ensure!(
+            *secret == *again,
+            "the two secrets differ; nobody was enrolled"
+        );
     }
-    let asked = Enrol { name: args.name.clone(), secret: secret.to_string(), is_test: args.test };
+    let asked = Enrol {
+        name: args.name.clone(),
+        secret: secret.to_string(),
+        is_test: args.test,
+    };
     client.post::<()>("/v1/approvers", &asked).await?;
     let kind = if args.test { " as a test approver" } else { "" };
-    terminal.say(Style::Good, &format!("{} is enrolled{kind} and may decide", name.as_str()))?;
+    terminal.say(
+        Style::Good,
+        &format!("{} is enrolled{kind} and may decide", name.as_str()),
+    )?;
     Ok(())
 }
 
@@ -312,12 +353,21 @@ async fn approvers(client: &Client, terminal: Terminal, json: bool) -> anyhow::R
         return print_json(&approvers);
     }
     if approvers.is_empty() {
-        terminal.say(Style::Plain, "nobody is enrolled; `mcp-spec-registry enrol --name NAME` enrols you")?;
+        terminal.say(
+            Style::Plain,
+            "nobody is enrolled; `mcp-spec-registry enrol --name NAME` enrols you",
+        )?;
     }
     for approver in approvers {
         let test = if approver.is_test { "  test" } else { "" };
         let enrolled = words::moment(approver.enrolled_at);
-        terminal.say(Style::Plain, &format!("{}  since {enrolled}{test}", Prose::of(&approver.name).as_str()))?;
+        terminal.say(
+            Style::Plain,
+            &format!(
+                "{}  since {enrolled}{test}",
+                Prose::of(&approver.name).as_str()
+            ),
+        )?;
     }
     Ok(())
 }
@@ -346,13 +396,20 @@ async fn add_specification(
         Box::new(std::io::stdin())
     } else {
         let opened = std::fs::File::open(file);
-        Box::new(opened.map_err(|error| anyhow::anyhow!("failed to read `{}`: {error}", file.display()))?)
+        Box::new(
+            opened
+                .map_err(|error| anyhow::anyhow!("failed to read `{}`: {error}", file.display()))?,
+        )
     };
     let mut text = Vec::new();
-    source.take(MOST_SPECIFICATION_BYTES).read_to_end(&mut text)?;
+    source
+        .take(MOST_SPECIFICATION_BYTES)
+        .read_to_end(&mut text)?;
     let query = spec_id.map_or_else(String::new, |id| format!("?spec_id={}", segment(id)));
     let path = format!("/v1/specifications{query}");
-    let answer = client.send(Method::POST, &path, text.into(), "application/yaml").await?;
+    let answer = client
+        .send(Method::POST, &path, text.into(), "application/yaml")
+        .await?;
     let added: AddedSpecification = serde_json::from_slice(&answer)?;
     if json {
         return print_json(&added);
@@ -388,7 +445,12 @@ async fn queue(client: &Client, terminal: Terminal, json: bool) -> anyhow::Resul
         };
         terminal.say(
             Style::Strong,
-            &format!("{}  {asks} of {} {}", open.checkpoint_id, open.spec_id, Machine::of(&open.spec_version).as_str()),
+            &format!(
+                "{}  {asks} of {} {}",
+                open.checkpoint_id,
+                open.spec_id,
+                Machine::of(&open.spec_version).as_str()
+            ),
         )?;
         terminal.say(
             Style::Faint,
@@ -440,16 +502,31 @@ async fn history(client: &Client, terminal: Terminal, json: bool) -> anyhow::Res
     Ok(())
 }
 
-async fn control(client: &Client, terminal: Terminal, order: &str, args: ControlArgs) -> anyhow::Result<()> {
-    let asked = Control { reason: args.reason, approver: None, secret: None };
+async fn control(
+    client: &Client,
+    terminal: Terminal,
+    order: &str,
+    args: ControlArgs,
+) -> anyhow::Result<()> {
+    let asked = Control {
+        reason: args.reason,
+        approver: None,
+        secret: None,
+    };
     controlled(client, terminal, order, &args.run, &asked).await
 }
 
 async fn resume(client: &Client, terminal: Terminal, args: ResumeArgs) -> anyhow::Result<()> {
     let approver = approver_name(client, args.name).await?;
-    let secret = terminal::ask_secret(&format!("secret of {}", Prose::of(&approver).as_str()), args.secret_fd)?;
-    let asked =
-        Control { reason: args.reason, approver: Some(approver), secret: Some(secret.to_string()) };
+    let secret = terminal::ask_secret(
+        &format!("secret of {}", Prose::of(&approver).as_str()),
+        args.secret_fd,
+    )?;
+    let asked = Control {
+        reason: args.reason,
+        approver: Some(approver),
+        secret: Some(secret.to_string()),
+    };
     controlled(client, terminal, "resume", &args.run, &asked).await
 }
 
@@ -460,10 +537,20 @@ async fn controlled(
     run: &str,
     asked: &Control,
 ) -> anyhow::Result<()> {
-    let path = format!("/v1/runs/{}/{order}", segment(&run.trim().to_ascii_uppercase()));
+    let path = format!(
+        "/v1/runs/{}/{order}",
+        segment(&run.trim().to_ascii_uppercase())
+    );
     let done: Controlled = client.post(&path, asked).await?;
-    let paused = if done.paused { " and paused: nothing may change until `resume`" } else { "" };
-    terminal.say(Style::Good, &format!("run {} is {}{paused}", done.run_id, done.state))?;
+    let paused = if done.paused {
+        " and paused: nothing may change until `resume`"
+    } else {
+        ""
+    };
+    terminal.say(
+        Style::Good,
+        &format!("run {} is {}{paused}", done.run_id, done.state),
+    )?;
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use crate::{
     registry::{PlanAccepted, Registry, RunRequest},
     run::transition::Limits,
     specification::Specification,
-    store::sqlite::SqliteStore,
+    store::{TokenKind, sqlite::SqliteStore},
 };
 
 pub(super) const APPROVER: &str = "ana";
@@ -63,9 +63,17 @@ impl Fixture {
         let hello = Hello {
             instance: "i1".to_owned(),
             version: "1".to_owned(),
-            tools: vec![tool("write_file", EffectClass::Write), tool("exec", EffectClass::Irreversible)],
+            tools: vec![
+                tool("write_file", EffectClass::Write),
+                tool("exec", EffectClass::Irreversible),
+            ],
             undelivered_ends: Vec::new(),
         };
+        registry.add_token(
+            TokenKind::Service,
+            "mcp-bash-commander",
+            Some("mcp-bash-commander"),
+        )?;
         registry.hello("mcp-bash-commander", None, hello)?;
         registry.agent_register("demo-agent", "serves web pages", None)?;
         let asked = RunRequest {
@@ -77,7 +85,13 @@ impl Fixture {
         let run_id = registry.run_request("demo-agent", &asked)?.run_id;
         let epoch = registry.run_claim("demo-agent", &run_id)?.epoch;
         let specification = Specification::parse(SPECIFICATION, None)?;
-        Ok(Self { registry, run_id, epoch, specification, _folder: folder })
+        Ok(Self {
+            registry,
+            run_id,
+            epoch,
+            specification,
+            _folder: folder,
+        })
     }
 
     /// The same with a plan that waits at V1.
@@ -88,12 +102,18 @@ impl Fixture {
     }
 
     pub(super) fn submit(&self, plan: &Plan) -> anyhow::Result<PlanAccepted> {
-        Ok(self.registry.plan_submit("demo-agent", &self.run_id, self.epoch, plan)?)
+        Ok(self
+            .registry
+            .plan_submit("demo-agent", &self.run_id, self.epoch, plan)?)
     }
 
     /// A plan that serves a file with this content, with these assumptions.
     pub(super) fn plan(&self, content: &str, assumptions: &[&str]) -> anyhow::Result<Plan> {
-        let criteria = self.specification.criteria.iter().chain(&self.specification.constraints);
+        let criteria = self
+            .specification
+            .criteria
+            .iter()
+            .chain(&self.specification.constraints);
         let mut tests = Vec::new();
         let mut judged = Vec::new();
         for criterion in criteria {
@@ -102,18 +122,22 @@ impl Fixture {
                 Some("page-load-time") => {
                     Some(json!({ "http": { "target": "s2:80", "path": "/", "samples": 50 } }))
                 }
-                Some("automatic-restart-on-failure") => {
-                    Some(json!({ "restart": { "target": "s2:80", "path": "/", "within_ms": 5000 } }))
-                }
+                Some("automatic-restart-on-failure") => Some(
+                    json!({ "restart": { "target": "s2:80", "path": "/", "within_ms": 5000 } }),
+                ),
                 Some("serves-static-html-content") => Some(json!({ "http": { "target": "s2:80",
                     "expect": { "status": 200, "headers": { "content-type": "text/html" } } } })),
                 Some("accessible-on-port-80") => Some(json!({ "tcp": { "target": "s2:80" } })),
-                Some("resource-usage") => Some(json!({ "session": { "step": "s2", "measure": "memory" } })),
+                Some("resource-usage") => {
+                    Some(json!({ "session": { "step": "s2", "measure": "memory" } }))
+                }
                 _ => None,
             };
             match check {
                 Some(check) => tests.push(json!({ "criterion": id, "check": check })),
-                None => judged.push(json!({ "criterion": id, "why": "no machine here can measure it" })),
+                None => {
+                    judged.push(json!({ "criterion": id, "why": "no machine here can measure it" }))
+                }
             }
         }
         let plan = json!({

@@ -64,7 +64,10 @@ pub fn router(registry: Registry, address: SocketAddr) -> Router {
         .route("/run/{id}", get(run))
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(MOST_BYTES))
-        .layer(middleware::from_fn_with_state(Hosts::of(address), guard::guard))
+        .layer(middleware::from_fn_with_state(
+            Hosts::of(address),
+            guard::guard,
+        ))
         .with_state(site)
 }
 
@@ -78,7 +81,10 @@ struct Site {
 
 impl Site {
     fn cookie_of<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let cookies = headers
+            .get_all(header::COOKIE)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
         cookies
             .flat_map(|line| line.split(';'))
             .filter_map(|pair| pair.trim().split_once('='))
@@ -87,12 +93,15 @@ impl Site {
 
     /// Who looks.
     fn viewer(&self, headers: &HeaderMap) -> Option<String> {
-        self.sessions.viewer(self.cookie_of(headers)?, Instant::now())
+        self.sessions
+            .viewer(self.cookie_of(headers)?, Instant::now())
     }
 
     fn set_cookie(&self, value: &str, seconds: u64) -> Option<HeaderValue> {
         let name = &self.cookie;
-        format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}").parse().ok()
+        format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}")
+            .parse()
+            .ok()
     }
 
     async fn view(&self, checkpoint_id: &str) -> Result<CheckpointView, RegistryError> {
@@ -108,7 +117,10 @@ fn sign_in_first(next: &str) -> Response {
 }
 
 fn failed(viewer: Option<&str>, error: &RegistryError) -> Response {
-    answer(status(error), page("That did not work", viewer, &lists::failure(error)))
+    answer(
+        status(error),
+        page("That did not work", viewer, &lists::failure(error)),
+    )
 }
 
 fn done(viewer: &str, title: &str, main: Result<Markup, RegistryError>) -> Response {
@@ -119,41 +131,75 @@ fn done(viewer: &str, title: &str, main: Result<Markup, RegistryError>) -> Respo
 }
 
 async fn style() -> Response {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], shell::STYLE).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/css; charset=utf-8")],
+        shell::STYLE,
+    )
+        .into_response()
 }
 
 async fn not_found() -> Response {
-    failed(None, &RegistryError::new("PAGE_NOT_FOUND", "there is no such page", "the queue shows what waits"))
+    failed(
+        None,
+        &RegistryError::new(
+            "PAGE_NOT_FOUND",
+            "there is no such page",
+            "the queue shows what waits",
+        ),
+    )
 }
 
 async fn queue(State(site): State<Site>, headers: HeaderMap) -> Response {
-    let Some(viewer) = site.viewer(&headers) else { return sign_in_first("/") };
+    let Some(viewer) = site.viewer(&headers) else {
+        return sign_in_first("/");
+    };
     let queue = blocking(move || site.registry.queue()).await;
-    done(&viewer, "Queue", queue.map(|queue| lists::queue(&queue, OffsetDateTime::now_utc())))
+    done(
+        &viewer,
+        "Queue",
+        queue.map(|queue| lists::queue(&queue, OffsetDateTime::now_utc())),
+    )
 }
 
 async fn history(State(site): State<Site>, headers: HeaderMap) -> Response {
-    let Some(viewer) = site.viewer(&headers) else { return sign_in_first("/history") };
+    let Some(viewer) = site.viewer(&headers) else {
+        return sign_in_first("/history");
+    };
     let history = blocking(move || site.registry.history(HISTORY)).await;
-    done(&viewer, "History", history.map(|history| lists::history(&history)))
+    done(
+        &viewer,
+        "History",
+        history.map(|history| lists::history(&history)),
+    )
 }
 
 async fn run(State(site): State<Site>, headers: HeaderMap, Path(id): Path<String>) -> Response {
-    let Some(viewer) = site.viewer(&headers) else { return sign_in_first(&own_path("run", &id)) };
+    let Some(viewer) = site.viewer(&headers) else {
+        return sign_in_first(&own_path("run", &id));
+    };
     let record = blocking(move || site.registry.record(&id)).await;
     done(&viewer, "Run", record.map(|record| lists::run(&record)))
 }
 
 async fn show(State(site): State<Site>, headers: HeaderMap, Path(id): Path<String>) -> Response {
     let id = id.to_ascii_uppercase();
-    let Some(viewer) = site.viewer(&headers) else { return sign_in_first(&own_path("c", &id)) };
+    let Some(viewer) = site.viewer(&headers) else {
+        return sign_in_first(&own_path("c", &id));
+    };
     let view = site.view(&id).await;
     if view.is_ok() {
         site.registry.mark_viewed(&id, &viewer);
     }
-    let typed = Typed { approver: viewer.clone(), ..Typed::default() };
+    let typed = Typed {
+        approver: viewer.clone(),
+        ..Typed::default()
+    };
     let title = format!("Checkpoint {}", shared::visible::machine(&id, false));
-    done(&viewer, &title, view.map(|view| checkpoint::checkpoint(&view, &typed)))
+    done(
+        &viewer,
+        &title,
+        view.map(|view| checkpoint::checkpoint(&view, &typed)),
+    )
 }
 
 /// Somebody reloads the address that the form was sent to.
@@ -189,14 +235,23 @@ async fn sign_in(
     let (registry, name) = (site.registry.clone(), asked.name.clone());
     let secret = Zeroizing::new(asked.secret);
     let check = blocking(move || registry.verify_secret(&name, &secret));
-    if let Err(error) = site.attempts.make(&source(peer), &asked.name, None, check).await {
+    if let Err(error) = site
+        .attempts
+        .make(&source(peer), &asked.name, None, check)
+        .await
+    {
         let main = lists::sign_in(next, &asked.name, Some(&error));
         return answer(status(&error), page("Sign in", None, &main));
     }
     let opened = site.sessions.open(&asked.name, Instant::now());
-    let cookie = opened.ok().and_then(|cookie| site.set_cookie(&cookie, session::LIFE.as_secs()));
+    let cookie = opened
+        .ok()
+        .and_then(|cookie| site.set_cookie(&cookie, session::LIFE.as_secs()));
     let Some(cookie) = cookie else {
-        return failed(None, &RegistryError::internal(&"the system gives no random bytes"));
+        return failed(
+            None,
+            &RegistryError::internal(&"the system gives no random bytes"),
+        );
     };
     ([(header::SET_COOKIE, cookie)], Redirect::to(next)).into_response()
 }
@@ -221,14 +276,20 @@ async fn decide(
     Form(fields): Form<Vec<(String, String)>>,
 ) -> Response {
     let id = id.to_ascii_uppercase();
-    let Some(viewer) = site.viewer(&headers) else { return sign_in_first(&own_path("c", &id)) };
+    let Some(viewer) = site.viewer(&headers) else {
+        return sign_in_first(&own_path("c", &id));
+    };
     let input = match decision(&id, fields) {
         Ok(input) => input,
         Err(error) => return failed(Some(&viewer), &error),
     };
     let typed = (input.approver.clone(), input.reason.clone());
     let attempt = site.registry.decide(input);
-    let error = match site.attempts.make(&source(peer), &typed.0, Some(&id), attempt).await {
+    let error = match site
+        .attempts
+        .make(&source(peer), &typed.0, Some(&id), attempt)
+        .await
+    {
         Ok(receipt) => return done(&viewer, "Recorded", Ok(lists::receipt(&receipt))),
         Err(error) => error,
     };
@@ -236,20 +297,34 @@ async fn decide(
         Ok(view) => view,
         Err(error) => return failed(Some(&viewer), &error),
     };
-    let moved_on = matches!(error.code.as_str(), "CHECKPOINT_CLOSED" | "DIGEST_MISMATCH" | "CONFLICT");
+    let moved_on = matches!(
+        error.code.as_str(),
+        "CHECKPOINT_CLOSED" | "DIGEST_MISMATCH" | "CONFLICT"
+    );
     if moved_on || view.code.is_none() {
         let main = lists::conflict(&view, &error);
-        return answer(StatusCode::CONFLICT, page("Not recorded", Some(&viewer), &main));
+        return answer(
+            StatusCode::CONFLICT,
+            page("Not recorded", Some(&viewer), &main),
+        );
     }
     let status = status(&error);
-    let typed = Typed { approver: typed.0, reason: typed.1, error: Some(error) };
+    let typed = Typed {
+        approver: typed.0,
+        reason: typed.1,
+        error: Some(error),
+    };
     let main = checkpoint::checkpoint(&view, &typed);
     answer(status, page("Not decided", Some(&viewer), &main))
 }
 
 fn decision(id: &str, fields: Vec<(String, String)>) -> Result<DecisionInput, RegistryError> {
     let wrong = |what: &str| {
-        RegistryError::new("BAD_REQUEST", format!("the form came without {what}"), "use the form of the checkpoint's page")
+        RegistryError::new(
+            "BAD_REQUEST",
+            format!("the form came without {what}"),
+            "use the form of the checkpoint's page",
+        )
     };
     let (mut verdict, mut shown) = (None, None);
     let mut input = DecisionInput {
@@ -303,13 +378,19 @@ fn source(peer: SocketAddr) -> String {
 /// A path of ours with an id that may be anything.
 fn own_path(folder: &str, id: &str) -> String {
     let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if plain { format!("/{folder}/{id}") } else { "/".to_owned() }
+    if plain {
+        format!("/{folder}/{id}")
+    } else {
+        "/".to_owned()
+    }
 }
 
 /// Where to go after signing in: a path of this page, never another site.
 fn safe_next(next: &str) -> &str {
     let own = next.starts_with('/')
         && !next.starts_with("//")
-        && next.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_'));
+        && next
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_'));
     if own { next } else { "/" }
 }

@@ -35,10 +35,16 @@ impl Sessions {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|_, session| session.ends > now);
         if sessions.len() >= MOST {
-            let oldest = sessions.iter().min_by_key(|(_, session)| session.ends).map(|(key, _)| key.clone());
+            let oldest = sessions
+                .iter()
+                .min_by_key(|(_, session)| session.ends)
+                .map(|(key, _)| key.clone());
             oldest.map(|oldest| sessions.remove(&oldest));
         }
-        let session = Session { name: name.to_owned(), ends: now + LIFE };
+        let session = Session {
+            name: name.to_owned(),
+            ends: now + LIFE,
+        };
         sessions.insert(Digest::of(&cookie), session);
         Ok(cookie)
     }
@@ -46,13 +52,18 @@ impl Sessions {
     /// Who looks with this cookie.
     pub(super) fn viewer(&self, cookie: &str, now: Instant) -> Option<String> {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = sessions.get(&Digest::of(cookie)).filter(|session| session.ends > now)?;
+        let session = sessions
+            .get(&Digest::of(cookie))
+            .filter(|session| session.ends > now)?;
         Some(session.name.clone())
     }
 
     /// Ends a session.
     pub(super) fn close(&self, cookie: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&Digest::of(cookie));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&Digest::of(cookie));
     }
 }
 

@@ -17,7 +17,7 @@ const MOST_SOURCES: usize = 4096;
 
 /// Failed attempts by source. Clones share one state.
 #[derive(Debug, Clone, Default)]
-pub struct Throttle(Arc<Mutex<HashMap<String, Failures>>>);
+pub(super) struct Throttle(Arc<Mutex<HashMap<String, Failures>>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Failures {
@@ -44,29 +44,43 @@ impl Throttle {
     ///
     /// # Errors
     /// How long the source has to wait.
-    pub fn begin(&self, source: &str, now: Instant) -> Result<(), Duration> {
+    pub(super) fn begin(&self, source: &str, now: Instant) -> Result<(), Duration> {
         let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = sources.get(source).filter(|known| now.duration_since(known.last) < FORGOTTEN_AFTER);
+        let known = sources
+            .get(source)
+            .filter(|known| now.duration_since(known.last) < FORGOTTEN_AFTER);
         let count = match known {
             Some(known) if known.open_again() > now => return Err(known.open_again() - now),
             Some(known) => known.count,
             None => 0,
         };
         if sources.len() >= MOST_SOURCES && !sources.contains_key(source) {
-            let oldest = sources.iter().min_by_key(|(_, known)| known.last).map(|(name, _)| name.clone());
+            let oldest = sources
+                .iter()
+                .min_by_key(|(_, known)| known.last)
+                .map(|(name, _)| name.clone());
             oldest.map(|oldest| sources.remove(&oldest));
         }
-        sources.insert(source.to_owned(), Failures { count: count + 1, last: now });
+        sources.insert(
+            source.to_owned(),
+            Failures {
+                count: count + 1,
+                last: now,
+            },
+        );
         Ok(())
     }
 
     /// The attempt was right: everything before is forgiven.
-    pub fn succeeded(&self, source: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(source);
+    pub(super) fn succeeded(&self, source: &str) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(source);
     }
 
     /// The attempt failed for a reason that is no guess.
-    pub fn excused(&self, source: &str) {
+    pub(super) fn excused(&self, source: &str) {
         let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = sources.get_mut(source) {
             known.count = known.count.saturating_sub(1);
@@ -88,11 +102,17 @@ mod tests {
         for _ in 0..FREE_ATTEMPTS {
             assert_eq!(fail(&throttle, "10.0.0.1", start), None);
         }
-        assert_eq!(fail(&throttle, "10.0.0.1", start), Some(Duration::from_secs(1)));
+        assert_eq!(
+            fail(&throttle, "10.0.0.1", start),
+            Some(Duration::from_secs(1))
+        );
         assert_eq!(fail(&throttle, "10.0.0.2", start), None);
         let later = start + Duration::from_secs(1);
         assert_eq!(fail(&throttle, "10.0.0.1", later), None);
-        assert_eq!(fail(&throttle, "10.0.0.1", later), Some(Duration::from_secs(2)));
+        assert_eq!(
+            fail(&throttle, "10.0.0.1", later),
+            Some(Duration::from_secs(2))
+        );
     }
 
     #[test]

@@ -18,7 +18,9 @@ use time::OffsetDateTime;
 
 use crate::{
     registry::CheckpointFile,
-    run::{Access, Assurance, CheckpointKind, CheckpointState, Decision, RunRecord, Strength, Verdict},
+    run::{
+        Access, Assurance, CheckpointKind, CheckpointState, Decision, RunRecord, Strength, Verdict,
+    },
     store::SpecificationStatus,
 };
 
@@ -173,9 +175,15 @@ pub struct DecisionView {
 impl CheckpointView {
     /// What a human sees of this checkpoint at this moment.
     pub fn of(file: &CheckpointFile, now: OffsetDateTime) -> Self {
-        let CheckpointFile { checkpoint, record, plan, .. } = file;
+        let CheckpointFile {
+            checkpoint,
+            record,
+            plan,
+            ..
+        } = file;
         let is_open = checkpoint.state == CheckpointState::Open && checkpoint.expires_at > now;
-        let criteria = |criteria| criterion::criteria(criteria, plan, &file.evaluations, &record.evaluations);
+        let criteria =
+            |criteria| criterion::criteria(criteria, plan, &file.evaluations, &record.evaluations);
         Self {
             checkpoint_id: checkpoint.checkpoint_id.clone(),
             run_id: checkpoint.run_id.clone(),
@@ -197,12 +205,25 @@ impl CheckpointView {
             steps: step::steps(&plan.steps, &file.risks),
             criteria: criteria(&file.specification.criteria),
             constraints: criteria(&file.specification.constraints),
-            assumptions: plan.assumptions.iter().map(|text| Prose::of(text)).collect(),
-            alternatives: plan.alternatives.iter().map(|text| Prose::of(text)).collect(),
+            assumptions: plan
+                .assumptions
+                .iter()
+                .map(|text| Prose::of(text))
+                .collect(),
+            alternatives: plan
+                .alternatives
+                .iter()
+                .map(|text| Prose::of(text))
+                .collect(),
             rollback: Prose::of(&plan.rollback),
-            note: checkpoint.note.as_deref().map(Prose::of).filter(|note| !note.is_blank()),
+            note: checkpoint
+                .note
+                .as_deref()
+                .map(Prose::of)
+                .filter(|note| !note.is_blank()),
             rationales: rationales(record),
-            done: (checkpoint.kind == CheckpointKind::V2).then(|| evidence::done(plan, &file.actions)),
+            done: (checkpoint.kind == CheckpointKind::V2)
+                .then(|| evidence::done(plan, &file.actions)),
             decisions: record.decisions.iter().map(DecisionView::of).collect(),
             open_now: record
                 .open_checkpoint()
@@ -225,17 +246,25 @@ impl CheckpointView {
 
     /// Criteria and constraints that no machine measures.
     pub fn for_human(&self) -> impl Iterator<Item = &CriterionView> {
-        self.criteria.iter().chain(&self.constraints).filter(|criterion| criterion.is_for_human())
+        self.criteria
+            .iter()
+            .chain(&self.constraints)
+            .filter(|criterion| criterion.is_for_human())
     }
 
     /// Criteria and constraints whose result nobody knows; accepting names each of them.
     pub fn unknown(&self) -> impl Iterator<Item = &CriterionView> {
-        self.criteria.iter().chain(&self.constraints).filter(|criterion| criterion.is_unknown())
+        self.criteria
+            .iter()
+            .chain(&self.constraints)
+            .filter(|criterion| criterion.is_unknown())
     }
 
     /// The decision that answered this checkpoint.
     pub fn decision(&self) -> Option<&DecisionView> {
-        self.decisions.iter().find(|decision| decision.checkpoint_id == self.checkpoint_id)
+        self.decisions
+            .iter()
+            .find(|decision| decision.checkpoint_id == self.checkpoint_id)
     }
 
     /// What each verdict does, as it stands on its button: `Approve revision 2`.
@@ -261,7 +290,11 @@ impl DecisionView {
             reason_code: decision.reason_code.as_deref().map(Machine::of),
             approver: Prose::of(&decision.approver),
             is_test: decision.assurance == Assurance::Test,
-            accepted_unknown: decision.accepted_unknown.iter().map(|id| Machine::of(id)).collect(),
+            accepted_unknown: decision
+                .accepted_unknown
+                .iter()
+                .map(|id| Machine::of(id))
+                .collect(),
             decided_at: decision.decided_at,
         }
     }
@@ -278,7 +311,11 @@ fn strength(strength: &Strength) -> StrengthView {
     StrengthView {
         is_separated,
         words: words.to_owned(),
-        reasons: strength.reasons.iter().map(|reason| Prose::of(reason)).collect(),
+        reasons: strength
+            .reasons
+            .iter()
+            .map(|reason| Prose::of(reason))
+            .collect(),
     }
 }
 
@@ -300,7 +337,11 @@ fn specification(file: &CheckpointFile) -> SpecificationView {
         added_by: Prose::of(&row.added_by),
         is_proposed: row.status == SpecificationStatus::Proposed,
         outcome: Prose::of(specification.outcome.trim()),
-        freedoms: specification.implementation_freedom.iter().map(|text| Prose::of(text)).collect(),
+        freedoms: specification
+            .implementation_freedom
+            .iter()
+            .map(|text| Prose::of(text))
+            .collect(),
         verbatim: Prose::of(&row.verbatim),
     }
 }
@@ -313,7 +354,11 @@ fn rationales(record: &RunRecord) -> Vec<RationaleView> {
             agent: Machine::of(&rationale.agent),
             question: Prose::of(&rationale.question),
             chosen: Prose::of(&rationale.chosen),
-            options: rationale.options.iter().map(|option| Prose::of(option)).collect(),
+            options: rationale
+                .options
+                .iter()
+                .map(|option| Prose::of(option))
+                .collect(),
             why: Prose::of(&rationale.why),
         })
         .collect()

@@ -39,18 +39,29 @@ pub(super) struct Client {
 
 impl Client {
     /// Connects once, so that a registry that does not start is known before anything is asked.
-    pub(super) fn connect(state_dir: &Path, socket_dir: Option<PathBuf>) -> Result<Self, ClientError> {
-        let client = Self { state_dir: state_dir.to_owned(), socket_dir };
+    pub(super) fn connect(
+        state_dir: &Path,
+        socket_dir: Option<PathBuf>,
+    ) -> Result<Self, ClientError> {
+        let client = Self {
+            state_dir: state_dir.to_owned(),
+            socket_dir,
+        };
         client.stream()?;
         Ok(client)
     }
 
     fn stream(&self) -> Result<std::os::unix::net::UnixStream, ClientError> {
-        launch::connect(&self.state_dir, self.socket_dir.clone(), "approval").map_err(ClientError::Connect)
+        launch::connect(&self.state_dir, self.socket_dir.clone(), "approval")
+            .map_err(ClientError::Connect)
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        parse(&self.send(Method::GET, path, Bytes::new(), "application/json").await?)
+        parse(
+            &self
+                .send(Method::GET, path, Bytes::new(), "application/json")
+                .await?,
+        )
     }
 
     pub(super) async fn post<T: DeserializeOwned>(
@@ -58,8 +69,13 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body).map_err(|error| ClientError::Answer(error.to_string()))?;
-        parse(&self.send(Method::POST, path, body.into(), "application/json").await?)
+        let body =
+            serde_json::to_vec(body).map_err(|error| ClientError::Answer(error.to_string()))?;
+        parse(
+            &self
+                .send(Method::POST, path, body.into(), "application/json")
+                .await?,
+        )
     }
 
     /// One request on a connection of its own; the body of a good answer.
@@ -72,7 +88,9 @@ impl Client {
     ) -> Result<Bytes, ClientError> {
         let transport = |error: &dyn std::fmt::Display| ClientError::Transport(error.to_string());
         let stream = self.stream()?;
-        stream.set_nonblocking(true).map_err(|error| transport(&error))?;
+        stream
+            .set_nonblocking(true)
+            .map_err(|error| transport(&error))?;
         let stream = UnixStream::from_std(stream).map_err(|error| transport(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -85,10 +103,17 @@ impl Client {
             .body(Full::new(body))
             .map_err(|error| transport(&error))?;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|error| transport(&error))?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| transport(&error))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
-            let body = body.map_err(|error| ClientError::Transport(error.to_string()))?.to_bytes();
+            let body = Limited::new(response.into_body(), MOST_BYTES)
+                .collect()
+                .await;
+            let body = body
+                .map_err(|error| ClientError::Transport(error.to_string()))?
+                .to_bytes();
             if status.is_success() {
                 return Ok(body);
             }

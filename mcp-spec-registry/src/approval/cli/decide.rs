@@ -28,9 +28,16 @@ pub(super) async fn run(
     }
     if view.code.is_none() {
         let by = view.decision().map_or_else(String::new, |decision| {
-            format!(" by {} at {}", decision.approver.as_str(), words::moment(decision.decided_at))
+            format!(
+                " by {} at {}",
+                decision.approver.as_str(),
+                words::moment(decision.decided_at)
+            )
         });
-        let open = view.open_now.as_ref().map_or_else(String::new, |open| format!("; look at {open} instead"));
+        let open = view
+            .open_now
+            .as_ref()
+            .map_or_else(String::new, |open| format!("; look at {open} instead"));
         anyhow::bail!(
             "checkpoint {} cannot be decided any more: {}{by}{open}",
             view.checkpoint_id,
@@ -41,7 +48,11 @@ pub(super) async fn run(
     let reason = match args.reason {
         Some(reason) => reason,
         None if verdict == Verdict::Approve && !args.is_final => String::new(),
-        None => terminal::ask(if verdict == Verdict::Clarify { "your question" } else { "why not" })?,
+        None => terminal::ask(if verdict == Verdict::Clarify {
+            "your question"
+        } else {
+            "why not"
+        })?,
     };
     let accepted_unknown = accept_unknown(&view, verdict, args.accept_unknown)?;
     let approver = approver_name(client, args.name).await?;
@@ -49,7 +60,10 @@ pub(super) async fn run(
         Some(code) => code,
         None => terminal::ask("the code above")?,
     };
-    let secret = terminal::ask_secret(&format!("secret of {}", Prose::of(&approver).as_str()), args.secret_fd)?;
+    let secret = terminal::ask_secret(
+        &format!("secret of {}", Prose::of(&approver).as_str()),
+        args.secret_fd,
+    )?;
     let asked = Decide {
         verdict,
         reason,
@@ -63,7 +77,11 @@ pub(super) async fn run(
         shown_digest: view.subject_digest.parse()?,
     };
     let receipt: Receipt = client.post(&format!("{path}/decide"), &asked).await?;
-    if args.json { print_json(&receipt) } else { say_receipt(terminal, &receipt) }
+    if args.json {
+        print_json(&receipt)
+    } else {
+        say_receipt(terminal, &receipt)
+    }
 }
 
 /// Each unknown result is accepted by its name, typed or given.
@@ -81,7 +99,10 @@ fn accept_unknown(
             "nobody knows whether {} holds; type its name to accept that",
             criterion.id.as_str()
         ))?;
-        anyhow::ensure!(name == criterion.key, "not accepted, so the outcome is not; use `reject` to say no");
+        anyhow::ensure!(
+            name == criterion.key,
+            "not accepted, so the outcome is not; use `reject` to say no"
+        );
         accepted.push(name);
     }
     Ok(accepted)
@@ -98,10 +119,19 @@ fn say_receipt(terminal: Terminal, receipt: &Receipt) -> anyhow::Result<()> {
             words::moment(decision.decided_at)
         ),
     )?;
-    terminal.say(Style::Plain, &format!("  decision  {}", decision.decision_id))?;
-    terminal.say(Style::Plain, &format!("  about     {}", decision.subject_digest))?;
+    terminal.say(
+        Style::Plain,
+        &format!("  decision  {}", decision.decision_id),
+    )?;
+    terminal.say(
+        Style::Plain,
+        &format!("  about     {}", decision.subject_digest),
+    )?;
     if let Some(head) = &receipt.audit_head {
-        terminal.say(Style::Plain, &format!("  audit     {} {} {}", head.seq, head.hash, head.signature))?;
+        terminal.say(
+            Style::Plain,
+            &format!("  audit     {} {} {}", head.seq, head.hash, head.signature),
+        )?;
     }
     terminal.say(Style::Plain, &format!("  next      {}", receipt.next))?;
     Ok(())

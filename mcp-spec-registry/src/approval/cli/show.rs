@@ -3,15 +3,18 @@
 use super::terminal::{Style, Terminal};
 use crate::{
     approval::view::{
-        ArgumentView, CheckpointView, CriterionView, DecisionView, DoneView, EvidenceView, StepView,
-        Weight, words,
+        ArgumentView, CheckpointView, CriterionView, DecisionView, DoneView, EvidenceView,
+        StepView, Weight, words,
     },
     run::{CheckVerdict, CheckpointKind},
 };
 
 /// The whole checkpoint, without a pager.
 pub(super) fn checkpoint(view: &CheckpointView, terminal: Terminal) -> String {
-    let mut page = Page { terminal, text: String::new() };
+    let mut page = Page {
+        terminal,
+        text: String::new(),
+    };
     page.head(view);
     page.risks(view);
     page.changes(view);
@@ -20,8 +23,14 @@ pub(super) fn checkpoint(view: &CheckpointView, terminal: Terminal) -> String {
     if let Some(done) = &view.done {
         page.done(view, done);
     }
-    page.criteria("Criteria, each with the test that will prove it", &view.criteria);
-    page.criteria("Constraints, and how the plan keeps each", &view.constraints);
+    page.criteria(
+        "Criteria, each with the test that will prove it",
+        &view.criteria,
+    );
+    page.criteria(
+        "Constraints, and how the plan keeps each",
+        &view.constraints,
+    );
     page.for_human(view);
     page.agents_words(view);
     page.decisions(&view.decisions);
@@ -62,7 +71,10 @@ impl Page {
             CheckpointKind::V1 => "V1",
             CheckpointKind::V2 => "V2",
         };
-        self.line(Style::Strong, &format!("{kind} · {} · {}", view.checkpoint_id, view.question()));
+        self.line(
+            Style::Strong,
+            &format!("{kind} · {} · {}", view.checkpoint_id, view.question()),
+        );
         self.line(
             Style::Plain,
             &format!(
@@ -87,7 +99,11 @@ impl Page {
             words::checkpoint_state(view.state).to_owned()
         };
         self.line(Style::Faint, &state);
-        let style = if view.strength.is_separated { Style::Good } else { Style::Doubtful };
+        let style = if view.strength.is_separated {
+            Style::Good
+        } else {
+            Style::Doubtful
+        };
         self.line(style, &view.strength.words);
         for reason in &view.strength.reasons {
             self.block("•", reason.as_str());
@@ -99,7 +115,10 @@ impl Page {
             );
         }
         if let Some(open) = &view.open_now {
-            self.line(Style::Doubtful, &format!("This run now waits at checkpoint {open}."));
+            self.line(
+                Style::Doubtful,
+                &format!("This run now waits at checkpoint {open}."),
+            );
         }
     }
 
@@ -130,7 +149,11 @@ impl Page {
                 part = change.part.as_str();
                 self.line(Style::Faint, &format!("  {part}"));
             }
-            let (mark, style) = if change.is_added { ("+", Style::Good) } else { ("-", Style::Bad) };
+            let (mark, style) = if change.is_added {
+                ("+", Style::Good)
+            } else {
+                ("-", Style::Bad)
+            };
             self.line(style, &format!("  {mark} {}", change.text.as_str()));
         }
     }
@@ -138,14 +161,20 @@ impl Page {
     fn specification(&mut self, view: &CheckpointView) {
         self.heading("Asked for");
         self.block(" ", view.specification.outcome.as_str());
-        self.line(Style::Faint, &format!("  specification {}", view.specification.digest));
+        self.line(
+            Style::Faint,
+            &format!("  specification {}", view.specification.digest),
+        );
     }
 
     fn steps(&mut self, steps: &[StepView]) {
         self.heading(&words::count(steps.len(), "step", "steps"));
         for step in steps {
-            let (mark, style) =
-                if step.is_irreversible { ("▲ ", Style::Bad) } else { ("", Style::Strong) };
+            let (mark, style) = if step.is_irreversible {
+                ("▲ ", Style::Bad)
+            } else {
+                ("", Style::Strong)
+            };
             self.line(
                 style,
                 &format!(
@@ -160,7 +189,10 @@ impl Page {
                 self.argument(argument);
             }
             for input in &step.inputs {
-                self.line(Style::Plain, &format!("      reads {} as {}", input.path.as_str(), input.sha256));
+                self.line(
+                    Style::Plain,
+                    &format!("      reads {} as {}", input.path.as_str(), input.sha256),
+                );
             }
             for condition in &step.conditions {
                 self.line(Style::Faint, &format!("      {condition}"));
@@ -196,13 +228,22 @@ impl Page {
             self.line(Style::Strong, &format!("  {}", criterion.id.as_str()));
             self.block("   ", criterion.text.as_str());
             for test in &criterion.tests {
-                self.line(Style::Plain, &format!("      {}; {}", test.does, test.passes));
+                self.line(
+                    Style::Plain,
+                    &format!("      {}; {}", test.does, test.passes),
+                );
                 if let Some(reading) = &test.agents_reading {
-                    self.line(Style::Doubtful, &format!("      the agent's reading: {reading}"));
+                    self.line(
+                        Style::Doubtful,
+                        &format!("      the agent's reading: {reading}"),
+                    );
                 }
             }
             if criterion.is_for_human() {
-                self.line(Style::Doubtful, "      no machine measures it; you will have to judge");
+                self.line(
+                    Style::Doubtful,
+                    "      no machine measures it; you will have to judge",
+                );
             }
             if let Some(judged) = &criterion.judged {
                 self.agent(judged.as_str());
@@ -232,7 +273,10 @@ impl Page {
         if let Some(reason) = &evidence.reason {
             self.block("     ", reason.as_str());
         }
-        let before = evidence.before.as_ref().map_or_else(String::new, |before| format!(" · {before}"));
+        let before = evidence
+            .before
+            .as_ref()
+            .map_or_else(String::new, |before| format!(" · {before}"));
         self.line(
             Style::Faint,
             &format!(
@@ -253,7 +297,10 @@ impl Page {
         self.heading("What the servers recorded");
         for step in done {
             if step.calls.is_empty() {
-                self.line(Style::Doubtful, &format!("  {}  never called", step.step.as_str()));
+                self.line(
+                    Style::Doubtful,
+                    &format!("  {}  never called", step.step.as_str()),
+                );
             }
             for call in &step.calls {
                 let style = if call.is_ok { Style::Plain } else { Style::Bad };
@@ -287,7 +334,10 @@ impl Page {
 
     fn agents_words(&mut self, view: &CheckpointView) {
         let agent = view.asked_by.as_str();
-        let lists = [("takes for granted", &view.assumptions), ("considered instead", &view.alternatives)];
+        let lists = [
+            ("takes for granted", &view.assumptions),
+            ("considered instead", &view.alternatives),
+        ];
         for (title, texts) in lists {
             if !texts.is_empty() {
                 self.heading(&format!("What {agent} {title}"));

@@ -29,22 +29,34 @@ impl Terminal {
     /// As the environment says: `LC_ALL`, `LC_CTYPE`, `LANG`, `NO_COLOR`.
     pub(super) fn from_environment() -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
+        let locale = set("LC_ALL")
+            .or_else(|| set("LC_CTYPE"))
+            .or_else(|| set("LANG"))
+            .unwrap_or_default();
         let locale = locale.to_ascii_lowercase();
         Self {
             is_utf8: locale.contains("utf-8") || locale.contains("utf8"),
-            has_colour: io::stdout().is_terminal() && set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb"),
+            has_colour: io::stdout().is_terminal()
+                && set("NO_COLOR").is_none()
+                && set("TERM").is_none_or(|term| term != "dumb"),
         }
     }
 
     #[cfg(test)]
     pub(super) fn plain(is_utf8: bool) -> Self {
-        Self { is_utf8, has_colour: false }
+        Self {
+            is_utf8,
+            has_colour: false,
+        }
     }
 
     /// The text as it may be written here.
     pub(super) fn paint(self, style: Style, text: &str) -> String {
-        let text = if self.is_utf8 { text.to_owned() } else { ascii(text) };
+        let text = if self.is_utf8 {
+            text.to_owned()
+        } else {
+            ascii(text)
+        };
         let code = match style {
             _ if !self.has_colour => return text,
             Style::Plain => return text,
@@ -60,7 +72,15 @@ impl Terminal {
     /// Writes a line for the human alone, where standard output may be a program's.
     pub(super) fn say_to_human(self, text: &str) {
         // A closed standard error changes nothing about what is decided.
-        let _ = writeln!(io::stderr().lock(), "{}", if self.is_utf8 { text.to_owned() } else { ascii(text) });
+        let _ = writeln!(
+            io::stderr().lock(),
+            "{}",
+            if self.is_utf8 {
+                text.to_owned()
+            } else {
+                ascii(text)
+            }
+        );
     }
 
     /// Writes a text and a line break.
@@ -96,7 +116,10 @@ fn ascii(text: &str) -> String {
 
 /// Asks for a line on the terminal.
 pub(super) fn ask(question: &str) -> anyhow::Result<String> {
-    anyhow::ensure!(io::stdin().is_terminal(), "`{question}` cannot be asked: standard input is no terminal");
+    anyhow::ensure!(
+        io::stdin().is_terminal(),
+        "`{question}` cannot be asked: standard input is no terminal"
+    );
     let mut error = io::stderr().lock();
     write!(error, "{question}: ")?;
     error.flush()?;
@@ -107,22 +130,44 @@ pub(super) fn ask(question: &str) -> anyhow::Result<String> {
 }
 
 /// Asks for a secret without showing it, or reads it from a file descriptor.
-pub(super) fn ask_secret(question: &str, secret_fd: Option<u32>) -> anyhow::Result<Zeroizing<String>> {
+pub(super) fn ask_secret(
+    question: &str,
+    secret_fd: Option<u32>,
+) -> anyhow::Result<Zeroizing<String>> {
     match secret_fd {
         Some(fd) => read_secret(fd),
-        None => Ok(Zeroizing::new(rpassword::prompt_password(format!("{question}: "))?)),
+        None => Ok(Zeroizing::new(rpassword::prompt_password(format!(
+            "{question}: "
+        ))?)),
     }
 }
 
 /// Reads a secret up to the end of its line.
 fn read_secret(fd: u32) -> anyhow::Result<Zeroizing<String>> {
-    let source = std::fs::File::open(format!("/proc/self/fd/{fd}"))
-        .map_err(|error| anyhow::anyhow!("--secret-fd {fd} cannot be read: {error}"))?;
+    let source = open_descriptor(fd).map_err(|error| anyhow::anyhow!("--secret-fd {fd} cannot be read: {error}"))?;
     let mut secret = Zeroizing::new(String::new());
     source.take(MOST_SECRET_BYTES).read_to_string(&mut secret)?;
     let line = secret.lines().next().unwrap_or_default();
     anyhow::ensure!(!line.is_empty(), "--secret-fd {fd} gave no secret");
     Ok(Zeroizing::new(line.to_owned()))
+}
+
+/// A descriptor of this process by its number; a socket cannot be opened by its name, so it is asked for.
+fn open_descriptor(fd: u32) -> io::Result<Box<dyn Read>> {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+    if fd == 0 {
+        return Ok(Box::new(io::stdin()));
+    }
+    match std::fs::File::open(format!("/proc/self/fd/{fd}")) {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+            let process = pidfd_open(getpid(), PidfdFlags::empty())?;
+            let number = i32::try_from(fd).map_err(|_| rustix::io::Errno::BADF)?;
+            let own = pidfd_getfd(process, number, PidfdGetfdFlags::empty())?;
+            Ok(Box::new(std::fs::File::from(own)))
+        }
+        opened => Ok(Box::new(opened?)),
+    }
 }
 
 #[cfg(test)]

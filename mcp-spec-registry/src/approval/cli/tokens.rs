@@ -28,9 +28,18 @@ struct TokenFile<'a> {
     registry_key: Option<&'a str>,
 }
 
-pub(super) async fn run(client: &Client, terminal: Terminal, command: TokenCommand) -> anyhow::Result<()> {
+pub(super) async fn run(
+    client: &Client,
+    terminal: Terminal,
+    command: TokenCommand,
+) -> anyhow::Result<()> {
     match command {
-        TokenCommand::Add { kind, name, server, out } => {
+        TokenCommand::Add {
+            kind,
+            name,
+            server,
+            out,
+        } => {
             let kind = TokenKind::from(kind);
             anyhow::ensure!(
                 (kind == TokenKind::Service) == server.is_some(),
@@ -58,12 +67,21 @@ pub(super) async fn run(client: &Client, terminal: Terminal, command: TokenComma
             file.sync_all()?;
             terminal.say(
                 Style::Good,
-                &format!("the token of {} is in {} and nowhere else", added.principal, out.display()),
+                &format!(
+                    "the token of {} is in {} and nowhere else",
+                    added.principal,
+                    out.display()
+                ),
             )?;
         }
         TokenCommand::Export { out } => {
             let text = client
-                .send(hyper::Method::GET, "/v1/tokens", hyper::body::Bytes::new(), "application/json")
+                .send(
+                    hyper::Method::GET,
+                    "/v1/tokens",
+                    hyper::body::Bytes::new(),
+                    "application/json",
+                )
                 .await?;
             match out {
                 None => std::io::stdout().lock().write_all(&text)?,
@@ -71,7 +89,10 @@ pub(super) async fn run(client: &Client, terminal: Terminal, command: TokenComma
                     let mut file = create_private(&out)?;
                     file.write_all(&text)?;
                     file.sync_all()?;
-                    terminal.say(Style::Good, &format!("names and token hashes are in {}", out.display()))?;
+                    terminal.say(
+                        Style::Good,
+                        &format!("names and token hashes are in {}", out.display()),
+                    )?;
                 }
             }
         }
@@ -85,5 +106,10 @@ fn create_private(path: &Path) -> anyhow::Result<std::fs::File> {
         .create_new(true)
         .mode(0o600)
         .open(path)
-        .map_err(|error| anyhow::anyhow!("failed to create `{}`: {error}; it must be a new file", path.display()))
+        .map_err(|error| {
+            anyhow::anyhow!(
+                "failed to create `{}`: {error}; it must be a new file",
+                path.display()
+            )
+        })
 }

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     approval::view::{
-        ArgumentView, CheckpointView, CriterionView, DecisionView, DoneView, EvidenceView, RiskView,
-        StepView, TestView, Weight, words,
+        ArgumentView, CheckpointView, CriterionView, DecisionView, DoneView, EvidenceView,
+        RiskView, StepView, TestView, Weight, words,
     },
     run::{CheckVerdict, CheckpointKind},
 };
@@ -105,7 +105,9 @@ fn closed(view: &CheckpointView) -> Markup {
 }
 
 fn changes(view: &CheckpointView) -> Markup {
-    let Some(changes) = &view.changes else { return html! {} };
+    let Some(changes) = &view.changes else {
+        return html! {};
+    };
     html! {
         section.changes aria-labelledby="changes-title" {
             h2 #changes-title { "Changed since the revision you decided about" }
@@ -232,8 +234,15 @@ fn argument(argument: &ArgumentView) -> Markup {
 
 fn criteria_rows(view: &CheckpointView) -> Markup {
     let is_v2 = view.kind == CheckpointKind::V2;
-    let title = if is_v2 { "What was measured" } else { "What will prove it" };
-    let groups = [("criteria", "Criteria", &view.criteria), ("constraints", "Constraints", &view.constraints)];
+    let title = if is_v2 {
+        "What was measured"
+    } else {
+        "What will prove it"
+    };
+    let groups = [
+        ("criteria", "Criteria", &view.criteria),
+        ("constraints", "Constraints", &view.constraints),
+    ];
     html! {
         @for (id, name, criteria) in groups {
             @if !criteria.is_empty() {
@@ -304,7 +313,9 @@ fn measured(evidence: &EvidenceView, limit: Option<&str>) -> Markup {
 
 /// What the agent said it did, beside what the servers recorded.
 fn reported(view: &CheckpointView) -> Markup {
-    let Some(done) = &view.done else { return html! {} };
+    let Some(done) = &view.done else {
+        return html! {};
+    };
     html! {
         div.pair {
             section.plan aria-labelledby="reported-title" {
@@ -353,7 +364,10 @@ fn to_judge(view: &CheckpointView) -> Markup {
 
 fn agents_words(view: &CheckpointView) -> Markup {
     let agent = view.asked_by.as_str();
-    let lists = [("Assumptions", &view.assumptions), ("Considered instead", &view.alternatives)];
+    let lists = [
+        ("Assumptions", &view.assumptions),
+        ("Considered instead", &view.alternatives),
+    ];
     html! {
         div.pair.even {
             @for (title, texts) in lists {

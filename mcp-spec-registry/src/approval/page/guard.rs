@@ -18,8 +18,14 @@ const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
     // With `no-referrer` browsers send `Origin: null` with our own forms, and the origin is what we check.
     (header::REFERRER_POLICY, "same-origin"),
     (header::CACHE_CONTROL, "no-store"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
 ];
 
 /// The names under which the page may be asked for, each with its port.
@@ -30,7 +36,11 @@ impl Hosts {
     /// The loopback names of a listener.
     pub(super) fn of(address: SocketAddr) -> Self {
         let port = address.port();
-        let mut hosts = vec![format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+        let mut hosts = vec![
+            format!("localhost:{port}"),
+            format!("127.0.0.1:{port}"),
+            format!("[::1]:{port}"),
+        ];
         if !hosts.contains(&address.to_string()) {
             hosts.push(address.to_string());
         }
@@ -38,7 +48,9 @@ impl Hosts {
     }
 
     fn allows(&self, host: &str) -> bool {
-        self.0.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+        self.0
+            .iter()
+            .any(|allowed| allowed.eq_ignore_ascii_case(host))
     }
 }
 
@@ -49,7 +61,9 @@ pub(super) async fn guard(State(hosts): State<Hosts>, request: Request, next: Ne
         Err(refusal) => (StatusCode::FORBIDDEN, refusal).into_response(),
     };
     for (name, value) in SECURITY_HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     response
 }
@@ -62,7 +76,9 @@ fn check(hosts: &Hosts, method: &Method, headers: &HeaderMap) -> Result<(), &'st
     };
     let host = one(header::HOST).filter(|host| hosts.allows(host));
     let Some(host) = host else {
-        return Err("this page is only for the host it listens on; open it as http://localhost with its port\n");
+        return Err(
+            "this page is only for the host it listens on; open it as http://localhost with its port\n",
+        );
     };
     if headers.contains_key(header::AUTHORIZATION) {
         return Err("tokens have no authority here; humans sign in with their secret\n");
@@ -72,7 +88,9 @@ fn check(hosts: &Hosts, method: &Method, headers: &HeaderMap) -> Result<(), &'st
     }
     let origin = one(header::ORIGIN).and_then(|origin| origin.strip_prefix("http://"));
     if !origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host)) {
-        return Err("this request does not come from the page itself; open the page and use its own form\n");
+        return Err(
+            "this request does not come from the page itself; open the page and use its own form\n",
+        );
     }
     Ok(())
 }

@@ -42,7 +42,9 @@ impl CriterionView {
 
     /// Whether something about it was measured and nobody knows the result.
     pub fn is_unknown(&self) -> bool {
-        self.evidence.iter().any(|evidence| evidence.verdict == CheckVerdict::Unknown)
+        self.evidence
+            .iter()
+            .any(|evidence| evidence.verdict == CheckVerdict::Unknown)
     }
 }
 
@@ -86,7 +88,10 @@ pub(super) fn criteria(
     evaluations: &[Evaluation],
     before: &[Evaluation],
 ) -> Vec<CriterionView> {
-    criteria.iter().map(|criterion| view(criterion, plan, evaluations, before)).collect()
+    criteria
+        .iter()
+        .map(|criterion| view(criterion, plan, evaluations, before))
+        .collect()
 }
 
 fn view(
@@ -97,18 +102,25 @@ fn view(
 ) -> CriterionView {
     let id = &criterion.criterion_id;
     let tests = plan.tests.iter().filter(|test| test.criterion == *id);
-    let judged = plan.human_judges.iter().find(|judged| judged.criterion == *id);
+    let judged = plan
+        .human_judges
+        .iter()
+        .find(|judged| judged.criterion == *id);
     CriterionView {
         id: Machine::of(id),
         key: id.clone(),
         category: Prose::of(&criterion.category),
         text: Prose::of(&criterion.text),
         limit: criterion.measure.as_ref().map(words::limit),
-        tests: tests.map(|test| test_view(&test.check, criterion.measure.as_ref())).collect(),
+        tests: tests
+            .map(|test| test_view(&test.check, criterion.measure.as_ref()))
+            .collect(),
         judged: judged.map(|judged| Prose::of(&judged.why)),
         evidence: evaluations
             .iter()
-            .filter(|evaluation| evaluation.criterion == *id && evaluation.phase == CheckPhase::After)
+            .filter(|evaluation| {
+                evaluation.criterion == *id && evaluation.phase == CheckPhase::After
+            })
             .map(|evaluation| evidence(evaluation, before))
             .collect(),
     }
@@ -143,16 +155,29 @@ fn evidence(evaluation: &Evaluation, before: &[Evaluation]) -> EvidenceView {
 fn test_view(check: &Check, measure: Option<&Measure>) -> TestView {
     let limit = measure.map(words::limit);
     let compares = |what: &str| {
-        Sentence::words(limit.as_ref().map_or_else(|| what.to_owned(), |limit| format!("{what} {limit}")))
+        Sentence::words(
+            limit
+                .as_ref()
+                .map_or_else(|| what.to_owned(), |limit| format!("{what} {limit}")),
+        )
     };
     let target = |step: &str, port: u16| Sentence::default().code(&format!("{step}:{port}"));
     match check {
         Check::Http(http) => TestView {
-            does: Sentence::words(words::count(http.samples as usize, "HTTP request", "HTTP requests"))
-                .then(" to ")
-                .code(&format!("{}:{}{}", http.target.step, http.target.port, http.path)),
+            does: Sentence::words(words::count(
+                http.samples as usize,
+                "HTTP request",
+                "HTTP requests",
+            ))
+            .then(" to ")
+            .code(&format!(
+                "{}:{}{}",
+                http.target.step, http.target.port, http.path
+            )),
             passes: match (measure, &limit) {
-                (Some(measure), Some(limit)) if measure.percentile.is_none() && is_time(measure) => {
+                (Some(measure), Some(limit))
+                    if measure.percentile.is_none() && is_time(measure) =>
+                {
                     Sentence::words(format!("the 95th percentile must be {limit}"))
                 }
                 (_, Some(limit)) => Sentence::words(format!("must be {limit}")),
@@ -167,20 +192,32 @@ fn test_view(check: &Check, measure: Option<&Measure>) -> TestView {
         },
         Check::Session(session) => {
             let (what, passes) = match session.measure {
-                SessionMeasureKind::Memory => ("the resident memory of all processes of ", compares("must be")),
-                SessionMeasureKind::NotRoot => {
-                    ("the host uids of all processes of ", Sentence::words("none may be 0 (root)"))
-                }
-                SessionMeasureKind::Alive => ("whether it still runs: ", Sentence::words("must be running")),
+                SessionMeasureKind::Memory => (
+                    "the resident memory of all processes of ",
+                    compares("must be"),
+                ),
+                SessionMeasureKind::NotRoot => (
+                    "the host uids of all processes of ",
+                    Sentence::words("none may be 0 (root)"),
+                ),
+                SessionMeasureKind::Alive => (
+                    "whether it still runs: ",
+                    Sentence::words("must be running"),
+                ),
             };
             TestView {
-                does: Sentence::words(what).code(&session.step).then(", seen from outside its jail"),
+                does: Sentence::words(what)
+                    .code(&session.step)
+                    .then(", seen from outside its jail"),
                 passes,
                 agents_reading: None,
             }
         }
         Check::File(file) => TestView {
-            does: Sentence::words("the digest of ").code(&file.path).then(" at ").code(&file.server),
+            does: Sentence::words("the digest of ")
+                .code(&file.path)
+                .then(" at ")
+                .code(&file.server),
             passes: Sentence::words(format!("must be {}", file.sha256)),
             agents_reading: None,
         },
@@ -189,10 +226,15 @@ fn test_view(check: &Check, measure: Option<&Measure>) -> TestView {
                 .code(&restart.target.to_string())
                 .then(" is ended, then HTTP requests to ")
                 .code(&restart.path),
-            passes: target(&restart.target.step, restart.target.port)
-                .then(format!(" must answer again within {} ms", restart.within_ms)),
+            passes: target(&restart.target.step, restart.target.port).then(format!(
+                " must answer again within {} ms",
+                restart.within_ms
+            )),
             agents_reading: measure.is_none().then(|| {
-                Sentence::words(format!("the {} ms are the agent's: the criterion has no number", restart.within_ms))
+                Sentence::words(format!(
+                    "the {} ms are the agent's: the criterion has no number",
+                    restart.within_ms
+                ))
             }),
         },
     }
@@ -208,14 +250,20 @@ fn expectation(expect: &HttpExpectation, has_no_number: bool) -> Option<Sentence
         parts.push(Sentence::words(format!("status {status}")));
     }
     for (name, value) in &expect.headers {
-        parts.push(Sentence::words("header ").code(name).then(" containing ").code(value));
+        parts.push(
+            Sentence::words("header ")
+                .code(name)
+                .then(" containing ")
+                .code(value),
+        );
     }
     if let Some(text) = &expect.text {
         parts.push(Sentence::words("a body containing ").code(text));
     }
     if parts.is_empty() {
-        return has_no_number
-            .then(|| Sentence::words("any status from 200 to 299 counts; the criterion has no number"));
+        return has_no_number.then(|| {
+            Sentence::words("any status from 200 to 299 counts; the criterion has no number")
+        });
     }
     let mut sentence = Sentence::words("expects ");
     for (position, part) in parts.into_iter().enumerate() {

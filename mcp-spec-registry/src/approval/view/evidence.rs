@@ -38,15 +38,26 @@ pub struct CallView {
 
 /// Every step of the plan with its calls.
 pub(super) fn done(plan: &Plan, actions: &[Action]) -> Vec<DoneView> {
-    let calls = |step: &str| actions.iter().filter(|action| action.step_id == step).map(call).collect();
+    let calls = |step: &str| {
+        actions
+            .iter()
+            .filter(|action| action.step_id == step)
+            .map(call)
+            .collect()
+    };
     plan.steps
         .iter()
-        .map(|step| DoneView { step: Machine::of(&step.id), calls: calls(&step.id) })
+        .map(|step| DoneView {
+            step: Machine::of(&step.id),
+            calls: calls(&step.id),
+        })
         .collect()
 }
 
 fn call(action: &Action) -> CallView {
-    let took = action.ended_at.map(|ended| words::duration(ended - action.begun_at));
+    let took = action
+        .ended_at
+        .map(|ended| words::duration(ended - action.begun_at));
     let outcome = match (action.outcome, &action.error_code) {
         (Some(Outcome::Ok), _) => "done".to_owned(),
         (Some(Outcome::Error), Some(code)) => format!("failed: {}", Machine::of(code).as_str()),
@@ -54,9 +65,18 @@ fn call(action: &Action) -> CallView {
         (Some(Outcome::Unknown), _) => "nobody knows: the server ended in between".to_owned(),
         (None, _) => "not ended yet".to_owned(),
     };
-    let session = action.session.iter().map(|session| format!("session {session}"));
-    let ports = action.published.iter().map(|port| format!("port {} at {}", port.port, port.address));
-    let files = action.artefacts.iter().map(|file| format!("{} {}", file.path, file.sha256));
+    let session = action
+        .session
+        .iter()
+        .map(|session| format!("session {session}"));
+    let ports = action
+        .published
+        .iter()
+        .map(|port| format!("port {} at {}", port.port, port.address));
+    let files = action
+        .artefacts
+        .iter()
+        .map(|file| format!("{} {}", file.path, file.sha256));
     CallView {
         action_id: Machine::of(&action.action_id),
         service: Machine::of(&action.service),
@@ -64,6 +84,10 @@ fn call(action: &Action) -> CallView {
         outcome: took.map_or(outcome.clone(), |took| format!("{outcome} after {took}")),
         is_ok: action.outcome == Some(Outcome::Ok),
         begun_at: action.begun_at,
-        left: session.chain(ports).chain(files).map(|text| Machine::of(&text)).collect(),
+        left: session
+            .chain(ports)
+            .chain(files)
+            .map(|text| Machine::of(&text))
+            .collect(),
     }
 }

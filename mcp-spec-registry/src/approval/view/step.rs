@@ -75,11 +75,18 @@ fn step_view(step: &Step, risks: &PlanRisks) -> StepView {
         tool: Machine::of(&step.tool),
         is_irreversible,
         reversibility: reversibility.to_owned(),
-        arguments: step.arguments.iter().map(|(name, pattern)| argument(name, pattern)).collect(),
+        arguments: step
+            .arguments
+            .iter()
+            .map(|(name, pattern)| argument(name, pattern))
+            .collect(),
         inputs: step
             .inputs
             .iter()
-            .map(|input| InputView { path: Machine::of(&input.path), sha256: input.sha256.to_string() })
+            .map(|input| InputView {
+                path: Machine::of(&input.path),
+                sha256: input.sha256.to_string(),
+            })
             .collect(),
         conditions: conditions(step),
         rollback: Prose::of(&step.rollback),
@@ -89,7 +96,8 @@ fn step_view(step: &Step, risks: &PlanRisks) -> StepView {
 fn conditions(step: &Step) -> Vec<Sentence> {
     let mut conditions = Vec::new();
     if !step.after.is_empty() {
-        conditions.push(Sentence::words("only after ").codes(step.after.iter().map(String::as_str)));
+        conditions
+            .push(Sentence::words("only after ").codes(step.after.iter().map(String::as_str)));
     }
     conditions.push(Sentence::words(match step.uses {
         1 => "may be called once".to_owned(),
@@ -105,24 +113,44 @@ fn conditions(step: &Step) -> Vec<Sentence> {
 fn argument(name: &str, pattern: &ArgumentPattern) -> ArgumentView {
     let (rule, values): (String, Vec<Machine>) = match pattern {
         ArgumentPattern::Exact(value) => (exactly(value), vec![machine_value(value)]),
-        ArgumentPattern::OneOf(values) => ("one of".to_owned(), values.iter().map(machine_value).collect()),
+        ArgumentPattern::OneOf(values) => (
+            "one of".to_owned(),
+            values.iter().map(machine_value).collect(),
+        ),
         ArgumentPattern::Range { minimum, maximum } => range(minimum.as_ref(), maximum.as_ref()),
         ArgumentPattern::PathUnder(path) => {
             ("a path at or below".to_owned(), vec![Machine::of(path)])
         }
-        ArgumentPattern::Argv(words) => ("these words in this order".to_owned(), words.iter().map(argv).collect()),
-        ArgumentPattern::Sha256 { sha256, shown: Some(shown) } => (
+        ArgumentPattern::Argv(words) => (
+            "these words in this order".to_owned(),
+            words.iter().map(argv).collect(),
+        ),
+        ArgumentPattern::Sha256 {
+            sha256,
+            shown: Some(shown),
+        } => (
             format!("exactly this text, {} bytes, {sha256}", shown.len()),
             vec![Machine::block(shown)],
         ),
-        ArgumentPattern::Sha256 { sha256, shown: None } => {
-            (format!("content you have not seen, with the digest {sha256}"), Vec::new())
-        }
+        ArgumentPattern::Sha256 {
+            sha256,
+            shown: None,
+        } => (
+            format!("content you have not seen, with the digest {sha256}"),
+            Vec::new(),
+        ),
         ArgumentPattern::Any => ("anything at all".to_owned(), Vec::new()),
     };
-    let is_open = matches!(pattern, ArgumentPattern::Any | ArgumentPattern::Sha256 { shown: None, .. })
-        || matches!(pattern, ArgumentPattern::Argv(words) if words.iter().any(is_any_word));
-    ArgumentView { name: Machine::of(name), rule, values, is_open }
+    let is_open = matches!(
+        pattern,
+        ArgumentPattern::Any | ArgumentPattern::Sha256 { shown: None, .. }
+    ) || matches!(pattern, ArgumentPattern::Argv(words) if words.iter().any(is_any_word));
+    ArgumentView {
+        name: Machine::of(name),
+        rule,
+        values,
+        is_open,
+    }
 }
 
 fn exactly(value: &Value) -> String {
@@ -156,7 +184,11 @@ fn argv(word: &ArgvElement) -> Machine {
         ArgvElement::Variable(pattern) => {
             let view = argument("", pattern);
             let values: Vec<&str> = view.values.iter().map(Machine::as_str).collect();
-            Machine::of(format!("<{} {}>", view.rule, values.join(" | ")).replace(" >", ">").as_str())
+            Machine::of(
+                format!("<{} {}>", view.rule, values.join(" | "))
+                    .replace(" >", ">")
+                    .as_str(),
+            )
         }
     }
 }

@@ -123,7 +123,9 @@ mod tests {
 
     #[test]
     fn a_machine_field_cannot_pass_for_our_words() {
-        let sentence = Sentence::words("runs ").codes(["a\u{202e}b", "ѕh"]).then(" once");
+        let sentence = Sentence::words("runs ")
+            .codes(["a\u{202e}b", "ѕh"])
+            .then(" once");
         assert_eq!(sentence.to_string(), "runs `a\\u{202e}b`, `\\u{455}h` once");
     }
 

@@ -120,11 +120,19 @@ mod tests {
 
     #[test]
     fn times_are_said_the_way_people_say_them() {
-        for (seconds, words) in
-            [(0, "0 ms"), (40, "40 s"), (61, "1 min"), (3_600, "1 h"), (12_000, "3 h 20 min"), (604_800, "7 days")]
-        {
+        for (seconds, words) in [
+            (0, "0 ms"),
+            (40, "40 s"),
+            (61, "1 min"),
+            (3_600, "1 h"),
+            (12_000, "3 h 20 min"),
+            (604_800, "7 days"),
+        ] {
             assert_eq!(duration(Duration::seconds(seconds)), words);
         }
-        assert_eq!(moment(OffsetDateTime::UNIX_EPOCH), "1970-01-01 00:00:00 UTC");
+        assert_eq!(
+            moment(OffsetDateTime::UNIX_EPOCH),
+            "1970-01-01 00:00:00 UTC"
+        );
     }
 }
