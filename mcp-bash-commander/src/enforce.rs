@@ -86,12 +86,23 @@ impl Action {
     ///
     /// # Errors
     /// `INPUT_CHANGED` if a file has other bytes, or cannot be read.
-    pub fn pinned_inputs(&self, workspace: &Workspace) -> Result<Vec<PinnedInput>, ToolError> {
-        self.permit
-            .inputs
-            .iter()
-            .map(|input| pinned(workspace, &input.path, &input.sha256))
-            .collect()
+    pub async fn pinned_inputs(
+        &self,
+        workspace: &Arc<Workspace>,
+    ) -> Result<Vec<PinnedInput>, ToolError> {
+        if self.permit.inputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (inputs, workspace) = (self.permit.inputs.clone(), Arc::clone(workspace));
+        let pin = move || {
+            inputs
+                .iter()
+                .map(|input| pinned(&workspace, &input.path, &input.sha256))
+                .collect()
+        };
+        tokio::task::spawn_blocking(pin)
+            .await
+            .map_err(|error| ToolError::internal(&error))?
     }
 
     /// Tells the registry how the call ended, and gives its result on. `describe` adds what a result says beyond itself.

@@ -19,6 +19,7 @@ use config::{AuditCommand, Command, Config};
 use jail::Launcher;
 use server::BashCommander;
 use shared::metrics::Metrics;
+use shared::serve::tokens::Tokens;
 
 /// Does what the command line says, until it is done or the server ends.
 ///
@@ -34,6 +35,9 @@ pub async fn run(config: Config, launcher: Launcher) -> anyhow::Result<ExitCode>
             Ok(ExitCode::from(report.exit_code()))
         }
         None if config.check_config => {
+            if let Some(tokens) = &config.serve.http.tokens {
+                Tokens::load(tokens)?;
+            }
             let server = BashCommander::new(&config, launcher, Metrics::new())?;
             writeln!(std::io::stdout(), "{}", server.summary())?;
             Ok(ExitCode::SUCCESS)

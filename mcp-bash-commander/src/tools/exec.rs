@@ -210,7 +210,7 @@ impl BashCommander {
     ) -> Result<(ExecResult, Arc<Session>), ToolError> {
         let state = self.state();
         if let Some(action) = action {
-            jail.inputs = action.pinned_inputs(&state.workspace)?;
+            jail.inputs = action.pinned_inputs(&state.workspace).await?;
         }
         let order = Order {
             owner: Arc::clone(&principal::of(context)?.name),

@@ -61,7 +61,7 @@ impl BashCommander {
         let result = match self.begin(&context, EFFECT.tool(), &params).await? {
             None => self.write(params, expected).await?,
             Some(action) => {
-                let result = match action.pinned_inputs(&self.state().workspace) {
+                let result = match action.pinned_inputs(&self.state().workspace).await {
                     Ok(_) => self.write(params, expected).await,
                     Err(changed) => Err(changed),
                 };
