@@ -154,7 +154,9 @@ async function open(page) {
   await Promise.all([page.waitForNavigation(), page.keyboard.press('Enter')]);
 }
 
-const code = async (page) => (await page.textContent('strong.code')).trim();
+async function code(page) {
+  return (await page.textContent('strong.code')).trim();
+}
 
 // Reason, code, secret and the button, reached and pressed with the keyboard.
 async function decideByKeyboard(page, button, { reason }) {

@@ -143,7 +143,7 @@ export function planFor(digest, { content, server, note, samples = 20 }) {
     ],
     tests: [
       { criterion: 'performance/page-load-time', check: { http: { target: 's2:80', path: '/', samples } } },
-      { criterion: 'performance/99-9-uptime-target', check: { http: { target: 's2:80', path: '/', samples } } },
+      { criterion: 'performance/uptime', check: { http: { target: 's2:80', path: '/', samples } } },
       { criterion: 'performance/automatic-restart-on-failure', check: { restart: { target: 's2:80', path: '/', within_ms: 5000 } } },
       { criterion: 'functionality/serves-static-html-content', check: { http: { target: 's2:80', expect: { status: 200, headers: { 'content-type': 'text/html' } } } } },
       { criterion: 'functionality/responsive-to-health-checks', check: { http: { target: 's2:80', expect: { status: 200 } } } },
