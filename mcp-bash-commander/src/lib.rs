@@ -35,10 +35,10 @@ pub async fn run(config: Config, launcher: Launcher) -> anyhow::Result<ExitCode>
             Ok(ExitCode::from(report.exit_code()))
         }
         None if config.check_config => {
+            let server = BashCommander::new(&config, launcher, Metrics::new())?;
             if let Some(tokens) = &config.serve.http.tokens {
                 Tokens::load(tokens)?;
             }
-            let server = BashCommander::new(&config, launcher, Metrics::new())?;
             writeln!(std::io::stdout(), "{}", server.summary())?;
             Ok(ExitCode::SUCCESS)
         }
