@@ -88,9 +88,18 @@ pub async fn serve(
         activity.clone(),
         shutdown.clone(),
     );
-    let effects = serve_unix(sockets.effect, effect_plane::router(registry.clone()), &activity, &shutdown);
-    let approvals =
-        serve_unix(sockets.approval, approval::api::router(registry.clone()), &activity, &shutdown);
+    let effects = serve_unix(
+        sockets.effect,
+        effect_plane::router(registry.clone()),
+        &activity,
+        &shutdown,
+    );
+    let approvals = serve_unix(
+        sockets.approval,
+        approval::api::router(registry.clone()),
+        &activity,
+        &shutdown,
+    );
     let pages = serve_page(page, page_address, registry.clone(), &activity, &shutdown);
     let over_http = async {
         match http {
@@ -110,14 +119,20 @@ pub(crate) fn open_registry(
     state_dir: &std::path::Path,
     command: &ServeCommand,
 ) -> anyhow::Result<Registry> {
-    let keys = Arc::new(Keys::open_or_create(&state_dir.join("keys"))?);
+    let keys = Arc::new(Keys::of_state(state_dir)?);
     let store = Arc::new(SqliteStore::open(state_dir, Arc::clone(&keys))?);
     let mut limits = Limits::default();
     if let Some(grant) = command.grant_ttl {
         limits.grant = grant.try_into().context("--grant-ttl is too long")?;
     }
     let engine = Engine::new(&command.check_allow);
-    Ok(Registry::new(store, keys, limits, Arc::new(OffsetDateTime::now_utc), engine))
+    Ok(Registry::new(
+        store,
+        keys,
+        limits,
+        Arc::new(OffsetDateTime::now_utc),
+        engine,
+    ))
 }
 
 async fn listen_for_browsers(wanted: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
@@ -138,8 +153,12 @@ async fn serve_page(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let router = approval::page::router(registry, address);
-    let service = activity.count(router).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned()).await?;
+    let service = activity
+        .count(router)
+        .into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service)
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned())
+        .await?;
     Ok(())
 }
 

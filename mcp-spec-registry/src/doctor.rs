@@ -18,7 +18,11 @@ pub(crate) fn run(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let report = examine(state_dir, socket_dir);
-    let text = if json { report.to_json() } else { report.to_string() };
+    let text = if json {
+        report.to_json()
+    } else {
+        report.to_string()
+    };
     say(&text)?;
     Ok(ExitCode::from(report.exit_code()))
 }
@@ -28,17 +32,31 @@ fn examine(given: Option<&Path>, socket_dir: Option<PathBuf>) -> Doctor {
     let state_dir = match shared::state_dir::open(SERVER, given) {
         Ok(state_dir) => state_dir,
         Err(error) => {
-            report.fail("state directory", error.to_string(), "make it yours alone: chown it and chmod 700");
+            report.fail(
+                "state directory",
+                error.to_string(),
+                "make it yours alone: chown it and chmod 700",
+            );
             return report;
         }
     };
     report.ok("state directory", state_dir.display().to_string());
-    match Keys::open_or_create(&state_dir.join("keys")) {
+    match Keys::of_state(&state_dir) {
         Ok(keys) => {
-            report.ok("keys", format!("readable by this uid alone; public key {}", keys.public_key()));
+            report.ok(
+                "keys",
+                format!(
+                    "readable by this uid alone; public key {}",
+                    keys.public_key()
+                ),
+            );
             examine_store(&state_dir, keys, &mut report);
         }
-        Err(error) => report.fail("keys", error.to_string(), "restore keys/ from a backup; records signed by other keys are refused"),
+        Err(error) => report.fail(
+            "keys",
+            error.to_string(),
+            "restore keys/ from a backup; records signed by other keys are refused",
+        ),
     }
     examine_sockets(&state_dir, socket_dir, &mut report);
     let uid = rustix::process::geteuid().as_raw();
@@ -55,20 +73,38 @@ fn examine_store(state_dir: &Path, keys: Keys, report: &mut Doctor) {
     let approvers = match opened.and_then(|store| Ok((store.approvers()?, store.audit_head()?))) {
         Ok((approvers, head)) => {
             let entries = head.map_or(0, |(seq, _)| seq);
-            report.ok("store", format!("registry.sqlite, {entries} audit entries; `audit verify` checks them all"));
+            report.ok(
+                "store",
+                format!("registry.sqlite, {entries} audit entries; `audit verify` checks them all"),
+            );
             approvers
         }
         Err(error) => {
-            report.fail("store", error.to_string(), "restore registry.sqlite from a backup, or use another --state-dir");
+            report.fail(
+                "store",
+                error.to_string(),
+                "restore registry.sqlite from a backup, or use another --state-dir",
+            );
             return;
         }
     };
     if approvers.is_empty() {
-        report.warn("approvers", "nobody is enrolled, so no plan can be submitted", "mcp-spec-registry enrol --name NAME");
+        report.warn(
+            "approvers",
+            "nobody is enrolled, so no plan can be submitted",
+            "mcp-spec-registry enrol --name NAME",
+        );
     } else if approvers.iter().any(|approver| approver.is_test) {
-        report.warn("approvers", "only test approvers are enrolled; their decisions prove nothing", "unenrol them and enrol a person");
+        report.warn(
+            "approvers",
+            "only test approvers are enrolled; their decisions prove nothing",
+            "unenrol them and enrol a person",
+        );
     } else {
-        let names: Vec<String> = approvers.into_iter().map(|approver| approver.name).collect();
+        let names: Vec<String> = approvers
+            .into_iter()
+            .map(|approver| approver.name)
+            .collect();
         report.ok("approvers", names.join(", "));
     }
 }
@@ -78,11 +114,16 @@ fn examine_sockets(state_dir: &Path, socket_dir: Option<PathBuf>, report: &mut D
     let agent = sockets::path(&folder, "agent");
     match UnixStream::connect(&agent) {
         Ok(_) => report.ok("registry", format!("listens at {}", agent.display())),
-        Err(_) => report.ok("registry", "does not run; the first client or command starts it"),
+        Err(_) => report.ok(
+            "registry",
+            "does not run; the first client or command starts it",
+        ),
     }
     for plane in ["agent", "effect", "approval"] {
         let own = folder.join(plane);
-        let Ok(metadata) = std::fs::symlink_metadata(&own) else { continue };
+        let Ok(metadata) = std::fs::symlink_metadata(&own) else {
+            continue;
+        };
         let mode = metadata.mode() & 0o777;
         let allowed = if plane == "approval" { 0o700 } else { 0o750 };
         if mode & !allowed != 0 {

@@ -57,6 +57,9 @@ pub enum KeyError {
         /// Its length.
         found: usize,
     },
+    /// A key that the database needs.
+    #[error("the key `{0}` is missing; restore keys/ from the backup that the database is from")]
+    Missing(PathBuf),
     /// A line that is no public key.
     #[error("`{0}` is not a public key; write ed25519: and 44 base64 characters")]
     NoPublicKey(String),
@@ -85,6 +88,36 @@ pub struct Keys {
 pub struct VerifyingKeys(Vec<VerifyingKey>);
 
 impl Keys {
+    /// The keys of a state directory, made where nothing is stored yet. Once a database is there, new keys could not vouch for what
+    /// is in it, so missing ones are an error.
+    ///
+    /// # Errors
+    /// As [`Keys::open`] and [`Keys::open_or_create`].
+    pub fn of_state(state_dir: &Path) -> Result<Self, KeyError> {
+        let dir = state_dir.join("keys");
+        if state_dir.join(crate::store::sqlite::FILE_NAME).exists() {
+            Self::open(&dir)
+        } else {
+            Self::open_or_create(&dir)
+        }
+    }
+
+    /// Reads the keys in this directory.
+    ///
+    /// # Errors
+    /// Keys that are missing, that others may read, that are not ours, or that cannot be read.
+    pub fn open(dir: &Path) -> Result<Self, KeyError> {
+        for path in [dir.join(SIGNING_KEY), dir.join(HMAC_KEY)] {
+            if !path
+                .try_exists()
+                .map_err(|source| io_error(&path, source))?
+            {
+                return Err(KeyError::Missing(path));
+            }
+        }
+        Self::open_or_create(dir)
+    }
+
     /// Reads the keys in this directory, and makes those that are missing (directory 0700, files 0400).
     ///
     /// # Errors
@@ -389,6 +422,29 @@ mod tests {
         );
         fs::set_permissions(&file, fs::Permissions::from_mode(0o400))?;
         Keys::open_or_create(&dir)?;
+        Ok(())
+    }
+
+    #[test]
+    fn missing_keys_are_not_made_anew_beside_a_database() -> anyhow::Result<()> {
+        let state = tempfile::tempdir()?;
+        let keys = Keys::of_state(state.path())?;
+        fs::write(state.path().join(crate::store::sqlite::FILE_NAME), "")?;
+        assert_eq!(
+            Keys::of_state(state.path())?.public_key(),
+            keys.public_key()
+        );
+        for name in [SIGNING_KEY, HMAC_KEY] {
+            let (path, aside) = (
+                state.path().join("keys").join(name),
+                state.path().join("aside"),
+            );
+            fs::rename(&path, &aside)?;
+            let refused = Keys::of_state(state.path());
+            assert!(matches!(refused, Err(KeyError::Missing(missing)) if missing == path));
+            assert!(!path.exists());
+            fs::rename(&aside, &path)?;
+        }
         Ok(())
     }
 

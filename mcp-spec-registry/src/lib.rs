@@ -36,7 +36,13 @@ pub const SERVER: &str = "mcp-spec-registry";
 /// # Errors
 /// What keeps it from doing so.
 pub fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let Config { state_dir, socket_dir, pipe, check_config, command } = config;
+    let Config {
+        state_dir,
+        socket_dir,
+        pipe,
+        check_config,
+        command,
+    } = config;
     // It measures with nothing but its stdin and stdout.
     if let Some(Command::CheckWorker) = command {
         checks::worker::main()?;
@@ -48,7 +54,11 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         Some(Command::ClientConfig { client }) => {
             let program = std::env::current_exe()?;
             let given = given.map(std::path::absolute).transpose()?;
-            say(&client_config::client_config(client, &program, given.as_deref()))?;
+            say(&client_config::client_config(
+                client,
+                &program,
+                given.as_deref(),
+            ))?;
             return Ok(ExitCode::SUCCESS);
         }
         _ => {}
@@ -56,15 +66,28 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     let state_dir = shared::state_dir::open(SERVER, given)?;
     if check_config {
         let folder = daemon::sockets::folder(&state_dir, socket_dir);
-        say(&format!("state directory {}\nsockets         {}", state_dir.display(), folder.display()))?;
+        say(&format!(
+            "state directory {}\nsockets         {}",
+            state_dir.display(),
+            folder.display()
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
     match command.unwrap_or(Command::Stdio) {
         Command::Stdio => {
             let token = pipe.token_file.as_deref().map(read_token).transpose()?;
-            let socket = pipe.connect.as_deref().map(|address| address.strip_prefix("unix:").ok_or(address));
+            let socket = pipe
+                .connect
+                .as_deref()
+                .map(|address| address.strip_prefix("unix:").ok_or(address));
             match socket.transpose() {
-                Ok(socket) => daemon::pipe::run(&state_dir, socket_dir, socket.map(Path::new), pipe.agent, token)?,
+                Ok(socket) => daemon::pipe::run(
+                    &state_dir,
+                    socket_dir,
+                    socket.map(Path::new),
+                    pipe.agent,
+                    token,
+                )?,
                 Err(url) => daemon::bridge::run(url, token)?,
             }
         }
@@ -95,14 +118,17 @@ fn read_token(path: &Path) -> anyhow::Result<Zeroizing<String>> {
         return Ok(Zeroizing::new(text.trim().to_owned()));
     }
     // The parser's message would quote the file.
-    let file: TokenFile = toml::from_str(&text)
-        .ok()
-        .with_context(|| format!("{} is no token file; `token add --kind agent` writes one", path.display()))?;
+    let file: TokenFile = toml::from_str(&text).ok().with_context(|| {
+        format!(
+            "{} is no token file; `token add --kind agent` writes one",
+            path.display()
+        )
+    })?;
     Ok(Zeroizing::new(file.token))
 }
 
 fn verify_audit(state_dir: &Path, against: Option<&str>) -> anyhow::Result<ExitCode> {
-    let keys = keys::Keys::open_or_create(&state_dir.join("keys"))?;
+    let keys = keys::Keys::open(&state_dir.join("keys"))?;
     let against = against.map(audit::Against::read).transpose()?;
     let database = state_dir.join("registry.sqlite");
     match audit::verify_database(&database, keys.verifying(), against.as_ref()) {
@@ -110,7 +136,10 @@ fn verify_audit(state_dir: &Path, against: Option<&str>) -> anyhow::Result<ExitC
             let head = summary.head.map_or_else(String::new, |head| {
                 format!(", signed head {} {}", head.seq, head.hash)
             });
-            say(&format!("{} entries, the chain holds{head}", summary.entries))?;
+            say(&format!(
+                "{} entries, the chain holds{head}",
+                summary.entries
+            ))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(audit::VerifyError::Bad(bad)) => {

@@ -49,7 +49,9 @@ pub(super) async fn serve(
 ) -> anyhow::Result<()> {
     let slots = Arc::new(Semaphore::new(MOST_AGENTS));
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return Ok(());
+        };
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
