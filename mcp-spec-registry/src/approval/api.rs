@@ -1,5 +1,8 @@
 //! The approval plane as JSON over HTTP on the `approval` socket, for the commands of the registry's owner.
 
+#[cfg(test)]
+mod tests;
+
 use axum::{
     Extension, Json, Router,
     body::Bytes,

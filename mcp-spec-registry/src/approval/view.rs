@@ -200,7 +200,9 @@ impl CheckpointView {
             seen_at: now,
             strength: strength(&file.strength),
             risks: risk::risks(&file.risks),
-            changes: file.previous_plan.as_ref().map(|_| changes(file)),
+            // At V2 the plan is the one that was approved.
+            changes: (checkpoint.kind == CheckpointKind::V1 && file.previous_plan.is_some())
+                .then(|| changes(file)),
             specification: specification(file),
             steps: step::steps(&plan.steps, &file.risks),
             criteria: criteria(&file.specification.criteria),

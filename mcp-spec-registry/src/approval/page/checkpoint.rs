@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{
     decide_form::{self, Typed},
-    shell::{machine, sentence, words_of},
+    shell::{machine, reason_of, sentence, words_of},
 };
 use crate::{
     approval::view::{
@@ -426,7 +426,7 @@ pub(super) fn decision(decision: &DecisionView) -> Markup {
             ", " (words::moment(decision.decided_at)) ", checkpoint "
             a href={ "/c/" (decision.checkpoint_id) } { (decision.checkpoint_id) }
         }
-        @if !decision.reason.is_blank() { (words_of(decision.approver.as_str(), &decision.reason)) }
+        @if !decision.reason.is_blank() { (reason_of(decision.approver.as_str(), &decision.reason)) }
         @if !decision.accepted_unknown.is_empty() {
             p.note {
                 "Accepted as unknown: "

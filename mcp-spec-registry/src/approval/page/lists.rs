@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::{
     checkpoint::decision,
-    shell::{sentence, words_of},
+    shell::{reason_of, sentence, words_of},
 };
 use crate::{
     approval::view::{CheckpointView, DecisionView, Machine, Prose, Sentence, words},
@@ -181,7 +181,7 @@ pub(super) fn receipt(receipt: &Receipt) -> Markup {
             p.lede { "By " (Prose::of(&decision.approver).as_str()) " at " (words::moment(decision.decided_at)) "." }
             p { strong { "Next: " } (receipt.next) "." }
             @if !decision.reason.trim().is_empty() {
-                (words_of(Prose::of(&decision.approver).as_str(), &Prose::of(&decision.reason)))
+                (reason_of(Prose::of(&decision.approver).as_str(), &Prose::of(&decision.reason)))
             }
             h2 { "Receipt" }
             p.note { "Keep it: with the signed head of the audit it proves later that the record was not cut or rewritten." }

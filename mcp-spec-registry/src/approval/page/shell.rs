@@ -68,9 +68,18 @@ const LONG_TEXT: usize = 1_200;
 
 /// Somebody's words that are not ours, with a rule at their left and whose they are.
 pub(super) fn words_of(who: &str, prose: &Prose) -> Markup {
+    quoted("theirs", who, prose)
+}
+
+/// A human's reason: set apart from our words, and from an agent's.
+pub(super) fn reason_of(who: &str, prose: &Prose) -> Markup {
+    quoted("theirs human", who, prose)
+}
+
+fn quoted(class: &str, who: &str, prose: &Prose) -> Markup {
     let text = html! { p.text { (prose.as_str()) } };
     html! {
-        blockquote.theirs {
+        blockquote class=(class) {
             @if prose.as_str().len() > LONG_TEXT {
                 details open {
                     summary { (who) " wrote " (prose.as_str().chars().count()) " characters" }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     plan::{Check, HttpExpectation, Plan, SessionMeasureKind},
     run::{CheckPhase, CheckVerdict, Evaluation},
-    specification::{Criterion, Measure},
+    specification::{Criterion, Dimension, Measure},
 };
 
 /// A criterion or constraint as a reader sees it.
@@ -180,6 +180,9 @@ fn test_view(check: &Check, measure: Option<&Measure>) -> TestView {
                 {
                     Sentence::words(format!("the 95th percentile must be {limit}"))
                 }
+                (Some(measure), Some(limit)) if measure.dimension == Dimension::Ratio => {
+                    Sentence::words(format!("the share of good answers must be {limit}"))
+                }
                 (_, Some(limit)) => Sentence::words(format!("must be {limit}")),
                 (_, None) => Sentence::words("every answer must be as expected"),
             },
@@ -241,7 +244,7 @@ fn test_view(check: &Check, measure: Option<&Measure>) -> TestView {
 }
 
 fn is_time(measure: &Measure) -> bool {
-    measure.dimension == crate::specification::Dimension::Time
+    measure.dimension == Dimension::Time
 }
 
 fn expectation(expect: &HttpExpectation, has_no_number: bool) -> Option<Sentence> {
