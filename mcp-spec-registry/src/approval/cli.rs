@@ -177,7 +177,7 @@ pub struct DecideArgs {
     /// Why; asked for a "no".
     #[arg(long)]
     reason: Option<String>,
-    /// Why, as a code that can be counted, such as would_have_failed.
+    /// Why, as a code that can be counted, such as `would_have_failed`.
     #[arg(long, value_name = "CODE")]
     reason_code: Option<String>,
     /// End the run with this "no".

@@ -136,7 +136,8 @@ impl Fixture {
             match check {
                 Some(check) => tests.push(json!({ "criterion": id, "check": check })),
                 None => {
-                    judged.push(json!({ "criterion": id, "why": "no machine here can measure it" }))
+                    judged
+                        .push(json!({ "criterion": id, "why": "no machine here can measure it" }));
                 }
             }
         }

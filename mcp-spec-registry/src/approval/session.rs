@@ -9,7 +9,7 @@ use std::{
 use shared::digest::{Digest, hex};
 
 /// How long one may look before signing in again.
-pub(super) const LIFE: Duration = Duration::from_secs(8 * 3600);
+pub(super) const LIFE: Duration = Duration::from_hours(8);
 /// Most sessions at once; the oldest ends for the newest.
 const MOST: usize = 256;
 

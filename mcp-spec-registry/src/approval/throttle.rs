@@ -9,9 +9,9 @@ use std::{
 /// Attempts that cost nothing: people mistype.
 const FREE_ATTEMPTS: u32 = 3;
 /// Longest delay.
-const LONGEST_DELAY: Duration = Duration::from_secs(300);
+const LONGEST_DELAY: Duration = Duration::from_mins(5);
 /// Failures are forgotten after this long without another.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 /// Most sources remembered; beyond it the oldest are forgotten.
 const MOST_SOURCES: usize = 4096;
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use shared::plan::{ArgumentPattern, ArgvElement};
 
 use super::{Check, Plan, Reversibility, SessionMeasureKind, Step};
-use crate::specification::Criterion;
+use crate::specification::{Criterion, Dimension};
 
 /// What a reader of a plan must not miss.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,13 +43,23 @@ pub fn risks(plan: &Plan, criteria: &[&Criterion]) -> PlanRisks {
         for (name, pattern) in &step.arguments {
             match pattern {
                 ArgumentPattern::Any => risks.any_arguments.push(format!("{}: {name}", step.id)),
-                ArgumentPattern::Sha256 { shown: None, sha256 } => {
-                    risks.unseen_content.push(format!("{}: {name}, sha256 {}…", step.id, sha256.short()));
+                ArgumentPattern::Sha256 {
+                    shown: None,
+                    sha256,
+                } => {
+                    risks.unseen_content.push(format!(
+                        "{}: {name}, sha256 {}…",
+                        step.id,
+                        sha256.short()
+                    ));
                 }
                 _ => {}
             }
             risks.hosts.extend(
-                texts(pattern).into_iter().flat_map(urls).map(|url| format!("{}: {url}", step.id)),
+                texts(pattern)
+                    .into_iter()
+                    .flat_map(urls)
+                    .map(|url| format!("{}: {url}", step.id)),
             );
         }
         describe_writes(step, &mut risks, &mut seen_files);
@@ -59,14 +69,24 @@ pub fn risks(plan: &Plan, criteria: &[&Criterion]) -> PlanRisks {
     }
     for criterion in criteria {
         let id = &criterion.criterion_id;
-        let mut checks = plan.tests.iter().filter(|test| test.criterion == *id).map(|test| &test.check).peekable();
+        let mut checks = plan
+            .tests
+            .iter()
+            .filter(|test| test.criterion == *id)
+            .map(|test| &test.check)
+            .peekable();
         if checks.peek().is_none() {
             risks.unmeasured.push(id.clone());
         }
         let measures_number = |check: &Check| match check {
             Check::Http(_) | Check::Restart(_) => true,
             Check::Session(session) => session.measure == SessionMeasureKind::Memory,
-            Check::Tcp(_) | Check::File(_) => false,
+            // A connection to a port is the measurement of "port 80".
+            Check::Tcp(_) => criterion
+                .measure
+                .as_ref()
+                .is_some_and(|measure| measure.dimension == Dimension::Port),
+            Check::File(_) => false,
         };
         if criterion.measure.is_some() && !checks.any(measures_number) {
             risks.weakened.push(id.clone());
@@ -101,19 +121,30 @@ fn describe_writes(step: &Step, risks: &mut PlanRisks, seen_files: &mut BTreeSet
 /// counts, unless the plan pins or shows that file.
 fn unseen_code(step: &Step, seen_files: &BTreeSet<String>) -> Option<String> {
     const RUNS_FOREIGN_CODE: &[&str] = &[
-        "make", "cmake", "ninja", "cargo", "go", "npm", "npx", "yarn", "pnpm", "pip", "pip3", "pipx", "uv", "mvn",
-        "gradle", "bundle", "gem", "composer", "eval", "curl", "wget",
+        "make", "cmake", "ninja", "cargo", "go", "npm", "npx", "yarn", "pnpm", "pip", "pip3",
+        "pipx", "uv", "mvn", "gradle", "bundle", "gem", "composer", "eval", "curl", "wget",
     ];
-    const SCRIPTS: &[&str] = &[".sh", ".bash", ".py", ".js", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".jar"];
-    const SYSTEM: &[&str] = &["/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/", "/etc/", "/dev/", "/tmp/"];
-    let commands = ["command", "argv"].iter().filter_map(|name| step.arguments.get(*name));
+    const SCRIPTS: &[&str] = &[
+        ".sh", ".bash", ".py", ".js", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".jar",
+    ];
+    const SYSTEM: &[&str] = &[
+        "/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/", "/etc/", "/dev/", "/tmp/",
+    ];
+    let commands = ["command", "argv"]
+        .iter()
+        .filter_map(|name| step.arguments.get(*name));
     for pattern in commands {
-        if matches!(pattern, ArgumentPattern::Any | ArgumentPattern::Sha256 { shown: None, .. }) {
+        if matches!(
+            pattern,
+            ArgumentPattern::Any | ArgumentPattern::Sha256 { shown: None, .. }
+        ) {
             return Some("a command that is not shown".to_owned());
         }
         for text in texts(pattern) {
             let mut words = text
-                .split(|character: char| character.is_whitespace() || ";|&()<>`'\"{}=$".contains(character))
+                .split(|character: char| {
+                    character.is_whitespace() || ";|&()<>`'\"{}=$".contains(character)
+                })
                 .filter(|word| !word.is_empty());
             let suspect = words.find(|word| {
                 let is_script = SCRIPTS.iter().any(|ending| word.ends_with(ending));
@@ -131,7 +162,10 @@ fn unseen_code(step: &Step, seen_files: &BTreeSet<String>) -> Option<String> {
 }
 
 fn plain_path(path: &str) -> String {
-    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
+    path.split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// The texts a pattern shows.
@@ -147,7 +181,10 @@ fn texts(pattern: &ArgumentPattern) -> Vec<&str> {
     match pattern {
         ArgumentPattern::Exact(value) => of_value(value),
         ArgumentPattern::OneOf(values) => values.iter().flat_map(of_value).collect(),
-        ArgumentPattern::Sha256 { shown: Some(text), .. } | ArgumentPattern::PathUnder(text) => vec![text],
+        ArgumentPattern::Sha256 {
+            shown: Some(text), ..
+        }
+        | ArgumentPattern::PathUnder(text) => vec![text],
         ArgumentPattern::Argv(words) => words
             .iter()
             .flat_map(|word| match word {
@@ -155,7 +192,9 @@ fn texts(pattern: &ArgumentPattern) -> Vec<&str> {
                 ArgvElement::Variable(pattern) => texts(pattern),
             })
             .collect(),
-        ArgumentPattern::Range { .. } | ArgumentPattern::Sha256 { .. } | ArgumentPattern::Any => Vec::new(),
+        ArgumentPattern::Range { .. } | ArgumentPattern::Sha256 { .. } | ArgumentPattern::Any => {
+            Vec::new()
+        }
     }
 }
 

@@ -100,15 +100,14 @@ fn ascii(text: &str) -> String {
             '✓' => plain.push('+'),
             '✗' => plain.push('x'),
             '▲' => plain.push('!'),
-            '•' | '·' => plain.push('-'),
+            '•' | '·' | '–' | '—' | '─' => plain.push('-'),
             '│' => plain.push('|'),
-            '–' | '—' | '─' => plain.push('-'),
             '→' => plain.push_str("->"),
             '…' => plain.push_str("..."),
             '⟦' => plain.push_str("[["),
             '⟧' => plain.push_str("]]"),
             '’' => plain.push('\''),
-            character => plain.push_str(&format!("\\u{{{:x}}}", u32::from(character))),
+            character => plain.extend(character.escape_unicode()),
         }
     }
     plain
@@ -144,7 +143,8 @@ pub(super) fn ask_secret(
 
 /// Reads a secret up to the end of its line.
 fn read_secret(fd: u32) -> anyhow::Result<Zeroizing<String>> {
-    let source = open_descriptor(fd).map_err(|error| anyhow::anyhow!("--secret-fd {fd} cannot be read: {error}"))?;
+    let source = open_descriptor(fd)
+        .map_err(|error| anyhow::anyhow!("--secret-fd {fd} cannot be read: {error}"))?;
     let mut secret = Zeroizing::new(String::new());
     source.take(MOST_SECRET_BYTES).read_to_string(&mut secret)?;
     let line = secret.lines().next().unwrap_or_default();

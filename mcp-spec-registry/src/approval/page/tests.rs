@@ -98,8 +98,9 @@ impl Browser {
 
 fn form(fields: &[(&str, &str)]) -> String {
     let escape = |text: &str| {
+        let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value)]);
         text.bytes()
-            .map(|byte| format!("%{byte:02X}"))
+            .flat_map(|byte| ['%', digit(byte >> 4), digit(byte & 15)])
             .collect::<String>()
     };
     let pairs: Vec<String> = fields

@@ -53,7 +53,7 @@ pub(super) fn risks(risks: &PlanRisks) -> Vec<RiskView> {
             Weight::Notice,
             "Is written",
             &risks.writes,
-            |found| found.to_owned(),
+            str::to_owned,
             "nothing is written",
             ("place", "places"),
         ),

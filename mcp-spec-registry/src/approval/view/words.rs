@@ -55,10 +55,13 @@ pub fn limit(measure: &Measure) -> String {
         words.push_str(&shared::visible::prose(&measure.unit));
     }
     if let Some(percentile) = &measure.percentile {
-        words.push_str(&format!(", {percentile}th percentile"));
+        words += ", ";
+        words += &percentile.to_string();
+        words += "th percentile";
     }
     if let Some(load) = &measure.load {
-        words.push_str(&format!(", under {}", shared::visible::prose(&load.text)));
+        words += ", under ";
+        words += &shared::visible::prose(&load.text);
     }
     words
 }
