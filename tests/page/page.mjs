@@ -103,6 +103,13 @@ async function test() {
   assert.ok(!/[\u202e\u200b\u001b]/.test(text), 'an invisible character is left');
   await narrow(page);
 
+  // The same on a terminal: whole, without a control character, the code at its very end.
+  const shown = registry.command(['show', page.url().slice(-6)]);
+  fs.writeFileSync(path.join(pictures, 'show.txt'), shown);
+  assert.ok(!/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202e\u200b]/.test(shown), 'a control character reaches the terminal');
+  assert.ok(shown.split('line after line, all of it').length > 1200, 'the content is cut');
+  assert.ok(shown.trimEnd().endsWith(await code(page)), 'the code is not at the end');
+
   // Superseded while it is open: the decision is refused and the way on is shown.
   const other = await page.context().newPage();
   await other.goto(page.url());
