@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use shared::effect::protocol::{Begin, End, Hello, RefusedCall, Refusal, WorkResult};
+use shared::effect::protocol::{Begin, End, Hello, Refusal, RefusedCall, WorkResult};
 
 use crate::{
     daemon::PeerUid,
@@ -169,7 +169,19 @@ impl From<RegistryError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let RegistryError { code, message, hint } = self.1;
-        (self.0, Json(Refusal { code, message, hint })).into_response()
+        let RegistryError {
+            code,
+            message,
+            hint,
+        } = self.1;
+        (
+            self.0,
+            Json(Refusal {
+                code,
+                message,
+                hint,
+            }),
+        )
+            .into_response()
     }
 }

@@ -77,8 +77,11 @@ pub(crate) fn list() -> Vec<Prompt> {
             let argument = PromptArgument::new(template.argument)
                 .with_description(template.argument_description)
                 .with_required(true);
-            let mut prompt =
-                Prompt::new(template.name, Some(template.description), Some(vec![argument]));
+            let mut prompt = Prompt::new(
+                template.name,
+                Some(template.description),
+                Some(vec![argument]),
+            );
             prompt.title = Some(template.title.to_owned());
             prompt
         })
@@ -90,10 +93,16 @@ pub(crate) async fn get(
     registry: &Registry,
     request: &GetPromptRequestParams,
 ) -> Result<GetPromptResult, ErrorData> {
-    let template = PROMPTS.iter().find(|template| template.name == request.name).ok_or_else(|| {
-        let names: Vec<&str> = PROMPTS.iter().map(|template| template.name).collect();
-        ErrorData::invalid_params(format!("there is no such prompt; there are {}", names.join(", ")), None)
-    })?;
+    let template = PROMPTS
+        .iter()
+        .find(|template| template.name == request.name)
+        .ok_or_else(|| {
+            let names: Vec<&str> = PROMPTS.iter().map(|template| template.name).collect();
+            ErrorData::invalid_params(
+                format!("there is no such prompt; there are {}", names.join(", ")),
+                None,
+            )
+        })?;
     let value = request
         .arguments
         .as_ref()
@@ -101,19 +110,26 @@ pub(crate) async fn get(
         .and_then(serde_json::Value::as_str)
         .filter(|value| !value.trim().is_empty())
         .ok_or_else(|| {
-            ErrorData::invalid_params(format!("the argument `{}` is missing", template.argument), None)
+            ErrorData::invalid_params(
+                format!("the argument `{}` is missing", template.argument),
+                None,
+            )
         })?;
     if template.argument == "run_id" {
         let (registry, run_id) = (registry.clone(), value.to_owned());
-        blocking(move || registry.record(&run_id)).await.map_err(|error| invalid(&error))?;
+        blocking(move || registry.record(&run_id))
+            .await
+            .map_err(|error| invalid(&error))?;
     }
     let filled = template.text.replace(
         &format!("{{{}}}", template.argument),
         // What the user typed stays one visible piece of data in the prompt.
         &shared::visible::prose(value),
     );
-    Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, filled)])
-        .with_description(template.description))
+    Ok(
+        GetPromptResult::new(vec![PromptMessage::new_text(Role::User, filled)])
+            .with_description(template.description),
+    )
 }
 
 /// Ids of runs and specifications that begin with what was typed.
@@ -123,7 +139,9 @@ pub(crate) async fn complete(
 ) -> Result<CompleteResult, ErrorData> {
     let typed = request.argument.value.clone();
     let argument = match &request.r#ref {
-        Reference::Prompt(prompt) if !PROMPTS.iter().any(|template| template.name == prompt.name) => {
+        Reference::Prompt(prompt)
+            if !PROMPTS.iter().any(|template| template.name == prompt.name) =>
+        {
             return Err(ErrorData::invalid_params("there is no such prompt", None));
         }
         _ => request.argument.name.clone(),
@@ -132,8 +150,15 @@ pub(crate) async fn complete(
     let values = blocking(move || {
         let values: Vec<String> = match argument.as_str() {
             "run_id" => {
-                let filter = RunFilter { limit: 200, ..RunFilter::default() };
-                registry.runs(&filter)?.into_iter().map(|run| run.run_id).collect()
+                let filter = RunFilter {
+                    limit: 200,
+                    ..RunFilter::default()
+                };
+                registry
+                    .runs(&filter)?
+                    .into_iter()
+                    .map(|run| run.run_id)
+                    .collect()
             }
             "spec_id" => registry
                 .spec_search("", 200, 0)?

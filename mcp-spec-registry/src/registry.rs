@@ -129,7 +129,10 @@ impl Registry {
         self.0.store.run(run_id)?.ok_or_else(|| {
             RegistryError::new(
                 "RUN_NOT_FOUND",
-                format!("there is no run `{}`", shared::visible::machine(run_id, false)),
+                format!(
+                    "there is no run `{}`",
+                    shared::visible::machine(run_id, false)
+                ),
                 "call run_list to see the runs",
             )
         })
@@ -141,7 +144,8 @@ impl Registry {
             return Ok(Arc::clone(plan));
         }
         let body = self.plan_json(digest)?;
-        let plan: Plan = serde_json::from_str(&body).map_err(|_| unproven("plan", digest.as_str()))?;
+        let plan: Plan =
+            serde_json::from_str(&body).map_err(|_| unproven("plan", digest.as_str()))?;
         let plan = Arc::new(plan);
         let mut plans = lock(&self.0.plans);
         // Plans are immutable; forgetting them all costs only a read.
@@ -153,8 +157,16 @@ impl Registry {
     }
 
     fn plan_json(&self, digest: &Digest) -> Result<String, RegistryError> {
-        let body = self.0.store.plan_body(digest)?.ok_or_else(|| unproven("plan", digest.as_str()))?;
-        if Digest::of(&body) == *digest { Ok(body) } else { Err(unproven("plan", digest.as_str())) }
+        let body = self
+            .0
+            .store
+            .plan_body(digest)?
+            .ok_or_else(|| unproven("plan", digest.as_str()))?;
+        if Digest::of(&body) == *digest {
+            Ok(body)
+        } else {
+            Err(unproven("plan", digest.as_str()))
+        }
     }
 
     fn now(&self) -> OffsetDateTime {
@@ -177,7 +189,9 @@ impl Registry {
         for _ in 0..MOST_TRIES {
             let record = self.record(run_id)?;
             let (result, change) = decide(&record)?;
-            let Some(change) = change else { return Ok(result) };
+            let Some(change) = change else {
+                return Ok(result);
+            };
             match self.commit(&change) {
                 Ok(_) => return Ok(result),
                 Err(StoreError::Conflict(what)) if what.starts_with("run ") => {}
@@ -218,7 +232,10 @@ fn random_checkpoint_id() -> Result<String, RegistryError> {
     const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let mut bytes = [0; 6];
     getrandom::fill(&mut bytes).map_err(|error| RegistryError::internal(&error))?;
-    Ok(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)])).collect())
+    Ok(bytes
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
+        .collect())
 }
 
 fn new_ulid() -> String {

@@ -36,15 +36,25 @@ pub(crate) fn templates() -> Vec<ResourceTemplate> {
 pub(crate) async fn list(registry: &Registry) -> Result<ListResourcesResult, ErrorData> {
     let registry = registry.clone();
     let resources = blocking(move || {
-        let found = registry.spec_search("", MOST_LISTED, 0)?.results.into_iter().map(|found| {
-            Resource::new(format!("spec://{}", found.row.spec_id), found.row.spec_id)
-                .with_title(found.row.title)
-                .with_mime_type("application/yaml")
-        });
-        let filter = RunFilter { limit: MOST_LISTED, ..RunFilter::default() };
+        let found = registry
+            .spec_search("", MOST_LISTED, 0)?
+            .results
+            .into_iter()
+            .map(|found| {
+                Resource::new(format!("spec://{}", found.row.spec_id), found.row.spec_id)
+                    .with_title(found.row.title)
+                    .with_mime_type("application/yaml")
+            });
+        let filter = RunFilter {
+            limit: MOST_LISTED,
+            ..RunFilter::default()
+        };
         let runs = registry.runs(&filter)?.into_iter().map(|run| {
             Resource::new(format!("run://{}", run.run_id), run.run_id)
-                .with_title(format!("{} {}, {}", run.spec_id, run.spec_version, run.state))
+                .with_title(format!(
+                    "{} {}, {}",
+                    run.spec_id, run.spec_version, run.state
+                ))
                 .with_mime_type("application/json")
         });
         Ok(found.chain(runs).collect())
@@ -55,7 +65,10 @@ pub(crate) async fn list(registry: &Registry) -> Result<ListResourcesResult, Err
 }
 
 /// One resource.
-pub(crate) async fn read(registry: &Registry, uri: &str) -> Result<ReadResourceResponse, ErrorData> {
+pub(crate) async fn read(
+    registry: &Registry,
+    uri: &str,
+) -> Result<ReadResourceResponse, ErrorData> {
     let (registry, owned) = (registry.clone(), uri.to_owned());
     let read = blocking(move || {
         if let Some(name) = owned.strip_prefix("spec://") {
@@ -72,7 +85,10 @@ pub(crate) async fn read(registry: &Registry, uri: &str) -> Result<ReadResourceR
                 Some(digest) => Some(registry.plan(digest)?),
                 None => None,
             };
-            return Ok(Some(("application/json", record_json(&record, plan.as_deref()))));
+            return Ok(Some((
+                "application/json",
+                record_json(&record, plan.as_deref()),
+            )));
         }
         Ok(None)
     })
@@ -82,7 +98,10 @@ pub(crate) async fn read(registry: &Registry, uri: &str) -> Result<ReadResourceR
             let contents = ResourceContents::text(text, uri).with_mime_type(mime_type);
             Ok(ReadResourceResult::new(vec![contents]).into())
         }
-        Ok(None) => Err(ErrorData::resource_not_found("resources are spec://ID and run://ID", None)),
+        Ok(None) => Err(ErrorData::resource_not_found(
+            "resources are spec://ID and run://ID",
+            None,
+        )),
         Err(error) if error.code.ends_with("_NOT_FOUND") => {
             Err(ErrorData::resource_not_found(error.message, None))
         }

@@ -7,7 +7,6 @@ pub mod transition;
 pub use error::RunError;
 pub use state::{Access, RunState, Strength};
 
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
@@ -398,7 +397,13 @@ pub struct Rationale {
 impl PlanRevision {
     /// What the registry signs when the plan is submitted.
     pub fn signed_bytes(&self) -> Vec<u8> {
-        let Self { run_id, revision, digest, author, .. } = self;
+        let Self {
+            run_id,
+            revision,
+            digest,
+            author,
+            ..
+        } = self;
         format!("spec-driven-ai plan\n{run_id}\n{revision}\n{digest}\n{author}\n").into_bytes()
     }
 }
@@ -410,7 +415,11 @@ impl Decision {
     /// When it cannot be written as JSON.
     pub fn signed_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut bytes = b"spec-driven-ai decision\n".to_vec();
-        let unsigned = Self { signature: String::new(), begun_at: None, ..self.clone() };
+        let unsigned = Self {
+            signature: String::new(),
+            begun_at: None,
+            ..self.clone()
+        };
         bytes.extend(serde_json_canonicalizer::to_vec(&unsigned)?);
         Ok(bytes)
     }
@@ -419,16 +428,23 @@ impl Decision {
 impl RunRecord {
     /// The checkpoint that waits for a human, if there is one.
     pub fn open_checkpoint(&self) -> Option<&Checkpoint> {
-        self.checkpoints.iter().rev().find(|checkpoint| checkpoint.state == CheckpointState::Open)
+        self.checkpoints
+            .iter()
+            .rev()
+            .find(|checkpoint| checkpoint.state == CheckpointState::Open)
     }
 
     /// The plan now under review or in force.
     pub fn current_plan(&self) -> Option<&PlanRevision> {
-        self.plans.iter().find(|plan| plan.revision == self.run.plan_revision)
+        self.plans
+            .iter()
+            .find(|plan| plan.revision == self.run.plan_revision)
     }
 
     /// Actions whose end has not been reported.
     pub fn open_actions(&self) -> impl Iterator<Item = &Action> {
-        self.actions.iter().filter(|action| action.outcome.is_none())
+        self.actions
+            .iter()
+            .filter(|action| action.outcome.is_none())
     }
 }

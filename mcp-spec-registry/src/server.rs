@@ -48,10 +48,20 @@ impl SpecRegistry {
     /// # Errors
     /// A tool that declares no effect.
     pub fn new(registry: Registry, metrics: Metrics) -> Result<Self, ToolsError> {
-        let guard = CallGuard::new(Limits { concurrent: 256, ..Limits::default() }, metrics)
-            .with_deadline("checkpoint_wait", WAITING_DEADLINE)
-            .with_deadline("execution_begin", CHECKING_DEADLINE);
-        Ok(Self { registry, tools: Arc::new(tools::router()?), guard })
+        let guard = CallGuard::new(
+            Limits {
+                concurrent: 256,
+                ..Limits::default()
+            },
+            metrics,
+        )
+        .with_deadline("checkpoint_wait", WAITING_DEADLINE)
+        .with_deadline("execution_begin", CHECKING_DEADLINE);
+        Ok(Self {
+            registry,
+            tools: Arc::new(tools::router()?),
+            guard,
+        })
     }
 
     /// The agent that calls, by its credential.
@@ -62,7 +72,9 @@ impl SpecRegistry {
                 code::UNAUTHENTICATED,
                 format!("{} is no agent", principal.name),
             )
-            .with_hint("use an agent's token; `mcp-spec-registry token add --kind agent` makes one"));
+            .with_hint(
+                "use an agent's token; `mcp-spec-registry token add --kind agent` makes one",
+            ));
         }
         Ok(principal.name.to_string())
     }
@@ -115,7 +127,9 @@ impl ServerHandler for SpecRegistry {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        Ok(ListResourceTemplatesResult::with_all_items(resources::templates()))
+        Ok(ListResourceTemplatesResult::with_all_items(
+            resources::templates(),
+        ))
     }
 
     async fn read_resource(
@@ -134,7 +148,10 @@ impl ServerHandler for SpecRegistry {
             .enable_completions()
             .build();
         ServerConfig::new(capabilities)
-            .with_server_info(Implementation::new("mcp-spec-registry", env!("CARGO_PKG_VERSION")))
+            .with_server_info(Implementation::new(
+                "mcp-spec-registry",
+                env!("CARGO_PKG_VERSION"),
+            ))
             .with_instructions(INSTRUCTIONS)
     }
 }

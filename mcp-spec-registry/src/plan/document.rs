@@ -240,7 +240,10 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, PlanError> {
         let parsed = text.split_once(':').and_then(|(step, port)| {
-            Some(Self { step: step.to_owned(), port: port.parse().ok()? })
+            Some(Self {
+                step: step.to_owned(),
+                port: port.parse().ok()?,
+            })
         });
         parsed.ok_or_else(|| PlanError::Target(text.chars().take(80).collect()))
     }

@@ -45,7 +45,8 @@ fn lint_step(
     declarations: &Declarations,
     fault: &mut impl FnMut(String),
 ) {
-    let is_name = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
+    let is_name =
+        |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
     if step.id.is_empty() || step.id.len() > 32 || !step.id.chars().all(is_name) {
         fault("an id has 1 to 32 letters, digits, - or _".to_owned());
     }
@@ -61,18 +62,33 @@ fn lint_step(
         }
     }
     for input in &step.inputs {
-        if input.path.is_empty() || input.path.starts_with('/') || input.path.split('/').any(|part| part == "..") {
-            fault(format!("input `{}` must be a path inside the workspace without `..`", input.path));
+        if input.path.is_empty()
+            || input.path.starts_with('/')
+            || input.path.split('/').any(|part| part == "..")
+        {
+            fault(format!(
+                "input `{}` must be a path inside the workspace without `..`",
+                input.path
+            ));
         }
     }
     let Some(tools) = declarations.get(&step.server) else {
         let known = list(declarations.keys().map(String::as_str));
-        fault(format!("no service named `{}` has said hello; there are: {known}", step.server));
+        fault(format!(
+            "no service named `{}` has said hello; there are: {known}",
+            step.server
+        ));
         return;
     };
-    let Some(declaration) = tools.iter().find(|declaration| declaration.tool == step.tool) else {
+    let Some(declaration) = tools
+        .iter()
+        .find(|declaration| declaration.tool == step.tool)
+    else {
         let known = list(tools.iter().map(|declaration| declaration.tool.as_str()));
-        fault(format!("{} has no tool `{}`; it has: {known}", step.server, step.tool));
+        fault(format!(
+            "{} has no tool `{}`; it has: {known}",
+            step.server, step.tool
+        ));
         return;
     };
     let floor = match declaration.class {
@@ -81,7 +97,10 @@ fn lint_step(
         EffectClass::Irreversible => Reversibility::Irreversible,
     };
     if step.reversibility < floor {
-        fault(format!("`reversibility` is at least {floor:?} for {}; a plan may only raise it", step.tool));
+        fault(format!(
+            "`reversibility` is at least {floor:?} for {}; a plan may only raise it",
+            step.tool
+        ));
     }
     if let Err(mismatch) = check_patterns(&declaration.schema, &step.arguments) {
         fault(mismatch.to_string());
@@ -94,14 +113,20 @@ fn lint_tests(
     declarations: &Declarations,
     faults: &mut Vec<String>,
 ) {
-    let by_id: BTreeMap<&str, &Criterion> =
-        criteria.iter().map(|criterion| (criterion.criterion_id.as_str(), *criterion)).collect();
+    let by_id: BTreeMap<&str, &Criterion> = criteria
+        .iter()
+        .map(|criterion| (criterion.criterion_id.as_str(), *criterion))
+        .collect();
     let mut mapped = BTreeSet::new();
     for (index, test) in plan.tests.iter().enumerate() {
         let mut fault = |text: String| faults.push(format!("test {}: {text}", index + 1));
         mapped.insert(test.criterion.as_str());
         let Some(criterion) = by_id.get(test.criterion.as_str()) else {
-            fault(format!("the specification has no `{}`; it has: {}", test.criterion, list(by_id.keys().copied())));
+            fault(format!(
+                "the specification has no `{}`; it has: {}",
+                test.criterion,
+                list(by_id.keys().copied())
+            ));
             continue;
         };
         lint_check(plan, &test.check, criterion, declarations, &mut fault);
@@ -109,14 +134,22 @@ fn lint_tests(
     for judged in &plan.human_judges {
         mapped.insert(judged.criterion.as_str());
         if !by_id.contains_key(judged.criterion.as_str()) {
-            faults.push(format!("human_judges: the specification has no `{}`", judged.criterion));
+            faults.push(format!(
+                "human_judges: the specification has no `{}`",
+                judged.criterion
+            ));
         }
         if judged.why.trim().is_empty() {
-            faults.push(format!("human_judges: say why a human must judge `{}`", judged.criterion));
+            faults.push(format!(
+                "human_judges: say why a human must judge `{}`",
+                judged.criterion
+            ));
         }
     }
     for criterion_id in by_id.keys().filter(|id| !mapped.contains(*id)) {
-        faults.push(format!("`{criterion_id}` has neither a test nor an entry in human_judges"));
+        faults.push(format!(
+            "`{criterion_id}` has neither a test nor an entry in human_judges"
+        ));
     }
 }
 
@@ -136,9 +169,16 @@ fn lint_check(
                 fault(format!("`samples` is 1 to {MOST_SAMPLES}"));
             }
             if !has_number && http.expect == HttpExpectation::default() {
-                fault(format!("`{}` has no number, so say in `expect` what the answer must have", criterion.criterion_id));
+                fault(format!(
+                    "`{}` has no number, so say in `expect` what the answer must have",
+                    criterion.criterion_id
+                ));
             }
-            if http.expect.status.is_some_and(|status| !(100..=599).contains(&status)) {
+            if http
+                .expect
+                .status
+                .is_some_and(|status| !(100..=599).contains(&status))
+            {
                 fault("`status` is 100 to 599".to_owned());
             }
         }
@@ -155,7 +195,10 @@ fn lint_check(
                 fault(format!("there is no step `{}`", session.step));
             }
             if session.measure == SessionMeasureKind::Memory && !has_number {
-                fault(format!("`{}` has no number to compare the memory with", criterion.criterion_id));
+                fault(format!(
+                    "`{}` has no number to compare the memory with",
+                    criterion.criterion_id
+                ));
             }
         }
         Check::File(file) => {
@@ -175,7 +218,10 @@ fn lint_target(plan: &Plan, target: &Target, fault: &mut impl FnMut(String)) {
         return;
     };
     if !published_ports(step).contains(&u64::from(target.port)) {
-        fault(format!("step `{}` does not publish port {}; give it `publish: {{exact: [{}]}}`", step.id, target.port, target.port));
+        fault(format!(
+            "step `{}` does not publish port {}; give it `publish: {{exact: [{}]}}`",
+            step.id, target.port, target.port
+        ));
     }
 }
 
@@ -189,14 +235,21 @@ fn lint_path(path: &str, fault: &mut impl FnMut(String)) {
 /// Ports that a step publishes, if it names them exactly.
 pub(super) fn published_ports(step: &Step) -> Vec<u64> {
     match step.arguments.get("publish") {
-        Some(ArgumentPattern::Exact(ports)) => {
-            ports.as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64).collect()
-        }
+        Some(ArgumentPattern::Exact(ports)) => ports
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(serde_json::Value::as_u64)
+            .collect(),
         _ => Vec::new(),
     }
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }

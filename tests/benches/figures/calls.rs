@@ -21,10 +21,18 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     ] {
         for (transport, limit) in [(Transport::Stdio, 150), (Transport::Http, 400)] {
             let what = match (server, transport) {
-                (Server::SpecRegistry, Transport::Stdio) => "read-only call over stdio, mcp-spec-registry",
-                (Server::SpecRegistry, Transport::Http) => "read-only call over HTTP, mcp-spec-registry",
-                (Server::BashCommander, Transport::Stdio) => "read-only call over stdio, mcp-bash-commander",
-                (Server::BashCommander, Transport::Http) => "read-only call over HTTP, mcp-bash-commander",
+                (Server::SpecRegistry, Transport::Stdio) => {
+                    "read-only call over stdio, mcp-spec-registry"
+                }
+                (Server::SpecRegistry, Transport::Http) => {
+                    "read-only call over HTTP, mcp-spec-registry"
+                }
+                (Server::BashCommander, Transport::Stdio) => {
+                    "read-only call over stdio, mcp-bash-commander"
+                }
+                (Server::BashCommander, Transport::Http) => {
+                    "read-only call over HTTP, mcp-bash-commander"
+                }
             };
             let samples = calls(server, transport, tool, &arguments).await?;
             figures.at_most(what, &samples, Duration::from_micros(limit));

@@ -40,7 +40,9 @@ pub(super) fn transitions(figures: &mut Figures) -> anyhow::Result<()> {
 
     let mut took = Duration::ZERO;
     for turn in 0..TRANSITIONS {
-        let record = store.run(&run.run_id)?.ok_or_else(|| anyhow::anyhow!("the run is gone"))?;
+        let record = store
+            .run(&run.run_id)?
+            .ok_or_else(|| anyhow::anyhow!("the run is gone"))?;
         let change = if turn % 2 == 0 {
             claim(&record.run, "bench", &limits, now)?
         } else {
@@ -54,8 +56,17 @@ pub(super) fn transitions(figures: &mut Figures) -> anyhow::Result<()> {
     let bare = fdatasyncs(folder.path(), TRANSITIONS)?;
     let bare_total: Duration = bare.0.iter().sum();
     let ratio = bare_total.as_secs_f64() / took.as_secs_f64();
-    let measured = format!("{:.0} a second, {ratio:.2} of the disk's {:.0}", rate(took), rate(bare_total));
-    figures.add("state transitions with fsync, SQLite", &measured, "0.5 of fdatasync", ratio >= 0.5);
+    let measured = format!(
+        "{:.0} a second, {ratio:.2} of the disk's {:.0}",
+        rate(took),
+        rate(bare_total)
+    );
+    figures.add(
+        "state transitions with fsync, SQLite",
+        &measured,
+        "0.5 of fdatasync",
+        ratio >= 0.5,
+    );
     Ok(())
 }
 

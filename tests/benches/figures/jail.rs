@@ -13,7 +13,10 @@ use tests::{
     fixture::{Fixture, Transport},
 };
 
-use super::{Figures, Samples, ms, process::{beside, family}};
+use super::{
+    Figures, Samples, ms,
+    process::{beside, family},
+};
 
 const EXECS: u32 = 300;
 
@@ -36,12 +39,25 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let own = std::process::id();
     let before = cpu(own)?;
     for _ in 0..EXECS {
-        anyhow::ensure!(Command::new("/bin/true").status()?.success(), "/bin/true failed");
+        anyhow::ensure!(
+            Command::new("/bin/true").status()?.success(),
+            "/bin/true failed"
+        );
     }
     let bare = (cpu(own)? - before) / EXECS;
     let wall = Samples::new(walls);
-    let measured = format!("{} CPU, {} wall ({})", ms(jailed), ms(wall.p50()), beside("bare spawn", bare));
-    figures.add("exec true in a fresh jail", &measured, "3 ms CPU", jailed <= Duration::from_millis(3));
+    let measured = format!(
+        "{} CPU, {} wall ({})",
+        ms(jailed),
+        ms(wall.p50()),
+        beside("bare spawn", bare)
+    );
+    figures.add(
+        "exec true in a fresh jail",
+        &measured,
+        "3 ms CPU",
+        jailed <= Duration::from_millis(3),
+    );
     Ok(())
 }
 
@@ -52,8 +68,12 @@ fn cpu(root: u32) -> anyhow::Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
         // utime, stime, cutime and cstime are fields 14 to 17; the first one after the name is field 3.
-        let fields: Vec<u64> =
-            fields.split_whitespace().skip(11).take(4).map(str::parse).collect::<Result<_, _>>()?;
+        let fields: Vec<u64> = fields
+            .split_whitespace()
+            .skip(11)
+            .take(4)
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
         ticks += fields.iter().sum::<u64>();
     }
     let per_second = rustix::param::clock_ticks_per_second();

@@ -2,7 +2,10 @@
 //!
 //! Limits that depend on the disk or the machine are ratios to something measured in the same run.
 
-#![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+#![expect(
+    clippy::print_stdout,
+    reason = "the figures are what this program is for"
+)]
 
 mod calls;
 mod disk;
@@ -31,7 +34,12 @@ impl Figures {
 
     /// A duration that must not be over a limit.
     fn at_most(&mut self, what: &'static str, samples: &Samples, limit: Duration) {
-        let measured = format!("p50 {} (min {}, max {})", ms(samples.p50()), ms(samples.min()), ms(samples.max()));
+        let measured = format!(
+            "p50 {} (min {}, max {})",
+            ms(samples.p50()),
+            ms(samples.min()),
+            ms(samples.max())
+        );
         self.add(what, &measured, &ms(limit), samples.p50() <= limit);
     }
 }
@@ -74,8 +82,21 @@ async fn main() -> anyhow::Result<()> {
     disk::transitions(&mut figures)?;
     world::begin(&mut figures).await?;
     jail::measure(&mut figures).await?;
-    let missed: Vec<&str> =
-        figures.0.iter().filter(|figure| !figure.holds).map(|figure| figure.what).collect();
-    println!("\n{} figures, {} missed{}", figures.0.len(), missed.len(), if missed.is_empty() { String::new() } else { format!(": {}", missed.join("; ")) });
+    let missed: Vec<&str> = figures
+        .0
+        .iter()
+        .filter(|figure| !figure.holds)
+        .map(|figure| figure.what)
+        .collect();
+    println!(
+        "\n{} figures, {} missed{}",
+        figures.0.len(),
+        missed.len(),
+        if missed.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", missed.join("; "))
+        }
+    );
     Ok(())
 }

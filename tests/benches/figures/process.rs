@@ -36,8 +36,15 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     figures.at_most("start to first answer, mcp-bash-commander", &shell, limit);
 
     let running = Fixture::start(Server::SpecRegistry, Transport::Stdio, Era::Modern).await?;
-    let pipe = repeated(async |_| first_answer(Server::SpecRegistry, running.folder.path(), &["stdio"]).await).await?;
-    figures.at_most("start to first answer, mcp-spec-registry, registry runs", &pipe, limit);
+    let pipe = repeated(async |_| {
+        first_answer(Server::SpecRegistry, running.folder.path(), &["stdio"]).await
+    })
+    .await?;
+    figures.at_most(
+        "start to first answer, mcp-spec-registry, registry runs",
+        &pipe,
+        limit,
+    );
     drop(running);
 
     let starting = repeated(async |_| {
@@ -47,7 +54,11 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     })
     .await?;
     let limit = Duration::from_millis(20);
-    figures.at_most("start to first answer, mcp-spec-registry, started first", &starting, limit);
+    figures.at_most(
+        "start to first answer, mcp-spec-registry, started first",
+        &starting,
+        limit,
+    );
 
     for server in Server::ALL {
         let fixture = Fixture::start(server, Transport::Stdio, Era::Modern).await?;
@@ -57,13 +68,20 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
             Server::SpecRegistry => "tools/list, mcp-spec-registry",
             Server::BashCommander => "tools/list, mcp-bash-commander",
         };
-        figures.add(what, &format!("{bytes} bytes, {} tools", tools.len()), &format!("{LARGEST_LIST} bytes"), bytes <= LARGEST_LIST);
+        figures.add(
+            what,
+            &format!("{bytes} bytes, {} tools", tools.len()),
+            &format!("{LARGEST_LIST} bytes"),
+            bytes <= LARGEST_LIST,
+        );
         memory(figures, server, &fixture)?;
     }
     Ok(())
 }
 
-async fn repeated(measure: impl AsyncFn(usize) -> anyhow::Result<Duration>) -> anyhow::Result<Samples> {
+async fn repeated(
+    measure: impl AsyncFn(usize) -> anyhow::Result<Duration>,
+) -> anyhow::Result<Samples> {
     let mut durations = Vec::new();
     for run in 0..RUNS {
         durations.push(measure(run).await?);
@@ -75,8 +93,16 @@ async fn repeated(measure: impl AsyncFn(usize) -> anyhow::Result<Duration>) -> a
 async fn first_answer(server: Server, folder: &Path, words: &[&str]) -> anyhow::Result<Duration> {
     let program = server.program().await?;
     let mut command = Command::new(program);
-    command.args(words).args(places(server, folder)).env_clear().envs(environment(folder));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    command
+        .args(words)
+        .args(places(server, folder))
+        .env_clear()
+        .envs(environment(folder));
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
     let discover = json!({
         "jsonrpc": "2.0", "id": 1, "method": "server/discover",
         "params": { "_meta": {
@@ -132,7 +158,11 @@ fn memory(figures: &mut Figures, server: Server, fixture: &Fixture) -> anyhow::R
         Server::SpecRegistry => "idle memory, pipe and registry",
         Server::BashCommander => "idle memory, mcp-bash-commander and launcher",
     };
-    let measured = format!("{:.1} MB resident ({})", megabytes(total), parts.join(" + "));
+    let measured = format!(
+        "{:.1} MB resident ({})",
+        megabytes(total),
+        parts.join(" + ")
+    );
     figures.add(what, &measured, "15.0 MB", total <= MOST_MEMORY_KB);
     Ok(())
 }
@@ -149,8 +179,13 @@ pub(super) fn family(root: u32) -> anyhow::Result<Vec<u32>> {
     while let Some(&pid) = family.get(next) {
         next += 1;
         for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-            let children = std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
-            family.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            let children =
+                std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+            family.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<u32>().ok()),
+            );
         }
     }
     Ok(family)
@@ -158,7 +193,10 @@ pub(super) fn family(root: u32) -> anyhow::Result<Vec<u32>> {
 
 fn resident_kb(pid: u32) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }
 

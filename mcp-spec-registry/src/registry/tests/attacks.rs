@@ -1,5 +1,7 @@
 //! Ways around a checkpoint that an agent could try, each beside the honest way that works.
 
+use std::fmt::Write as _;
+
 use super::*;
 use crate::run::CheckpointState;
 
@@ -416,8 +418,11 @@ async fn codes_nonces_secrets_and_handles_are_in_no_audit_entry() -> anyhow::Res
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             for column in 0..columns {
-                let _ = write!(everything, "{:?}\n",
-                    row.get::<_, rusqlite::types::Value>(column)?);
+                writeln!(
+                    everything,
+                    "{:?}",
+                    row.get::<_, rusqlite::types::Value>(column)?
+                )?;
             }
         }
     }

@@ -34,12 +34,25 @@ pub(crate) async fn play(
     story: &mut Story,
 ) -> anyhow::Result<()> {
     let registry = &stage.registry;
-    let specification = registry.call("spec_get", json!({ "spec_id": "test-web-service" })).await?.success()?;
-    let requested = call(registry, "run_request", json!({ "spec_id": "test-web-service" })).await?;
+    let specification = registry
+        .call("spec_get", json!({ "spec_id": "test-web-service" }))
+        .await?
+        .success()?;
+    let requested = call(
+        registry,
+        "run_request",
+        json!({ "spec_id": "test-web-service" }),
+    )
+    .await?;
     let run_id = text(&requested["run"], "run_id")?.to_owned();
     story.requested(&specification);
 
-    call(registry, "agent_register", json!({ "description": "the demo's scripted agent", "persona": "infrastructure" })).await?;
+    call(
+        registry,
+        "agent_register",
+        json!({ "description": "the demo's scripted agent", "persona": "infrastructure" }),
+    )
+    .await?;
     let claim = call(registry, "run_claim", json!({ "run_id": run_id })).await?;
     let epoch = claim["run"]["epoch"].clone();
     story.claimed(AGENT, &claim["run"]);
@@ -65,7 +78,9 @@ pub(crate) async fn play(
             "approved" => break,
             "analyzing" => {
                 // A human's words are data; this agent knows one wish.
-                on_loopback = decided["last_decision"]["reason"].as_str().is_some_and(|reason| reason.contains("loopback"));
+                on_loopback = decided["last_decision"]["reason"]
+                    .as_str()
+                    .is_some_and(|reason| reason.contains("loopback"));
                 is_first = false;
             }
             state => bail!("the run is {state}"),
@@ -108,7 +123,12 @@ async fn decide(
     story: &mut Story,
 ) -> anyhow::Result<Value> {
     let checkpoint = text(submitted, "checkpoint_id")?;
-    story.asks("3 Verify V1", &stage.page, checkpoint, &stage.command_line(&format!("approve {checkpoint}")));
+    story.asks(
+        "3 Verify V1",
+        &stage.page,
+        checkpoint,
+        &stage.command_line(&format!("approve {checkpoint}")),
+    );
     approver.decide(stage, checkpoint, is_first).await?;
     let decided = wait_while(stage, run_id, &["awaiting_v1"], story).await?;
     story.decided("3 Verify V1", &decided);
@@ -141,31 +161,54 @@ async fn generate(
     on_loopback: bool,
     story: &mut Story,
 ) -> anyhow::Result<()> {
-    let begun = call(&stage.registry, "execution_begin", json!({ "run_id": run_id, "epoch": epoch })).await?;
+    let begun = call(
+        &stage.registry,
+        "execution_begin",
+        json!({ "run_id": run_id, "epoch": epoch }),
+    )
+    .await?;
     story.begun(&begun);
     let grant = |step: &str| -> anyhow::Result<String> {
         let steps = begun["steps"].as_array().context("no steps")?;
-        let step = steps.iter().find(|entry| entry["step"] == step).context("no handle for the step")?;
+        let step = steps
+            .iter()
+            .find(|entry| entry["step"] == step)
+            .context("no handle for the step")?;
         Ok(text(step, "grant")?.to_owned())
     };
 
     let outside = json!({ "command": "curl http://127.0.0.1:9/", "grant": grant("s2")? });
     let refused = stage.shell.call("exec", outside).await?;
-    let code = refused.error_code().context("a call outside the plan was not refused")?;
+    let code = refused
+        .error_code()
+        .context("a call outside the plan was not refused")?;
     story.refused("exec", "curl http://127.0.0.1:9/", &code);
 
     let started = Instant::now();
     let write = json!({ "path": "site/index.html", "content": PAGE, "grant": grant("s1")? });
     call(&stage.shell, "write_file", write).await?;
-    story.stepped("s1", "write_file", "site/index.html", &format!("{} ms", started.elapsed().as_millis()));
+    story.stepped(
+        "s1",
+        "write_file",
+        "site/index.html",
+        &format!("{} ms", started.elapsed().as_millis()),
+    );
 
     let serve = json!({
         "command": server.command(on_loopback), "publish": [80], "wait": { "until": "none" }, "grant": grant("s2")?,
     });
     let serving = call(&stage.shell, "exec", serve).await?;
     let address = text(&serving["published"][0], "address")?;
-    let started = format!("started {}, port 80 published at {address}", text(&serving, "id")?);
-    story.stepped("s2", "exec", &format!("{}, restarted when it ends", server.name()), &started);
+    let started = format!(
+        "started {}, port 80 published at {address}",
+        text(&serving, "id")?
+    );
+    story.stepped(
+        "s2",
+        "exec",
+        &format!("{}, restarted when it ends", server.name()),
+        &started,
+    );
     until_it_answers(address).await?;
 
     let report = "wrote the page and started the web server; it answers";
@@ -191,7 +234,8 @@ async fn until_it_answers(address: &str) -> anyhow::Result<()> {
             anyhow::Ok(answer)
         };
         let answer = tokio::time::timeout(Duration::from_secs(2), answer).await;
-        if matches!(&answer, Ok(Ok(bytes)) if bytes.starts_with(b"HTTP/1.") && bytes.windows(4).any(|four| four == b" 200")) {
+        if matches!(&answer, Ok(Ok(bytes)) if bytes.starts_with(b"HTTP/1.") && bytes.windows(4).any(|four| four == b" 200"))
+        {
             return Ok(());
         }
         if Instant::now() > deadline {
@@ -231,7 +275,8 @@ async fn validate(
 fn plan(specification: &Value, server: WebServer, on_loopback: bool) -> anyhow::Result<Value> {
     let mut tests = Vec::new();
     let mut judged = Vec::new();
-    let lists = ["criteria", "constraints"].map(|list| specification[list].as_array().cloned().unwrap_or_default());
+    let lists = ["criteria", "constraints"]
+        .map(|list| specification[list].as_array().cloned().unwrap_or_default());
     for entry in lists.into_iter().flatten() {
         let criterion = text(&entry, "criterion")?.to_owned();
         match check_for(text(&entry, "text")?) {
@@ -321,7 +366,9 @@ impl WebServer {
         } else if has(&["/usr/bin/busybox", "/bin/busybox"]) {
             Ok(Self::Busybox)
         } else {
-            bail!("this machine has neither /usr/bin/python3 nor busybox to serve a page with; install one, for example `apt install python3-minimal`")
+            bail!(
+                "this machine has neither /usr/bin/python3 nor busybox to serve a page with; install one, for example `apt install python3-minimal`"
+            )
         }
     }
 
@@ -345,5 +392,9 @@ impl WebServer {
 }
 
 async fn call(client: &Client, tool: &str, arguments: Value) -> anyhow::Result<Value> {
-    client.call(tool, arguments).await?.success().with_context(|| format!("{tool} failed"))
+    client
+        .call(tool, arguments)
+        .await?
+        .success()
+        .with_context(|| format!("{tool} failed"))
 }

@@ -29,7 +29,14 @@ impl Approver {
     pub(crate) async fn enrol(&self, stage: &Stage, story: &mut Story) -> anyhow::Result<()> {
         match self {
             Self::Test { .. } => {
-                let words = ["enrol", "--name", TEST_APPROVER, "--test", "--secret-fd", "0"];
+                let words = [
+                    "enrol",
+                    "--name",
+                    TEST_APPROVER,
+                    "--test",
+                    "--secret-fd",
+                    "0",
+                ];
                 stage.human(&words, Some(TEST_SECRET)).await?;
                 story.enrolled(TEST_APPROVER, true);
             }
@@ -37,14 +44,18 @@ impl Approver {
                 let name = std::env::var("USER").unwrap_or_else(|_| "me".to_owned());
                 let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
                 if can_ask {
-                    story.ask(&format!("first, enrol yourself (mcp-spec-registry enrol --name {name})"));
+                    story.ask(&format!(
+                        "first, enrol yourself (mcp-spec-registry enrol --name {name})"
+                    ));
                     while !stage.on_terminal(&["enrol", "--name", &name]).await? {
                         story.ask("that did not work; once more");
                     }
                     story.enrolled(&name, false);
                 } else {
                     let line = stage.command_line(&format!("enrol --name {name}"));
-                    story.ask(&format!("first, enrol yourself in another terminal: {line}"));
+                    story.ask(&format!(
+                        "first, enrol yourself in another terminal: {line}"
+                    ));
                 }
             }
         }
@@ -58,8 +69,11 @@ impl Approver {
         checkpoint: &str,
         is_first_v1: bool,
     ) -> anyhow::Result<()> {
-        let Self::Test { reject_first } = self else { return Ok(()) };
-        let shown: Value = serde_json::from_str(&stage.human(&["show", checkpoint, "--json"], None).await?)?;
+        let Self::Test { reject_first } = self else {
+            return Ok(());
+        };
+        let shown: Value =
+            serde_json::from_str(&stage.human(&["show", checkpoint, "--json"], None).await?)?;
         let code = text(&shown, "code")?;
         let rejects = *reject_first && is_first_v1;
         let (verdict, reason) = if rejects {
@@ -67,7 +81,14 @@ impl Approver {
         } else {
             ("approve", "read and understood, by a test")
         };
-        let mut words = vec![verdict, checkpoint, "--name", TEST_APPROVER, "--reason", reason];
+        let mut words = vec![
+            verdict,
+            checkpoint,
+            "--name",
+            TEST_APPROVER,
+            "--reason",
+            reason,
+        ];
         words.extend(["--code", code, "--secret-fd", "0", "--json"]);
         let unknown = unknown_criteria(&shown);
         for criterion in &unknown {
@@ -84,10 +105,17 @@ fn unknown_criteria(shown: &Value) -> Vec<String> {
     let lists = [&shown["criteria"], &shown["constraints"]];
     lists
         .into_iter()
-        .flat_map(|list| list.as_array().or_else(|| none.as_array()).into_iter().flatten())
+        .flat_map(|list| {
+            list.as_array()
+                .or_else(|| none.as_array())
+                .into_iter()
+                .flatten()
+        })
         .filter(|criterion| {
             let evidence = criterion["evidence"].as_array().into_iter().flatten();
-            evidence.into_iter().any(|evidence| evidence["verdict"] == "unknown")
+            evidence
+                .into_iter()
+                .any(|evidence| evidence["verdict"] == "unknown")
         })
         .filter_map(|criterion| criterion["key"].as_str().map(str::to_owned))
         .collect()

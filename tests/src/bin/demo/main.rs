@@ -41,14 +41,20 @@ async fn main() -> ExitCode {
     };
     let succeeded = outcome.is_ok();
     story.end(outcome);
-    if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if succeeded {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 async fn play(arguments: &Arguments, story: &mut Story) -> anyhow::Result<()> {
     story.wait("building the servers (the first time takes some minutes)");
     let mut stage = Stage::set(arguments.keep, story).await?;
     let approver = if arguments.yes_i_am_testing {
-        Approver::Test { reject_first: arguments.reject_first }
+        Approver::Test {
+            reject_first: arguments.reject_first,
+        }
     } else {
         Approver::Human
     };

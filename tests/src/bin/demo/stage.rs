@@ -52,13 +52,29 @@ impl Stage {
 
         let daemon = start(&program, &path, ["serve".into()])?;
         let ready = daemon.announcement("ready").await?;
-        let page = ready["approval_page"].as_str().context("the registry names no page")?.to_owned();
-        story.ready("mcp-spec-registry", &format!("agent plane stdio · approval page {page}"), &ready);
+        let page = ready["approval_page"]
+            .as_str()
+            .context("the registry names no page")?
+            .to_owned();
+        story.ready(
+            "mcp-spec-registry",
+            &format!("agent plane stdio · approval page {page}"),
+            &ready,
+        );
 
         let specification = workspace().join("specs/test-web-service.yaml");
-        command(&program, &path, &["spec", "add"], &[specification.into()], None).await?;
+        command(
+            &program,
+            &path,
+            &["spec", "add"],
+            &[specification.into()],
+            None,
+        )
+        .await?;
         let token = path.join("shell-token.toml");
-        let words = ["token", "add", "--kind", "service", "--name", SHELL, "--server", SHELL, "--out"];
+        let words = [
+            "token", "add", "--kind", "service", "--name", SHELL, "--server", SHELL, "--out",
+        ];
         command(&program, &path, &words, &[token.clone().into()], None).await?;
 
         let mut shell_process = start(
@@ -79,7 +95,11 @@ impl Stage {
         let shell = shell_process.client(Era::Modern).await?;
         let doctor = shell.call("doctor", json!({})).await?.success()?;
         story.shell_ready(&doctor);
-        let mut pipe = start(&program, &path, ["stdio".into(), "--agent".into(), AGENT.into()])?;
+        let mut pipe = start(
+            &program,
+            &path,
+            ["stdio".into(), "--agent".into(), AGENT.into()],
+        )?;
         let registry = pipe.client(Era::Modern).await?;
         let folder = if keep {
             let _kept = folder.keep();
@@ -114,7 +134,11 @@ impl Stage {
 
     /// The command line that a human would type.
     pub(crate) fn command_line(&self, words: &str) -> String {
-        format!("{} {words} --state-dir {}", self.program.display(), self.path.join("state").display())
+        format!(
+            "{} {words} --state-dir {}",
+            self.program.display(),
+            self.path.join("state").display()
+        )
     }
 
     /// The path of the registry's program.
@@ -123,14 +147,21 @@ impl Stage {
     }
 
     /// Runs a human's command of the registry; a secret goes through stdin.
-    pub(crate) async fn human(&self, words: &[&str], secret: Option<&str>) -> anyhow::Result<String> {
+    pub(crate) async fn human(
+        &self,
+        words: &[&str],
+        secret: Option<&str>,
+    ) -> anyhow::Result<String> {
         command(&self.program, &self.path, words, &[], secret).await
     }
 
     /// Runs a human's command on the human's own terminal.
     pub(crate) async fn on_terminal(&self, words: &[&str]) -> anyhow::Result<bool> {
         let mut command = Command::new(&self.program);
-        command.args(words).arg("--state-dir").arg(self.path.join("state"));
+        command
+            .args(words)
+            .arg("--state-dir")
+            .arg(self.path.join("state"));
         command.arg("--socket-dir").arg(self.path.join("sockets"));
         Ok(command.status().await?.success())
     }
@@ -138,7 +169,12 @@ impl Stage {
 
 fn socket(folder: &Path, plane: &str) -> OsString {
     let mut address = OsString::from("unix:");
-    address.push(folder.join("sockets").join(plane).join(format!("{plane}.sock")));
+    address.push(
+        folder
+            .join("sockets")
+            .join(plane)
+            .join(format!("{plane}.sock")),
+    );
     address
 }
 
@@ -148,7 +184,10 @@ fn start(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> anyhow::Result<ServerProcess> {
     let mut command = Command::new(program);
-    command.args(arguments).arg("--state-dir").arg(folder.join("state"));
+    command
+        .args(arguments)
+        .arg("--state-dir")
+        .arg(folder.join("state"));
     if program.ends_with("mcp-spec-registry") {
         command.arg("--socket-dir").arg(folder.join("sockets"));
     }
@@ -166,7 +205,11 @@ async fn command(
     command.args(words).args(paths);
     command.arg("--state-dir").arg(folder.join("state"));
     command.arg("--socket-dir").arg(folder.join("sockets"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let mut child = command.spawn()?;
     let mut stdin = child.stdin.take().context("no stdin")?;
     if let Some(secret) = secret {
@@ -187,5 +230,7 @@ async fn command(
 
 /// A field that must be there.
 pub(crate) fn text<'a>(value: &'a Value, field: &str) -> anyhow::Result<&'a str> {
-    value[field].as_str().with_context(|| format!("no `{field}` in {value}"))
+    value[field]
+        .as_str()
+        .with_context(|| format!("no `{field}` in {value}"))
 }

@@ -64,8 +64,16 @@ impl Story {
 
     pub(crate) fn title(&mut self, folder: &Path, keep: bool) {
         self.started = Instant::now();
-        let kept = if keep { "kept" } else { "gone at the end; keep it with --keep" };
-        self.line(&format!("{} · state in {} ({kept})", self.painted("spec-driven-ai demo", BOLD), folder.display()));
+        let kept = if keep {
+            "kept"
+        } else {
+            "gone at the end; keep it with --keep"
+        };
+        self.line(&format!(
+            "{} · state in {} ({kept})",
+            self.painted("spec-driven-ai demo", BOLD),
+            folder.display()
+        ));
         self.note("state_folder", json!(folder));
     }
 
@@ -92,12 +100,20 @@ impl Story {
         } else {
             format!("enforced · {}", failed.join("; "))
         };
-        self.line(&format!(" {} {:<19} {what}", self.tick(), "mcp-bash-commander"));
+        self.line(&format!(
+            " {} {:<19} {what}",
+            self.tick(),
+            "mcp-bash-commander"
+        ));
         self.note("doctor", doctor.clone());
     }
 
     pub(crate) fn enrolled(&mut self, name: &str, is_test: bool) {
-        let kind = if is_test { " as a test approver: its decisions prove nothing about people" } else { "" };
+        let kind = if is_test {
+            " as a test approver: its decisions prove nothing about people"
+        } else {
+            ""
+        };
         self.line(&format!(" {} enrolled {name}{kind}", self.tick()));
         self.line(&format!(
             " {} advisory: agent, registry and approver share a uid; `mcp-spec-registry doctor` says how to separate them",
@@ -113,28 +129,52 @@ impl Story {
     pub(crate) fn requested(&mut self, answer: &Value) {
         let specification = &answer["specification"];
         let count = |list: &str| specification[list].as_array().map_or(0, Vec::len);
-        let name = ["spec_id", "version"].map(|field| specification[field].as_str().unwrap_or_default());
-        let digest: String = specification["digest"].as_str().unwrap_or_default().chars().take(15).collect();
+        let name =
+            ["spec_id", "version"].map(|field| specification[field].as_str().unwrap_or_default());
+        let digest: String = specification["digest"]
+            .as_str()
+            .unwrap_or_default()
+            .chars()
+            .take(15)
+            .collect();
         self.blank();
-        self.phase("1 Request", &format!(
-            "{} {}, {digest}…   {} criteria · {} constraints",
-            name[0], name[1], count("criteria"), count("constraints")
-        ));
+        self.phase(
+            "1 Request",
+            &format!(
+                "{} {}, {digest}…   {} criteria · {} constraints",
+                name[0],
+                name[1],
+                count("criteria"),
+                count("constraints")
+            ),
+        );
         self.note("specification", specification.clone());
     }
 
     pub(crate) fn claimed(&mut self, agent: &str, run: &Value) {
         let run_id = run["run_id"].as_str().unwrap_or_default();
-        self.phase("2 Analyze", &format!("agent {agent} claimed run {run_id} (epoch {})", run["epoch"]));
+        self.phase(
+            "2 Analyze",
+            &format!(
+                "agent {agent} claimed run {run_id} (epoch {})",
+                run["epoch"]
+            ),
+        );
         self.note("run_id", json!(run_id));
     }
 
     pub(crate) fn planned(&mut self, submitted: &Value, plan: &Value) {
         let count = |list: &str| plan[list].as_array().map_or(0, Vec::len);
-        self.phase("2 Analyze", &format!(
-            "plan revision {}: {} steps, {} tests, {} left to you, a rollback for each step",
-            submitted["revision"], count("steps"), count("tests"), count("human_judges")
-        ));
+        self.phase(
+            "2 Analyze",
+            &format!(
+                "plan revision {}: {} steps, {} tests, {} left to you, a rollback for each step",
+                submitted["revision"],
+                count("steps"),
+                count("tests"),
+                count("human_judges")
+            ),
+        );
         self.push("plans", submitted.clone());
     }
 
@@ -154,7 +194,12 @@ impl Story {
         };
         let seconds = waited.as_secs();
         if self.looks.terminal && !self.as_json {
-            print_flushed(&format!("\r             {} {}:{:02} waiting for {what}\u{1b}[K", self.spinner(seconds), seconds / 60, seconds % 60));
+            print_flushed(&format!(
+                "\r             {} {}:{:02} waiting for {what}\u{1b}[K",
+                self.spinner(seconds),
+                seconds / 60,
+                seconds % 60
+            ));
             self.is_waiting = true;
         } else if !self.is_waiting {
             self.wait(&format!("waiting for {what}"));
@@ -171,7 +216,11 @@ impl Story {
 
     /// On a terminal the line that waits moves every second.
     pub(crate) fn longest_wait_s(&self, longest: u32) -> u32 {
-        if self.looks.terminal && !self.as_json { 1 } else { longest }
+        if self.looks.terminal && !self.as_json {
+            1
+        } else {
+            longest
+        }
     }
 
     pub(crate) fn decided(&mut self, phase: &str, answer: &Value) {
@@ -185,8 +234,15 @@ impl Story {
                 self.phase(phase, &line);
             }
             verdict => {
-                let said = if verdict == Some("clarify") { "asked back" } else { "rejected" };
-                let line = format!("{} {said} by {approver}: \"{reason}\" → analyze", self.cross());
+                let said = if verdict == Some("clarify") {
+                    "asked back"
+                } else {
+                    "rejected"
+                };
+                let line = format!(
+                    "{} {said} by {approver}: \"{reason}\" → analyze",
+                    self.cross()
+                );
                 self.phase("", &line);
             }
         }
@@ -194,31 +250,56 @@ impl Story {
     }
 
     pub(crate) fn begun(&mut self, begun: &Value) {
-        let before = begun["tests_before"].as_array().cloned().unwrap_or_default();
-        let failing = before.iter().filter(|test| test["verdict"] == "fail").count();
-        let as_they_should = if failing == before.len() { ", as they should" } else { "; the others prove nothing" };
+        let before = begun["tests_before"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let failing = before
+            .iter()
+            .filter(|test| test["verdict"] == "fail")
+            .count();
+        let as_they_should = if failing == before.len() {
+            ", as they should"
+        } else {
+            "; the others prove nothing"
+        };
         let grants = begun["steps"].as_array().map_or(0, Vec::len);
-        self.phase("4 Generate", &format!(
-            "tests before: {failing} of {} fail{as_they_should} · {grants} grants",
-            before.len()
-        ));
+        self.phase(
+            "4 Generate",
+            &format!(
+                "tests before: {failing} of {} fail{as_they_should} · {grants} grants",
+                before.len()
+            ),
+        );
         self.note("tests_before", json!(before));
     }
 
     pub(crate) fn refused(&mut self, tool: &str, what: &str, code: &str) {
-        let line = format!("–  {tool:<11} {what:<30} {} refused: {code} (tried on purpose)", self.cross());
+        let line = format!(
+            "–  {tool:<11} {what:<30} {} refused: {code} (tried on purpose)",
+            self.cross()
+        );
         self.phase("", &line);
-        self.note("refused_call", json!({ "tool": tool, "command": what, "code": code }));
+        self.note(
+            "refused_call",
+            json!({ "tool": tool, "command": what, "code": code }),
+        );
     }
 
     pub(crate) fn stepped(&mut self, step: &str, tool: &str, what: &str, outcome: &str) {
         let line = format!("{step} {tool:<11} {what:<30} {} {outcome}", self.tick());
         self.phase("", &line);
-        self.push("steps", json!({ "step": step, "tool": tool, "outcome": outcome }));
+        self.push(
+            "steps",
+            json!({ "step": step, "tool": tool, "outcome": outcome }),
+        );
     }
 
     pub(crate) fn completed(&mut self, completed: &Value) {
-        self.phase("5 Checks", &format!("the registry runs {} tests", completed["tests"]));
+        self.phase(
+            "5 Checks",
+            &format!("the registry runs {} tests", completed["tests"]),
+        );
     }
 
     pub(crate) fn measured(&mut self, answer: &Value) {
@@ -231,8 +312,17 @@ impl Story {
                 _ => self.cross(),
             };
             let field = |name: &str| check[name].as_str().unwrap_or_default();
-            let reason = check["reason"].as_str().map_or_else(String::new, |reason| format!(" ({reason})"));
-            self.phase("", &format!("{:<36} {}  {mark}{reason}", field("criterion"), field("measured")));
+            let reason = check["reason"]
+                .as_str()
+                .map_or_else(String::new, |reason| format!(" ({reason})"));
+            self.phase(
+                "",
+                &format!(
+                    "{:<36} {}  {mark}{reason}",
+                    field("criterion"),
+                    field("measured")
+                ),
+            );
         }
         self.note("checks", answer["checks"].clone());
     }
@@ -245,17 +335,29 @@ impl Story {
         let line = if state == "validated" {
             format!(
                 "{} accepted by {approver} after {after} s · run validated in {} s, {} s of them a human's",
-                self.tick(), self.started.elapsed().as_secs(), self.human.as_secs()
+                self.tick(),
+                self.started.elapsed().as_secs(),
+                self.human.as_secs()
             )
         } else {
-            format!("{} not accepted by {approver}: \"{}\"", self.cross(), decision["reason"].as_str().unwrap_or_default())
+            format!(
+                "{} not accepted by {approver}: \"{}\"",
+                self.cross(),
+                decision["reason"].as_str().unwrap_or_default()
+            )
         };
         self.phase("6 Validate", &line);
         self.phase("", &format!("audit: {audit}"));
         self.blank();
         self.line("Next: point your client at it");
-        self.line(&format!("  Claude Code   claude mcp add spec-registry -- {} stdio", program.display()));
-        self.line(&format!("  others        {} client-config claude-desktop|claude-code|codex", program.display()));
+        self.line(&format!(
+            "  Claude Code   claude mcp add spec-registry -- {} stdio",
+            program.display()
+        ));
+        self.line(&format!(
+            "  others        {} client-config claude-desktop|claude-code|codex",
+            program.display()
+        ));
         self.push("decisions", decision.clone());
         self.note("run", run["run"].clone());
         self.note("actions", run["actions"].clone());
@@ -273,7 +375,8 @@ impl Story {
         self.stop_waiting();
         let failure = outcome.err().map(|error| format!("{error:#}"));
         if self.as_json {
-            self.document.insert("ok".to_owned(), json!(failure.is_none()));
+            self.document
+                .insert("ok".to_owned(), json!(failure.is_none()));
             if let Some(failure) = &failure {
                 self.document.insert("error".to_owned(), json!(failure));
             }
@@ -291,14 +394,22 @@ impl Story {
             print_flushed("\r\u{1b}[K");
         }
         self.is_waiting = false;
-        let took = self.asked_at.take().map(|asked| asked.elapsed()).unwrap_or_default();
+        let took = self
+            .asked_at
+            .take()
+            .map(|asked| asked.elapsed())
+            .unwrap_or_default();
         self.human += took;
         took.as_secs()
     }
 
     fn phase(&mut self, phase: &str, text: &str) {
         let padded = format!("{phase:<12}");
-        let phase = if phase.is_empty() { padded } else { self.painted(&padded, BOLD) };
+        let phase = if phase.is_empty() {
+            padded
+        } else {
+            self.painted(&padded, BOLD)
+        };
         self.line(&format!("{phase} {text}"));
     }
 
@@ -310,7 +421,11 @@ impl Story {
         if self.as_json {
             return;
         }
-        let shown = if self.looks.unicode { line.to_owned() } else { ascii(line) };
+        let shown = if self.looks.unicode {
+            line.to_owned()
+        } else {
+            ascii(line)
+        };
         print_flushed(&format!("{shown}\n"));
     }
 
@@ -319,7 +434,12 @@ impl Story {
     }
 
     fn push(&mut self, list: &str, value: Value) {
-        if let Some(list) = self.document.entry(list).or_insert_with(|| json!([])).as_array_mut() {
+        if let Some(list) = self
+            .document
+            .entry(list)
+            .or_insert_with(|| json!([]))
+            .as_array_mut()
+        {
             list.push(value);
         }
     }
@@ -333,12 +453,20 @@ impl Story {
     }
 
     fn spinner(&self, seconds: u64) -> char {
-        let frames = if self.looks.unicode { ['⠋', '⠙', '⠸', '⠴'] } else { ['|', '/', '-', '\\'] };
+        let frames = if self.looks.unicode {
+            ['⠋', '⠙', '⠸', '⠴']
+        } else {
+            ['|', '/', '-', '\\']
+        };
         frames[usize::try_from(seconds % 4).unwrap_or(0)]
     }
 
     fn painted(&self, text: &str, colour: u8) -> String {
-        if self.looks.colour { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.looks.colour {
+            format!("\u{1b}[{colour}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
