@@ -4,12 +4,12 @@ use maud::{Markup, html};
 
 use super::{
     decide_form::{self, Typed},
-    shell::{machine, reason_of, sentence, words_of},
+    shell::{LONG_TEXT, machine, reason_of, sentence, words_of},
 };
 use crate::{
     approval::view::{
-        ArgumentView, CheckpointView, CriterionView, DecisionView, DoneView, EvidenceView,
-        RiskView, StepView, TestView, Weight, words,
+        ArgumentView, ChangeView, CheckpointView, CriterionView, DecisionView, DoneView,
+        EvidenceView, RiskView, StepView, TestView, Weight, words,
     },
     run::{CheckVerdict, CheckpointKind},
 };
@@ -120,14 +120,29 @@ fn changes(view: &CheckpointView) -> Markup {
                         p.part { (group[0].part.as_str()) }
                         @for change in group {
                             @if change.is_added {
-                                ins { span aria-label="added" { "+" } " " (change.text.as_str()) }
+                                ins { span.sr { "added: " } span aria-hidden="true" { "+ " } (changed(change)) }
                             } @else {
-                                del { span aria-label="removed" { "−" } " " (change.text.as_str()) }
+                                del { span.sr { "removed: " } span aria-hidden="true" { "− " } (changed(change)) }
                             }
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+/// A changed line. One that is very long must not push the risks out of sight: it is opened by the reader, and whole.
+fn changed(change: &ChangeView) -> Markup {
+    let text = change.text.as_str();
+    html! {
+        @if text.len() > LONG_TEXT {
+            details {
+                summary { (text.len()) " characters in one line" }
+                (text)
+            }
+        } @else {
+            (text)
         }
     }
 }

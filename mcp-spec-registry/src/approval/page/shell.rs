@@ -64,7 +64,7 @@ pub(super) fn sentence(sentence: &Sentence) -> Markup {
 }
 
 /// Text beyond this is put where the reader can fold it; it is never cut.
-const LONG_TEXT: usize = 1_200;
+pub(super) const LONG_TEXT: usize = 1_200;
 
 /// Somebody's words that are not ours, with a rule at their left and whose they are.
 pub(super) fn words_of(who: &str, prose: &Prose) -> Markup {
