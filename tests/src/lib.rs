@@ -5,3 +5,5 @@ pub mod client;
 pub mod expect;
 pub mod fixture;
 pub mod process;
+pub mod processes;
+pub mod run;

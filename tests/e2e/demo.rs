@@ -1,0 +1,176 @@
+//! `cargo demo` as a user meets it: it plays to the end, it says no first, it waits, and it leaves nothing running.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tests::binaries::Server;
+use tests::process::ServerProcess;
+use tests::processes::{all_of, until_none_of};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{ChildStdout, Command};
+
+/// It measures for some seconds, and builds the servers where they are not current.
+const LONGEST_STORY: Duration = Duration::from_mins(5);
+
+#[tokio::test]
+async fn the_demo_reaches_the_outcome_and_tells_how() -> anyhow::Result<()> {
+    let (status, story) = Demo::start(&["--yes-i-am-testing"]).await?.told().await?;
+    ensure!(status.success(), "the demo failed: {story}");
+    assert_eq!(story["ok"], true, "{story}");
+    assert_eq!(story["run"]["state"], "validated", "{story}");
+    assert_eq!(list(&story, "plans")?.len(), 1);
+    let before = list(&story, "tests_before")?;
+    ensure!(!before.is_empty(), "no tests before");
+    for test in before {
+        assert_eq!(test["verdict"], "fail", "passes before anything is done");
+    }
+    assert_eq!(story["refused_call"]["code"], "GRANT_NOT_COVERED");
+    let verdicts: BTreeSet<&str> = list(&story, "checks")?
+        .iter()
+        .filter_map(|check| check["verdict"].as_str())
+        .collect();
+    assert_eq!(verdicts, BTreeSet::from(["pass", "provisional"]), "{story}");
+    let verdict_of = |name: &str| {
+        let checks = story["checks"].as_array()?;
+        let check = checks
+            .iter()
+            .find(|check| check["criterion"].as_str() == Some(name))?;
+        check["verdict"].as_str()
+    };
+    assert_eq!(verdict_of("performance/uptime"), Some("provisional"));
+    assert_eq!(
+        verdict_of("constraints/non-root-execution-required"),
+        Some("pass")
+    );
+    let decisions = list(&story, "decisions")?;
+    assert_eq!(decisions.len(), 2, "V1 and V2");
+    for decision in decisions {
+        assert_eq!(decision["verdict"], "approve");
+    }
+    let outcomes: Vec<&Value> = list(&story, "actions")?
+        .iter()
+        .map(|action| &action["outcome"])
+        .collect();
+    assert_eq!(outcomes, ["ok", "ok"], "the refused call is no action");
+    let folder = PathBuf::from(story["state_folder"].as_str().context("no folder")?);
+    ensure!(!folder.exists(), "{} was left behind", folder.display());
+    until_none_of(&folder.display().to_string(), Duration::from_secs(1)).await
+}
+
+#[tokio::test]
+async fn a_first_no_makes_the_agent_plan_again_and_the_story_shows_why() -> anyhow::Result<()> {
+    let mut demo = Demo::start(&["--yes-i-am-testing", "--reject-first"]).await?;
+    let (status, story) = demo.told().await?;
+    ensure!(status.success(), "the demo failed: {story}");
+    let plans = list(&story, "plans")?;
+    let revisions: Vec<&Value> = plans.iter().map(|plan| &plan["revision"]).collect();
+    assert_eq!(revisions, [1, 2]);
+    ensure!(
+        plans[0]["plan_digest"] != plans[1]["plan_digest"],
+        "the second plan is the first"
+    );
+    let first = &list(&story, "decisions")?[0];
+    assert_eq!(first["verdict"], "reject");
+    assert_eq!(first["reason"], "bind to loopback only");
+    assert_eq!(story["run"]["state"], "validated");
+    assert_eq!(story["run"]["plan_revision"], 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_human_the_demo_waits_and_an_interrupt_ends_all_of_it() -> anyhow::Result<()> {
+    let mut demo = Demo::start(&[]).await?;
+    demo.says("waiting for somebody to be enrolled").await?;
+    let folder = demo.folder()?;
+    ensure!(
+        !all_of(&folder)?.is_empty(),
+        "no process is found by the folder, so finding none later would prove nothing"
+    );
+    let history = demo.history(&folder).await?;
+    assert_eq!(history, "[]\n", "something was decided without a human");
+
+    let id = i32::try_from(demo.process.id().context("it has ended")?)?;
+    kill_process(Pid::from_raw(id).context("process id 0")?, Signal::INT)?;
+    let (status, story) = demo.told().await?;
+    ensure!(!status.success(), "an interrupted demo claims success");
+    assert_eq!(story["ok"], false);
+    ensure!(story["decisions"].is_null(), "{story}");
+    until_none_of(&folder, Duration::from_secs(5)).await?;
+    ensure!(!PathBuf::from(&folder).exists(), "{folder} was left behind");
+    Ok(())
+}
+
+struct Demo {
+    process: ServerProcess,
+    stdout: ChildStdout,
+}
+
+impl Demo {
+    async fn start(flags: &[&str]) -> anyhow::Result<Self> {
+        let program = Server::SpecRegistry.program().await?;
+        let mut command = Command::new(program.with_file_name("demo"));
+        command.args(flags).arg("--json");
+        let mut process = ServerProcess::spawn(command)?;
+        let (_, stdout) = process.pipes()?; // its stdin is at its end, as on a machine without a terminal
+        Ok(Self { process, stdout })
+    }
+
+    /// Waits until it says so on stderr; it may build the servers first.
+    async fn says(&self, words: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + LONGEST_STORY;
+        loop {
+            let line = |line: &str| line.contains(words).then_some(());
+            match self.process.find_in_stderr(line).await {
+                Err(_) if self.process.id().is_some() && Instant::now() < deadline => {}
+                found => return found,
+            }
+        }
+    }
+
+    /// The whole story, at its end.
+    async fn told(&mut self) -> anyhow::Result<(ExitStatus, Value)> {
+        let mut told = String::new();
+        tokio::time::timeout(LONGEST_STORY, self.stdout.read_to_string(&mut told)).await??;
+        let status = self.process.wait().await?;
+        let story = serde_json::from_str(&told)
+            .with_context(|| format!("no document: {told}; stderr: {}", self.process.stderr()))?;
+        Ok((status, story))
+    }
+
+    /// The folder with all state, from the command line of the registry that the demo started.
+    fn folder(&self) -> anyhow::Result<String> {
+        let parent = self.process.id().context("it has ended")?;
+        tests::processes::children_of(parent)?
+            .into_iter()
+            .find_map(|process| {
+                let mut arguments = process.arguments.into_iter();
+                arguments.find(|argument| argument == "serve")?;
+                let state = arguments.find(|argument| argument.ends_with("/state"))?;
+                Some(state.strip_suffix("/state")?.to_owned())
+            })
+            .context("the demo has started no registry")
+    }
+
+    async fn history(&self, folder: &str) -> anyhow::Result<String> {
+        let output = Command::new(Server::SpecRegistry.program().await?)
+            .args(["history", "--json", "--state-dir"])
+            .arg(format!("{folder}/state"))
+            .arg("--socket-dir")
+            .arg(format!("{folder}/sockets"))
+            .output()
+            .await?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+fn list<'a>(story: &'a Value, name: &str) -> anyhow::Result<&'a Vec<Value>> {
+    story[name]
+        .as_array()
+        .with_context(|| format!("no `{name}` in the story: {story}"))
+}
