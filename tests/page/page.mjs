@@ -150,6 +150,17 @@ async function test() {
   await page.goto(`${registry.page}/run/${run.run_id}`);
   await picture(page, 'run');
 
+  // The same decision on the command line; a wrong code decides nothing.
+  const next = (await agent.call('run_request', { spec_id: 'test-web-service', environment: 'other' })).run.run_id;
+  const claimed = (await agent.call('run_claim', { run_id: next })).run.epoch;
+  await agent.call('plan_submit', { run_id: next, epoch: claimed, plan: planFor(added.digest, { content, server: SERVICE }) });
+  const { checkpoint_id: id } = await waits();
+  const view = JSON.parse(registry.command(['show', id, '--json']));
+  const decide = (typed) => registry.command(['approve', id, '--code', typed, '--secret-fd', '0', '--json'], `${SECRET}\n`);
+  assert.throws(() => decide('000000'), /CODE_WRONG/);
+  const receipt = JSON.parse(decide(view.code));
+  assert.deepEqual([receipt.decision.verdict, receipt.run_state], ['approve', 'approved']);
+
   assert.deepEqual(foreign, [], 'a request left the page');
   assert.deepEqual(faults, [], 'something ran');
 }
