@@ -128,7 +128,10 @@ async fn set_up(control: Control, spec: &JailSpec) -> Result<Jail, JailError> {
             .map_err(JailError::io("hear from the jail"))?;
         match report {
             Some((Report::Started { pid }, mut descriptors)) => {
-                init = descriptors.pop().map(|pidfd| (pid, pidfd));
+                // Read at once: a short command may have ended, and its init be gone, before the next report is read.
+                init = descriptors
+                    .pop()
+                    .map(|pidfd| (usage::identify(pid), pidfd));
             }
             Some((
                 Report::Refused {
@@ -148,11 +151,9 @@ async fn set_up(control: Control, spec: &JailSpec) -> Result<Jail, JailError> {
                 },
                 _,
             )) => {
-                let (pid, pidfd) = init.take().ok_or_else(|| {
+                let (identity, pidfd) = init.take().ok_or_else(|| {
                     JailError::Ended("it reported before it was started".to_owned())
                 })?;
-                let identity =
-                    usage::identify(pid).map_err(JailError::io("read the jail's init in /proc"))?;
                 let isolation = Isolation::of(applied, asked(spec), landlock_abi, kernel_uid);
                 return Ok(Jail::follow(control, identity, pidfd, isolation));
             }
@@ -214,7 +215,7 @@ impl Inner {
             match datagram::send(&*socket, b"order", descriptors) {
                 Ok(()) => return Ok(()),
                 Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) if attempt == 0 => {
-                    self.forget(&socket)
+                    self.forget(&socket);
                 }
                 Err(Errno::AGAIN) => {
                     return Err(JailError::LauncherLost(

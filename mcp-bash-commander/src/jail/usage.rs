@@ -35,10 +35,13 @@ pub struct EndedProcess {
     pub name: String,
 }
 
-/// The identity of the process `pid`, which must still be there.
-pub(super) fn identify(pid: i32) -> io::Result<Identity> {
-    let start_ticks = stat_field(pid, 22)?;
-    Ok(Identity { pid, start_ticks })
+/// Start time of a process that had ended before it was looked at; the kernel's own first process starts later.
+const GONE: u64 = 0;
+
+/// The identity of the process `pid`. Of one that has ended it is an identity that no process has.
+pub(super) fn identify(pid: i32) -> Identity {
+    let start_ticks = stat_field(pid, 22).unwrap_or(GONE);
+    Identity { pid, start_ticks }
 }
 
 pub(super) fn measure(init: Identity) -> io::Result<Usage> {
@@ -139,7 +142,7 @@ fn listening_inode(line: &str, port: u16) -> Option<&str> {
 
 /// Every process below `init`, which adopts all orphans of the jail. Empty when init is gone.
 fn processes(init: Identity) -> io::Result<Vec<i32>> {
-    if identify(init.pid).ok() != Some(init) {
+    if init.start_ticks == GONE || identify(init.pid) != init {
         return Ok(Vec::new());
     }
     let mut found = children(init.pid)?;
@@ -231,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_process_number_used_again_is_another_identity() -> anyhow::Result<()> {
-        let own = identify(i32::try_from(std::process::id())?)?;
+        let own = identify(i32::try_from(std::process::id())?);
         let other = Identity {
             start_ticks: own.start_ticks + 1,
             ..own
