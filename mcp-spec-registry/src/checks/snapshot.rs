@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use shared::{
     digest::Digest,
-    effect::protocol::{WorkOrder, WorkResult},
+    effect::protocol::{UNKNOWN_SESSION, WorkOrder, WorkResult},
 };
 
 use super::{Subject, WorkChannel};
@@ -41,6 +41,10 @@ pub async fn snapshot(subjects: &BTreeMap<String, Subject>, work: &impl WorkChan
             Ok(WorkResult::Session(found)) => {
                 let identity = found.alive.then_some(found.identity);
                 snapshot.sessions.insert(step.clone(), identity);
+            }
+            // Its server was started anew since; an ended session is still ended.
+            Ok(WorkResult::Failed { code, .. }) if code == UNKNOWN_SESSION => {
+                snapshot.sessions.insert(step.clone(), None);
             }
             other => snapshot.do_not_see(format!("session of step {step}"), other),
         }

@@ -1,6 +1,9 @@
 //! The registry's own measurements: each test once before anything was done, and again when the agent says it is done.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use shared::{
     digest::Digest,
@@ -22,6 +25,8 @@ use crate::{
 
 /// A server that was asked to measure something has this long.
 const MEASURING: Duration = Duration::from_secs(30);
+/// Servers come back by themselves after a restart of the registry; theirs is the longest pause between two tries.
+const COMING_BACK: Duration = Duration::from_secs(6);
 
 impl WorkChannel for WorkBoard {
     async fn ask(&self, service: &str, order: WorkOrder) -> Result<WorkResult, String> {
@@ -69,10 +74,43 @@ impl Registry {
             ..RunFilter::default()
         };
         match blocking(move || registry.runs(&filter)).await {
-            Ok(runs) => runs
-                .into_iter()
-                .for_each(|run| self.start_checks(run.run_id)),
+            Ok(runs) => {
+                for run in runs {
+                    let registry = self.clone();
+                    // Its servers have lost their connections too; what is asked before they are back comes out unknown.
+                    tokio::spawn(async move {
+                        if let Err(error) = registry.until_servers_are_back(&run.run_id).await {
+                            tracing::error!(%error, "failed to look for the servers of a run");
+                        }
+                        registry.start_checks(run.run_id);
+                    });
+                }
+            }
             Err(error) => tracing::error!(%error, "failed to look for checks to take up"),
+        }
+    }
+
+    async fn until_servers_are_back(&self, run_id: &str) -> Result<(), RegistryError> {
+        let (registry, run_id) = (self.clone(), run_id.to_owned());
+        let record = blocking(move || registry.record(&run_id)).await?;
+        for service in services_of(&record) {
+            self.0.work.until_listening(service, COMING_BACK).await;
+        }
+        Ok(())
+    }
+
+    /// Ends what was to live no longer than its step, before anything is measured; a server that is away does it when it is back.
+    async fn end_steps(&self, record: &RunRecord) {
+        let run_id = &record.run.run_id;
+        for service in services_of(record) {
+            let order = WorkOrder::EndSteps {
+                run_id: run_id.clone(),
+            };
+            let asked = WorkBoard::ask(&self.0.work, service, order.clone(), MEASURING);
+            if let Err(error) = asked.await {
+                tracing::warn!(run_id, %error, "processes of finished steps may run on for now");
+                self.0.work.post(service, order);
+            }
         }
     }
 
@@ -83,6 +121,7 @@ impl Registry {
         if record.run.state != RunState::Verifying {
             return Ok(());
         }
+        self.end_steps(&record).await;
         let drafts = self.run_round(&record, CheckPhase::After).await?;
         // What runs now is what V2 accepts; it is looked at after the restart checks, which change nothing that counts.
         let snapshot = snapshot(&subjects(&record), &self.0.work).await;
@@ -213,6 +252,12 @@ impl Registry {
             "reject with return to generate, so that it is measured again",
         ))
     }
+}
+
+/// The services that did something in a run, each once.
+pub(super) fn services_of(record: &RunRecord) -> BTreeSet<&str> {
+    let services = record.actions.iter();
+    services.map(|action| action.service.as_str()).collect()
 }
 
 /// What each step left running or behind, in this cycle of the plan in force.

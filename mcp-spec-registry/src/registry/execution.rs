@@ -8,8 +8,8 @@ use shared::{
 use time::OffsetDateTime;
 
 use super::{
-    Registry, RegistryError, effects::draft, random_checkpoint_id, random_hex,
-    runs::too_many_checkpoints, unproven,
+    Registry, RegistryError, checking::services_of, effects::draft, random_checkpoint_id,
+    random_hex, runs::too_many_checkpoints, unproven,
 };
 use crate::{
     plan::Plan,
@@ -283,9 +283,6 @@ impl Registry {
             Ok((record, plan.tests.len()))
         })
         .await?;
-        self.order_all(&record, || WorkOrder::EndSteps {
-            run_id: run_id.to_owned(),
-        });
         self.start_checks(run_id.to_owned());
         Ok(GenerationCompleted {
             state: record.run.state,
@@ -295,14 +292,7 @@ impl Registry {
 
     /// Leaves an order for every service that did something in a run.
     pub(super) fn order_all(&self, record: &RunRecord, order: impl Fn() -> WorkOrder) {
-        let mut services: Vec<&str> = record
-            .actions
-            .iter()
-            .map(|action| action.service.as_str())
-            .collect();
-        services.sort_unstable();
-        services.dedup();
-        for service in services {
+        for service in services_of(record) {
             self.0.work.post(service, order());
         }
     }

@@ -30,6 +30,8 @@ struct Desk {
     waiting: usize,
     last_asked: Option<Instant>,
     arrived: std::sync::Arc<Notify>,
+    /// The service asks for work.
+    came: std::sync::Arc<Notify>,
 }
 
 /// Nobody will carry out an order.
@@ -121,6 +123,22 @@ impl WorkBoard {
         waiting.is_some_and(|waiting| waiting.send(result).is_ok())
     }
 
+    /// Waits until a process of the service asks for work, at most `limit`.
+    pub async fn until_listening(&self, service: &str, limit: Duration) {
+        let came = {
+            let mut services = lock(&self.services);
+            std::sync::Arc::clone(&services.entry(service.to_owned()).or_default().came)
+        };
+        let coming = came.notified();
+        tokio::pin!(coming);
+        // From here on no arrival is missed.
+        coming.as_mut().enable();
+        if !self.is_listening(service) {
+            // Whether it came or not shows when it is asked.
+            let _ = tokio::time::timeout(limit, coming).await;
+        }
+    }
+
     /// Whether a process of the service asks for work.
     pub fn is_listening(&self, service: &str) -> bool {
         lock(&self.services)
@@ -146,10 +164,11 @@ struct Waiting<'a> {
 
 impl<'a> Waiting<'a> {
     fn start(board: &'a WorkBoard, service: &'a str) -> Self {
-        lock(&board.services)
-            .entry(service.to_owned())
-            .or_default()
-            .waiting += 1;
+        let mut services = lock(&board.services);
+        let desk = services.entry(service.to_owned()).or_default();
+        desk.waiting += 1;
+        desk.came.notify_waiters();
+        drop(services);
         Self { board, service }
     }
 }
@@ -187,6 +206,22 @@ mod tests {
         );
         assert!(answered);
         assert_eq!(result, Ok(WorkResult::EndedProcesses { count: 2 }));
+    }
+
+    #[tokio::test]
+    async fn who_comes_late_is_waited_for_and_who_does_not_come_only_so_long() {
+        let board = WorkBoard::default();
+        let patience = Duration::from_secs(30);
+        let started = Instant::now();
+        tokio::join!(board.until_listening("shell", patience), async {
+            board.next("shell", Duration::ZERO).await;
+        });
+        assert!(board.is_listening("shell"));
+        assert!(started.elapsed() < patience);
+        board
+            .until_listening("nobody", Duration::from_millis(1))
+            .await;
+        assert!(!board.is_listening("nobody"));
     }
 
     #[tokio::test]
