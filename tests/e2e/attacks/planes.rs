@@ -41,7 +41,6 @@ async fn from_inside_the_jail_nothing_of_the_registry_can_be_reached() -> anyhow
         place.state().join("registry.sqlite"),
         place.state().join("keys"),
         place.service_token(),
-        place.path().join("shell-state"),
     ]
     .map(|path| path.display().to_string())
     .join(" ");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use tests::client::Client;
+use tests::processes::all_of;
 use tests::run::{Begun, Claimed, Place, call, exec_step, plan, text};
 use tokio::sync::Notify;
 
@@ -32,6 +33,8 @@ const WAY: [&str; 8] = [
     "validated",
 ];
 
+const GENERATING: usize = 4;
+
 /// What was acknowledged of one run.
 #[derive(Debug, Default)]
 struct Known {
@@ -40,6 +43,15 @@ struct Known {
     progress: usize,
     /// Uses of the counted step that were answered.
     counted: usize,
+    /// How often it may have been sent back to Generate, where a plan may be carried out anew.
+    returns: usize,
+}
+
+impl Known {
+    /// How often the counted step may have been carried out by now.
+    fn uses(&self) -> usize {
+        USES * (1 + self.returns)
+    }
 }
 
 /// Everything that was acknowledged, over all restarts.
@@ -51,6 +63,8 @@ pub(super) struct Ledger {
     pub(super) acknowledged: u32,
     /// Runs that reached their end.
     pub(super) validated: u32,
+    /// Outcomes that were sent back since they were not there any more.
+    pub(super) returned: u32,
     /// Jails that were started and left running.
     pub(super) started: u32,
     /// Actions of which nobody knows how they ended, at the last look.
@@ -68,6 +82,7 @@ impl Ledger {
             mark: format!("8{:07}{number}", std::process::id()),
             acknowledged: 0,
             validated: 0,
+            returned: 0,
             started: 0,
             unknown: 0,
             runs: BTreeMap::new(),
@@ -102,11 +117,12 @@ impl Ledger {
                 known.counted <= lines
                     && done <= lines
                     && lines <= counted.len()
-                    && counted.len() <= USES,
-                "run {run_id}: {} uses acknowledged, {done} on record as done, {} on record, {USES} allowed, \
+                    && counted.len() <= known.uses(),
+                "run {run_id}: {} uses acknowledged, {done} on record as done, {} on record, {} allowed, \
                  and the command ran {lines} times: {view}",
                 known.counted,
-                counted.len()
+                counted.len(),
+                known.uses()
             );
             let unknown = actions
                 .iter()
@@ -162,9 +178,10 @@ impl<'world> Agent<'world> {
         }
     }
 
-    /// Goes on until the kill, whatever is under way then.
-    pub(super) async fn play(mut self, kill: anyhow::Result<Kill>) -> anyhow::Result<()> {
+    /// Goes on until the kill, whatever is under way then. Answers whether processes of jails were alive just before it.
+    pub(super) async fn play(mut self, kill: anyhow::Result<Kill>) -> anyhow::Result<bool> {
         let kill = kill?;
+        let mark = self.ledger.mark.clone();
         let acknowledged = Arc::clone(&self.acknowledged);
         let killed = async {
             loop {
@@ -175,11 +192,16 @@ impl<'world> Agent<'world> {
                 changed.await;
             }
             tokio::time::sleep(kill.delay).await;
-            kill.now()
+            let were_alive = !all_of(&mark)?.is_empty();
+            kill.now()?;
+            Ok(were_alive)
         };
         tokio::select! {
             killed = killed => killed,
-            failed = self.go_on(|_| false) => failed.context("before the kill"),
+            failed = self.go_on(|_| false) => {
+                failed.context("before the kill")?;
+                bail!("it stopped before the kill")
+            }
         }
     }
 
@@ -246,8 +268,7 @@ impl<'world> Agent<'world> {
             }
             "awaiting_v2" => {
                 let checkpoint = text(&view, "open_checkpoint")?;
-                self.place.decide("approve", checkpoint, &[]).await?;
-                self.acknowledge(&run_id, "validated")
+                self.validate(&run_id, checkpoint).await
             }
             "validated" => {
                 self.ledger.validated += 1;
@@ -256,6 +277,23 @@ impl<'world> Agent<'world> {
                 Ok(())
             }
             state => bail!("run {run_id} is {state}"),
+        }
+    }
+
+    /// Accepts the outcome. Where what was measured is not there any more, it is sent back, as the refusal says.
+    async fn validate(&mut self, run_id: &str, checkpoint: &str) -> anyhow::Result<()> {
+        match self.place.decide("approve", checkpoint, &[]).await {
+            Ok(_) => self.acknowledge(run_id, "validated"),
+            Err(error) if format!("{error:#}").contains("EVIDENCE_STALE") => {
+                let known = self.known(run_id)?;
+                known.returns += 1;
+                known.progress = GENERATING;
+                let back = ["--return-to", "generate"];
+                self.place.decide("reject", checkpoint, &back).await?;
+                self.ledger.returned += 1;
+                self.acknowledge(run_id, "generating")
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -281,14 +319,16 @@ impl<'world> Agent<'world> {
             self.begun = Some(Begun { run, answer });
             return self.acknowledge(&run_id, "generating");
         };
-        if let (None, Some(grant)) = (of_step(actions, "stay").next(), begun.grant("stay")) {
+        let returns = self.known(&run_id)?.returns;
+        let stays = of_step(actions, "stay").count() <= returns;
+        if let (true, Some(grant)) = (stays, begun.grant("stay")) {
             let stay =
                 json!({ "command": self.stay(), "wait": { "until": "none" }, "grant": grant });
             call(self.shell, "exec", stay).await?;
             self.ledger.started += 1;
             return self.acknowledge(&run_id, "generating");
         }
-        let is_left = of_step(actions, "count").count() < USES;
+        let is_left = of_step(actions, "count").count() < self.known(&run_id)?.uses();
         if let (true, Some(grant)) = (is_left, begun.grant("count")) {
             let count = json!({ "command": self.count(&run_id)?, "grant": grant });
             call(self.shell, "exec", count).await?;
