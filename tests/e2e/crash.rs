@@ -84,7 +84,7 @@ async fn no_kill_of_the_shell_leaves_a_process_or_loses_what_was_acknowledged() 
             .await
             .with_context(|| format!("round {round}, seed {seed}"))?;
     }
-    println!(
+    eprintln!(
         "processes of jails were alive at {with_processes} kills; all were gone within {longest:?}"
     );
     let (_process, shell) = place.start_shell().await?;
@@ -112,7 +112,7 @@ async fn at_the_end(place: &Place, shell: &Client, ledger: &mut Ledger) -> anyho
     ledger.holds(&client, place).await?;
     ledger.is_closed(&client).await?;
     let verified = place.human(&["audit", "verify"], None).await?;
-    println!(
+    eprintln!(
         "{} calls acknowledged, {} runs validated, {} sent back, {} actions unknown; {}",
         ledger.acknowledged,
         ledger.validated,
@@ -173,7 +173,7 @@ impl Dice {
                 .as_micros()
                 .try_into()?,
         };
-        println!("CRASH_SEED={seed}");
+        eprintln!("CRASH_SEED={seed}");
         Ok(Self {
             seed,
             state: seed | 1,

@@ -220,7 +220,7 @@ impl<'world> Agent<'world> {
             match self.step().await {
                 Ok(()) => failures = 0,
                 Err(error) if failures < MOST_FAILURES => {
-                    println!("  failed, looks again: {error:#}");
+                    eprintln!("  failed, looks again: {error:#}");
                     failures += 1;
                     self.begun = None;
                     tokio::time::sleep(AFTER_A_FAILURE).await;
