@@ -27,10 +27,16 @@ use shared::serve::tokens::Tokens;
 /// A configuration that cannot be used, or serving that failed.
 pub async fn run(config: Config, launcher: Launcher) -> anyhow::Result<ExitCode> {
     match &config.command {
-        Some(Command::Audit(AuditCommand::Verify { against })) => audit::verify(&config, against.as_deref()),
+        Some(Command::Audit(AuditCommand::Verify { against })) => {
+            audit::verify(&config, against.as_deref())
+        }
         Some(Command::Doctor { json }) => {
             let report = doctor::of_configuration(&config, launcher).await;
-            let text = if *json { report.to_json() + "\n" } else { report.to_string() };
+            let text = if *json {
+                report.to_json() + "\n"
+            } else {
+                report.to_string()
+            };
             std::io::stdout().write_all(text.as_bytes())?;
             Ok(ExitCode::from(report.exit_code()))
         }
@@ -47,7 +53,8 @@ pub async fn run(config: Config, launcher: Launcher) -> anyhow::Result<ExitCode>
             let metrics = Metrics::new();
             let server = BashCommander::new(&config, launcher, metrics.clone())?;
             server.work_for_registry(&shutdown);
-            let result = shared::serve::serve(server.clone(), &config.serve, metrics, shutdown).await;
+            let result =
+                shared::serve::serve(server.clone(), &config.serve, metrics, shutdown).await;
             server.end();
             result?;
             Ok(ExitCode::SUCCESS)

@@ -85,7 +85,9 @@ pub fn socket_folder(state_dir: &Path) -> PathBuf {
     match runtime.filter(|path| path.is_absolute() && path.is_dir()) {
         Some(runtime) => {
             // However the directory was named, its sockets are in one place.
-            let path = state_dir.canonicalize().unwrap_or_else(|_| state_dir.to_owned());
+            let path = state_dir
+                .canonicalize()
+                .unwrap_or_else(|_| state_dir.to_owned());
             let digest = crate::digest::Digest::of(path.as_os_str().as_encoded_bytes());
             runtime.join("spec-driven-ai").join(digest.short())
         }

@@ -17,7 +17,7 @@ pub enum Server {
 
 impl Server {
     /// Every server there is, for tests that hold of each.
-    pub const ALL: [Self; 2] = [Self::SpecRegistry, Self::BashCommander];
+    pub const ALL: [Self; 2] = [Self::BashCommander, Self::SpecRegistry];
 
     /// The name of its package and program.
     pub fn name(self) -> &'static str {

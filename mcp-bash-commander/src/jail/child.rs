@@ -80,13 +80,13 @@ pub(super) const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWCGROUP;
 
 /// Runs as process 1 of the new namespaces: makes the jail, starts the command, serves until the jail ends.
-pub(super) fn run(order: &Order, status: OwnedFd, belongings: Belongings, host: &Host) -> ! {
+pub(super) fn run(order: &Order, status: &OwnedFd, belongings: Belongings, host: &Host) -> ! {
     // A panic must not unwind into the launcher's loop, of which this process is a copy.
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        match make(order, &status, belongings, host) {
-            Ok(command) => init::serve(&status, &command, order.linger),
+        match make(order, status, belongings, host) {
+            Ok(command) => init::serve(status, &command, order.linger),
             Err(failure) => {
-                let _ = datagram::send(&status, &failure.report().encode(), &[]);
+                let _ = datagram::send(status, &failure.report().encode(), &[]);
             }
         }
     }));

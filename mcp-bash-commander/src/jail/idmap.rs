@@ -1,6 +1,7 @@
 //! For servers that run as root: the mapping by which the workspace owner's files belong to the jail's user, inside the jail only.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -16,7 +17,7 @@ pub(super) struct Mappings(HashMap<(u32, u32), OwnedFd>);
 
 impl Mappings {
     /// A user namespace in which `owner` on disk is `jailed` in the kernel's eyes; `None` if they are the same.
-    pub(super) fn from_owner(
+    pub(super) fn of(
         &mut self,
         owner: (u32, u32),
         jailed: (u32, u32),
@@ -24,10 +25,10 @@ impl Mappings {
         if owner == jailed {
             return Ok(None);
         }
-        if !self.0.contains_key(&owner) {
-            self.0.insert(owner, user_namespace(owner, jailed)?);
-        }
-        Ok(self.0.get(&owner))
+        Ok(Some(match self.0.entry(owner) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(place) => place.insert(user_namespace(owner, jailed)?),
+        }))
     }
 }
 

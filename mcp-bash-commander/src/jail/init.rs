@@ -37,7 +37,7 @@ pub(super) fn start(
     let (report, report_writer) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
     let pid = match sys::clone_process(0).map_err(failed("make the command's process"))? {
-        Side::Child => leader::run(order, host, streams, &report_writer),
+        Side::Child => leader::run(order, host, &streams, &report_writer),
         Side::Parent { pid, .. } => pid,
     };
     drop((streams, report_writer));
@@ -67,7 +67,11 @@ fn running(told: &[u8], surrounding: LayerSet) -> Result<Report, Failure> {
     }
     .encode()
     .len();
-    let (first, rest) = told.split_at_checked(length).unwrap_or((&[], told));
+    // Before the last step there is a refusal alone, at it there may be one behind the report.
+    let (first, rest) = match Report::decode(told) {
+        Some(Report::Refused { .. }) => (&[][..], told),
+        _ => told.split_at_checked(length).unwrap_or((&[], told)),
+    };
     match (Report::decode(first), Report::decode(rest)) {
         (
             _,

@@ -129,9 +129,7 @@ async fn set_up(control: Control, spec: &JailSpec) -> Result<Jail, JailError> {
         match report {
             Some((Report::Started { pid }, mut descriptors)) => {
                 // Read at once: a short command may have ended, and its init be gone, before the next report is read.
-                init = descriptors
-                    .pop()
-                    .map(|pidfd| (usage::identify(pid), pidfd));
+                init = descriptors.pop().map(|pidfd| (usage::identify(pid), pidfd));
             }
             Some((
                 Report::Refused {

@@ -13,8 +13,8 @@ use super::{Layer, landlock, limits, sys};
 
 /// Becomes the command. It writes to `report` first the layers of this process, then, only if the program could not be started, why;
 /// starting the program closes it.
-pub(super) fn run(order: &Order, host: &Host, streams: [OwnedFd; 3], report: &OwnedFd) -> ! {
-    let failure = match prepare(order, host, &streams) {
+pub(super) fn run(order: &Order, host: &Host, streams: &[OwnedFd; 3], report: &OwnedFd) -> ! {
+    let failure = match prepare(order, host, streams) {
         Ok(applied) => {
             let running = Report::Running {
                 applied,

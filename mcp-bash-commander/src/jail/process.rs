@@ -154,7 +154,9 @@ impl Control {
                     exit.send_replace(Some(exit_of(status, usage, left)));
                 }
                 Report::Socket { id, errno } => {
-                    let answer = descriptors.pop().ok_or_else(|| Errno::from_raw_os_error(errno));
+                    let answer = descriptors
+                        .pop()
+                        .ok_or_else(|| Errno::from_raw_os_error(errno));
                     if let Some(waiter) = self.waiting().remove(&id) {
                         drop(waiter.send(answer));
                     }

@@ -58,7 +58,8 @@ pub(super) fn encode_order(spec: &JailSpec) -> Result<Vec<u8>, JailError> {
     writer.list(&spec.env, |writer, (name, value)| {
         if name.is_empty() || name.as_bytes().contains(&b'=') {
             return Err(JailError::Request(format!(
-                "{name:?} is not a name of an environment variable"
+                "`{}` is not a name of an environment variable",
+                name.display()
             )));
         }
         let mut pair = name.clone();
@@ -433,7 +434,7 @@ mod tests {
             decode_order(&encode_order(&spec)?).ok_or_else(|| anyhow::anyhow!("no order"))?;
         assert_eq!(order.argv[1].as_bytes(), b"a b");
         assert_eq!(
-            order.env.last().map(|pair| pair.as_bytes()),
+            order.env.last().map(CString::as_bytes),
             Some(&b"EMPTY="[..])
         );
         assert_eq!(order.published, [80, 65535]);

@@ -87,6 +87,11 @@ fn denied_calls() -> Vec<Rule> {
         vec![vec![IsNot(0, 0), IsNot(0, u32::MAX)]],
     ));
     rules.extend(setuid_files());
+    rules.extend(
+        INIT_IS_NOT_YOURS
+            .iter()
+            .map(|(call, argument)| (*call, vec![vec![Is(*argument, 1)]])),
+    );
     rules
 }
 
@@ -154,6 +159,19 @@ const DENIED: &[i64] = &[
     libc::SYS_ioperm,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_modify_ldt,
+];
+
+/// Calls on another process, with the argument that names it. Init has the same user, so the kernel would let the jail starve it.
+const INIT_IS_NOT_YOURS: &[(i64, u8)] = &[
+    (libc::SYS_prlimit64, 0),
+    (libc::SYS_sched_setaffinity, 0),
+    (libc::SYS_sched_setscheduler, 0),
+    (libc::SYS_sched_setparam, 0),
+    (libc::SYS_sched_setattr, 0),
+    (libc::SYS_setpriority, 1),
+    (libc::SYS_ioprio_set, 1),
+    (libc::SYS_migrate_pages, 0),
+    (libc::SYS_move_pages, 0),
 ];
 
 const SYS_OPEN_TREE_ATTR: i64 = 467;

@@ -193,7 +193,6 @@ fn make(
                 mapped_workspace,
                 go,
             };
-            let status = rustix::io::dup(status).unwrap_or_else(|_| sys::exit_now(102));
             child::run(order, status, belongings, host)
         }
         Side::Parent { pid, pidfd } => {
@@ -231,7 +230,7 @@ fn prepare_mounts(
     };
     let owner = rustix::fs::fstat(pinned).map_err(failed)?;
     let mapping = mappings
-        .from_owner(
+        .of(
             (owner.st_uid, owner.st_gid),
             (host.identity.uid, host.identity.gid),
         )

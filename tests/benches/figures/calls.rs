@@ -52,10 +52,10 @@ async fn calls(
     for call in 0..WARM_UP + CALLS {
         let started = Instant::now();
         let answer = fixture.client.call(tool, arguments.clone()).await?;
-        let took = started.elapsed();
+        let elapsed = started.elapsed();
         anyhow::ensure!(!answer.is_error, "{tool} failed: {}", answer.text);
         if call >= WARM_UP {
-            durations.push(took);
+            durations.push(elapsed);
         }
     }
     Ok(Samples::new(durations))

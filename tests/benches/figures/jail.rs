@@ -34,7 +34,7 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
         fixture.client.call("exec", call.clone()).await?.success()?;
         walls.push(started.elapsed());
     }
-    let jailed = (cpu(root)? - before) / EXECS;
+    let jailed = cpu(root)?.saturating_sub(before) / EXECS;
 
     let own = std::process::id();
     let before = cpu(own)?;
@@ -44,7 +44,7 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
             "/bin/true failed"
         );
     }
-    let bare = (cpu(own)? - before) / EXECS;
+    let bare = cpu(own)?.saturating_sub(before) / EXECS;
     let wall = Samples::new(walls);
     let measured = format!(
         "{} CPU, {} wall ({})",

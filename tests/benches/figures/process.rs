@@ -133,8 +133,11 @@ async fn first_with_registry(folder: &Path) -> anyhow::Result<Duration> {
     let pid = rustix::process::Pid::from_raw(holder).context("no process holds the lock")?;
     let gone = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
     rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-    let gone = tokio::io::unix::AsyncFd::register_with_interest(gone, tokio::io::Interest::READABLE)?;
-    let _ended = gone.readable().await?;
+    let mut end = [rustix::event::PollFd::new(
+        &gone,
+        rustix::event::PollFlags::IN,
+    )];
+    rustix::event::poll(&mut end, None)?;
     Ok(took)
 }
 

@@ -83,7 +83,7 @@ pub(crate) async fn play(
                     .is_some_and(|reason| reason.contains("loopback"));
                 is_first = false;
             }
-            state => bail!("the run is {state}"),
+            other => bail!("the run is {other}"),
         }
     }
     generate(stage, &run_id, &epoch, server, on_loopback, story).await?;
@@ -261,12 +261,12 @@ async fn validate(
     story.asks("6 Validate", &stage.page, &checkpoint, &line);
     approver.decide(stage, &checkpoint, false).await?;
     let validated = wait_while(stage, run_id, &["awaiting_v2"], story).await?;
-    let state = text(&validated, "state")?.to_owned();
+    let reached = text(&validated, "state")?.to_owned();
     let verified = stage.human(&["audit", "verify"], None).await?;
     let run = call(&stage.registry, "run_get", json!({ "run_id": run_id })).await?;
     story.validated(&validated, &run, verified.trim(), stage.program());
-    if state != "validated" {
-        bail!("the outcome was not accepted; the run is {state}");
+    if reached != "validated" {
+        bail!("the outcome was not accepted; the run is {reached}");
     }
     Ok(())
 }

@@ -16,6 +16,10 @@ use crate::{approver::Approver, stage::Stage, story::Story};
 /// Nothing is installed or left behind; state lives in a temporary directory.
 #[derive(Debug, Parser)]
 #[command(name = "cargo demo", bin_name = "cargo demo")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 struct Arguments {
     /// Enrol a test approver and let it decide, through the approval plane. Proves the machinery, nothing about people.
     #[arg(long)]
@@ -49,7 +53,7 @@ async fn main() -> ExitCode {
 }
 
 async fn play(arguments: &Arguments, story: &mut Story) -> anyhow::Result<()> {
-    story.wait("building the servers (the first time takes some minutes)");
+    story::say("building the servers (the first time takes some minutes)");
     let mut stage = Stage::set(arguments.keep, story).await?;
     let approver = if arguments.yes_i_am_testing {
         Approver::Test {

@@ -202,16 +202,9 @@ impl Story {
             ));
             self.is_waiting = true;
         } else if !self.is_waiting {
-            self.wait(&format!("waiting for {what}"));
+            say(&format!("waiting for {what}"));
             self.is_waiting = true;
         }
-    }
-
-    /// Something that takes a while, said on stderr so that `--json` stays one document.
-    pub(crate) fn wait(&mut self, what: &str) {
-        let mut stderr = std::io::stderr();
-        // Whoever closed stderr does not want to know.
-        let _ = writeln!(stderr, "{what}");
     }
 
     /// On a terminal the line that waits moves every second.
@@ -367,7 +360,7 @@ impl Story {
     /// Where to look after a failure.
     pub(crate) fn logs(&mut self, folder: &Path) {
         self.note("kept_folder", json!(folder));
-        self.wait(&format!("state and logs are kept in {}", folder.display()));
+        say(&format!("state and logs are kept in {}", folder.display()));
     }
 
     /// The last line, or the whole document.
@@ -470,16 +463,21 @@ impl Story {
     }
 }
 
+/// Something that takes a while, said on stderr so that `--json` stays one document.
+pub(crate) fn say(what: &str) {
+    // Whoever closed stderr does not want to know.
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
 /// The same line for a locale without UTF-8.
 fn ascii(line: &str) -> String {
     line.chars()
         .map(|character| match character {
             '✓' => "ok".to_owned(),
             '✗' => "no".to_owned(),
-            '·' => "-".to_owned(),
+            '·' | '–' => "-".to_owned(),
             '…' => "...".to_owned(),
             '→' => "->".to_owned(),
-            '–' => "-".to_owned(),
             '≤' => "<=".to_owned(),
             '≥' => ">=".to_owned(),
             character if character.is_ascii() => character.to_string(),

@@ -1,0 +1,118 @@
+//! Tries, from wherever it is started, what a jailed command must not be able to do, and tells what happened as one JSON object.
+//!
+//! Started outside a jail it is the positive control of the same attempts. It is a test's tool and no part of the server.
+
+mod attempts;
+mod raw;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use mcp_bash_commander::jail::{Access, JailSpec, Launcher, Workspace};
+use serde_json::json;
+
+fn main() -> anyhow::Result<()> {
+    Launcher::serve_if_asked();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["attempt", context] => tell(&json!(attempts::all(&serde_json::from_str(context)?))),
+        ["describe"] => tell(&describe()?),
+        ["listen", port] => listen(port.parse()?),
+        ["fork", most] => tell(&json!(raw::fork_until_refused(most.parse()?))),
+        ["allocate", most] => tell(&json!(raw::allocate_until_refused(most.parse()?))),
+        ["fill", path, most] => tell(&json!(fill(path, most.parse()?)?)),
+        ["serve", workspace, command] => serve(workspace, command),
+        other => anyhow::bail!("unknown arguments {other:?}"),
+    }
+}
+
+fn tell(value: &serde_json::Value) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{value}")?;
+    Ok(())
+}
+
+/// What this process is: identity, capabilities, descriptors, environment, devices, processes it sees.
+fn describe() -> anyhow::Result<serde_json::Value> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let status: BTreeMap<&str, &str> = status
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name, value.trim()))
+        .collect();
+    let names = |path: &str| -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let descriptors: Vec<i32> = (0..4096).filter(|number| raw::is_open(*number)).collect();
+    let processes: Vec<i32> = names("/proc")
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    Ok(json!({
+        "status": status,
+        "effective_uid": rustix::process::geteuid().as_raw(),
+        "descriptors": descriptors,
+        "environment": std::env::vars().collect::<BTreeMap<_, _>>(),
+        "devices": names("/dev"),
+        "root": names("/"),
+        "processes": processes,
+        "core_limit": rustix::process::getrlimit(rustix::process::Resource::Core).maximum,
+    }))
+}
+
+/// Answers every connection with this process's id and the bytes it was sent, until killed.
+fn listen(port: u16) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    tell(&json!(listener.local_addr()?.port()))?;
+    for connection in listener.incoming() {
+        let mut connection = connection?;
+        write!(connection, "{}:", std::process::id())?;
+        let mut bytes = Vec::new();
+        connection.read_to_end(&mut bytes)?;
+        connection.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Writes up to `most` bytes to `path`; tells how many were taken and why no more.
+fn fill(path: &str, most: usize) -> anyhow::Result<(usize, Option<i32>)> {
+    let mut file = fs::File::create(path)?;
+    let block = vec![1; 64 * 1024];
+    let mut written = 0;
+    while written < most {
+        match file.write(&block) {
+            Ok(count) => written += count,
+            Err(error) => return Ok((written, error.raw_os_error())),
+        }
+    }
+    Ok((written, None))
+}
+
+/// Is a server: runs one command in a jail and then does nothing until it is killed.
+fn serve(workspace: &str, command: &str) -> anyhow::Result<()> {
+    let launcher = Launcher::start()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut spec = JailSpec::new(["/bin/sh", "-c", command]);
+        spec.workspace = Some(Workspace::open(
+            workspace.as_ref(),
+            "/w".as_ref(),
+            Access::ReadWrite,
+        )?);
+        spec.cwd = "/w".into();
+        let process = launcher.run(spec).await?;
+        tell(&json!(process.jail.identity()))?;
+        std::future::pending().await
+    })
+}
