@@ -25,12 +25,12 @@ const HARMLESS_CALLS: [(Server, &str, &str); 6] = [
     (
         Server::SpecRegistry,
         "spec_validate",
-        r#"{"yaml": "spec_id: a\ngoal: A page is served\n"}"#,
+        r#"{"text": "spec_id: a\ngoal: A page is served\n"}"#,
     ),
     (
         Server::SpecRegistry,
         "agent_register",
-        r#"{"persona": "tester"}"#,
+        r#"{"description": "tries tools", "persona": "tester"}"#,
     ),
 ];
 

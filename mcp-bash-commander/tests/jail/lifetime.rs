@@ -1,7 +1,7 @@
 //! Nothing of a jail outlives its jail, and no jail outlives its server.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use mcp_bash_commander::jail::Launcher;
 
@@ -96,15 +96,18 @@ async fn signals_reach_the_command_or_everybody_in_the_jail_and_nobody_else() ->
 async fn a_killed_server_leaves_no_process_of_any_jail() -> anyhow::Result<()> {
     let scene = Scene::new()?;
     let mark = mark(5);
-    let mut server = Command::new(probe())
-        .arg("serve")
-        .arg(scene.path())
-        .arg(daemons(&mark))
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let mut server = KilledOnDrop(
+        Command::new(probe())
+            .arg("serve")
+            .arg(scene.path())
+            .arg(daemons(&mark))
+            .stdout(Stdio::piped())
+            .spawn()?,
+    );
     let mut line = String::new();
     BufReader::new(
         server
+            .0
             .stdout
             .take()
             .ok_or_else(|| anyhow::anyhow!("no output"))?,
@@ -112,10 +115,9 @@ async fn a_killed_server_leaves_no_process_of_any_jail() -> anyhow::Result<()> {
     .read_line(&mut line)?;
     // The mark also stands in the command lines of the server and of the shell.
     becomes_true("the daemons run", || marked(&mark).len() >= 6).await?;
-    let launchers = children(server.id())?;
+    let launchers = children(server.0.id())?;
     assert_eq!(launchers.len(), 1);
-    server.kill()?;
-    server.wait()?;
+    drop(server);
     becomes_true("nothing is left", || marked(&mark).is_empty()).await?;
     becomes_true("the launcher is gone", || {
         launchers
@@ -188,10 +190,32 @@ async fn many_jails_at_once_do_not_disturb_each_other() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A server that is killed without warning, also where an assertion fails before.
+struct KilledOnDrop(Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// The processes that `parent` started, from whichever of its threads.
 fn children(parent: u32) -> anyhow::Result<Vec<i32>> {
-    let list = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
-    Ok(list
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect())
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // A process that ends meanwhile has no parent any more.
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        if status.contains(&format!("PPid:\t{parent}\n")) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
 }
