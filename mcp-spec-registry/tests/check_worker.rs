@@ -91,9 +91,9 @@ fn it_dials_only_the_addresses_of_its_round() -> anyhow::Result<()> {
     let (ours, other) = (page()?, page()?);
     let (mut worker, _) = Worker::start(&[&ours, "169.254.169.254:80"])?;
     assert_eq!(worker.ask(&get(&ours))?["http"]["requests"], 3);
-    assert_eq!(worker.ask(&get(&other))?["kind"], "refused");
+    assert!(worker.ask(&get(&other))?["refused"].is_object());
     let metadata = worker.ask(&get("169.254.169.254:80"))?;
-    assert_eq!(metadata["kind"], "refused");
+    assert!(metadata["refused"].is_object(), "{metadata}");
     assert!(metadata.to_string().contains("--check-allow"), "{metadata}");
     Ok(())
 }

@@ -21,13 +21,36 @@ const STANDARD_FORMATS: [&str; 11] = [
     "regex",
 ];
 
-/// Cleans both schemas of a tool.
+/// Cleans both schemas of a tool. Of results only the shape is listed: clients check answers against it and rarely show
+/// it to models, and every word costs in every list.
 pub fn clean_tool(tool: &mut Tool) {
     tool.input_schema = Arc::new(cleaned(&tool.input_schema));
-    tool.output_schema = tool
-        .output_schema
-        .as_deref()
-        .map(|schema| Arc::new(cleaned(schema)));
+    tool.output_schema = tool.output_schema.as_deref().map(|schema| {
+        let mut shape = Value::Object(cleaned(schema));
+        reduce_to_shape(&mut shape);
+        match shape {
+            Value::Object(shape) => Arc::new(shape),
+            _ => Arc::default(),
+        }
+    });
+}
+
+fn reduce_to_shape(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            // A property may have the name, too; then its value is a schema.
+            if object.get("description").is_some_and(Value::is_string) {
+                object.remove("description");
+            }
+            // All our counts are unsigned.
+            if object.get("minimum") == Some(&json!(0)) {
+                object.remove("minimum");
+            }
+            object.values_mut().for_each(reduce_to_shape);
+        }
+        Value::Array(list) => list.iter_mut().for_each(reduce_to_shape),
+        _ => {}
+    }
 }
 
 /// A portable schema that accepts what the given one accepts, save for `null` where a field may be left out.
@@ -87,7 +110,14 @@ fn clean(schema: &Value, definitions: &JsonObject, within: &mut Vec<String>) -> 
             "items" | "additionalProperties" | "not" | "contains" | "propertyNames"
                 if value.is_object() =>
             {
-                cleaned.insert(keyword.clone(), clean(value, definitions, within));
+                let mut inner = clean(value, definitions, within);
+                // What the list is for says what its entries are.
+                if let (Some(inner), true) =
+                    (inner.as_object_mut(), object.contains_key("description"))
+                {
+                    inner.remove("description");
+                }
+                cleaned.insert(keyword.clone(), inner);
             }
             "items" if value == &Value::Bool(true) => {
                 cleaned.insert(keyword.clone(), json!({}));
@@ -118,6 +148,7 @@ fn clean(schema: &Value, definitions: &JsonObject, within: &mut Vec<String>) -> 
             }
         }
     }
+    drop_repeated_description(&mut cleaned);
     unwrap_single_choice(&mut cleaned);
     merge_constant_choices(&mut cleaned);
     Value::Object(cleaned)
@@ -188,6 +219,22 @@ fn without_null(types: &Value) -> Value {
         kept.remove(0)
     } else {
         Value::Array(kept)
+    }
+}
+
+/// A choice by name, `{"name": {…}}`, is described twice: as the choice and as what it holds.
+fn drop_repeated_description(object: &mut JsonObject) {
+    if !object.contains_key("description") {
+        return;
+    }
+    if let Some(Value::Object(properties)) = object.get_mut("properties")
+        && properties.len() == 1
+    {
+        for held in properties.values_mut().filter_map(Value::as_object_mut) {
+            if held.get("type") == Some(&json!("object")) {
+                held.remove("description");
+            }
+        }
     }
 }
 

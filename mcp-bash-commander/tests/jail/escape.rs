@@ -13,10 +13,7 @@ use crate::support::{Scene, is_root};
 
 /// Attempts that only root can make outside, or that need a kernel option: their control is not asked of everybody.
 const NEED_ROOT: &[&str] = &[
-    "see memory of process 1",
-    "see root of process 1",
-    "signal process 1",
-    "limit process 1",
+    "see memory of init",
     "mount",
     "remount",
     "unmount",
@@ -51,6 +48,7 @@ const NEED_KERNEL_OPTION: &[&str] = &[
     "int 0x80",
     "MPTCP",
     "open /dev/mem",
+    "write sysrq-trigger",
     "kexec_load",
     "init_module",
     "userfaultfd",
@@ -98,6 +96,7 @@ impl Outside {
             "tcp": tcp.local_addr()?.port(),
             "udp": udp.local_addr()?.port(),
             "server": std::process::id(),
+            "init": 1,
             "shared_memory": shared_memory()?,
         });
         Ok(Self {
@@ -167,7 +166,10 @@ async fn no_attempt_succeeds_inside_and_the_same_attempts_succeed_outside() -> a
     let mode_after_inside = std::fs::metadata(outside.canary.path().join("canary"))?
         .permissions()
         .mode();
-    let control = results(&scene.told_outside(&["attempt", &context])?)?;
+    // The host's own init may be guarded by other means; any process of the same user stands for it.
+    let mut context = outside.context.clone();
+    context["init"] = json!(std::process::id());
+    let control = results(&scene.told_outside(&["attempt", &context.to_string()])?)?;
     remove_shared_memory(&outside.context)?;
 
     let succeeded: Vec<_> = inside.iter().filter(|(_, result)| **result == 0).collect();

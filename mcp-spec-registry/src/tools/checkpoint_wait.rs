@@ -33,6 +33,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CheckpointWaitParams {
+    /// Id of the run.
     run_id: String,
     /// Longest wait in seconds, 0 to 50.
     #[serde(default = "longest_wait")]

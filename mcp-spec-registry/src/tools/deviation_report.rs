@@ -21,6 +21,7 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeviationReportParams {
+    /// Id of the run.
     run_id: String,
     /// Of your `run_claim`.
     epoch: u64,

@@ -24,6 +24,7 @@ pub(super) const EFFECT: ToolEffect = ToolEffect::new(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GenerationCompleteParams {
+    /// Id of the run.
     run_id: String,
     /// Of your `run_claim`.
     epoch: u64,

@@ -22,6 +22,7 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanSubmitParams {
+    /// Id of the run.
     run_id: String,
     /// Of your `run_claim`.
     epoch: u64,

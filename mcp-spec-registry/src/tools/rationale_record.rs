@@ -24,6 +24,7 @@ const MOST_BYTES: usize = 16 * 1024;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RationaleRecordParams {
+    /// Id of the run.
     run_id: String,
     /// What was to be chosen.
     question: String,

@@ -22,11 +22,14 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunClaimParams {
+    /// Id of the run.
     run_id: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RunClaimResult {
+    /// As `run_get` tells it.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     run: RunSummary,
 }
 

@@ -30,6 +30,7 @@ const NEWEST: usize = 50;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunGetParams {
+    /// Id of the run.
     run_id: String,
 }
 

@@ -43,6 +43,8 @@ fn default_environment() -> String {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RunRequestResult {
+    /// As `run_get` tells it.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     run: RunSummary,
 }
 

@@ -32,8 +32,9 @@ pub(crate) struct SpecValidateParams {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct SpecValidateResult {
     valid: bool,
-    /// As it was read, if it could be.
+    /// As it was read, if it could be, in the form of `spec_get`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     specification: Option<SpecificationView>,
     /// The same in the full form, as YAML.
     #[serde(skip_serializing_if = "Option::is_none")]

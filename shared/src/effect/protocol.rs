@@ -103,10 +103,10 @@ pub struct PinnedInput {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Lifetime {
-    /// It ends with its step, at the latest when Generate is complete.
+    /// Ends with its step, at the latest with Generate.
     #[default]
     Step,
-    /// It outlives the step, until `stop`, the run's end in failure, or its server's end.
+    /// Outlives it, until `stop`, the run's failure, or its server's end.
     Run,
 }
 

@@ -10,7 +10,7 @@ use std::os::unix::net::{SocketAddr as LocalAddress, UnixStream};
 
 use serde::Deserialize;
 
-use crate::raw::{Attempt, address, apart, attempt, call, int80_getpid, text};
+use crate::raw::{Attempt, address, apart, attempt, call, int80_getpid, room, text};
 
 /// What there is outside to be reached.
 #[derive(Deserialize)]
@@ -28,6 +28,8 @@ pub(crate) struct Context {
     udp: u16,
     /// The process id of the server.
     server: i32,
+    /// The process id of init; for the control, of a process that stands for it.
+    init: i32,
     /// Key of a System V shared memory segment.
     shared_memory: i32,
 }
@@ -89,20 +91,27 @@ const ATTEMPTS: &[(&str, Action)] = &[
     ("see the server's environment", |context| {
         read(&format!("/proc/{}/environ", context.server))
     }),
-    ("see memory of process 1", |_| {
-        os(fs::File::open("/proc/1/mem").map(drop))
+    ("see memory of init", |context| {
+        os(fs::File::open(format!("/proc/{}/mem", context.init)).map(drop))
     }),
-    ("see root of process 1", |_| {
-        os(fs::read_link("/proc/1/root").map(drop))
+    ("see root of init", |context| {
+        os(fs::read_link(format!("/proc/{}/root", context.init)).map(drop))
     }),
     ("signal the server", |context| {
         attempt(libc::SYS_kill, &[context.server.into(), 0])
     }),
-    ("signal process 1", |_| attempt(libc::SYS_kill, &[1, 0])),
-    ("limit process 1", |_| {
+    ("signal init", |context| {
+        attempt(libc::SYS_kill, &[context.init.into(), 0])
+    }),
+    ("limit init", |context| {
         attempt(
             libc::SYS_prlimit64,
-            &[1, libc::RLIMIT_NOFILE.into(), 0, address(&[0_u64; 2])],
+            &[
+                context.init.into(),
+                libc::RLIMIT_NOFILE.into(),
+                0,
+                room(&[0; 16]),
+            ],
         )
     }),
     ("limit the server", |context| {
@@ -112,7 +121,7 @@ const ATTEMPTS: &[(&str, Action)] = &[
                 context.server.into(),
                 libc::RLIMIT_NOFILE.into(),
                 0,
-                address(&[0_u64; 2]),
+                room(&[0; 16]),
             ],
         )
     }),
@@ -263,7 +272,7 @@ const ATTEMPTS: &[(&str, Action)] = &[
             .map(drop))
     }),
     ("io_uring_setup", |_| {
-        attempt(libc::SYS_io_uring_setup, &[1, address(&[0_u8; 120])])
+        attempt(libc::SYS_io_uring_setup, &[1, room(&[0; 120])])
     }),
     ("bpf", |_| {
         reached(
@@ -289,16 +298,10 @@ const ATTEMPTS: &[(&str, Action)] = &[
         attempt(libc::SYS_personality, &[0x0040_0000])
     }),
     ("name_to_handle_at", |_| {
-        let handle = [128_u32; 40];
+        let handle = [&128_u32.to_ne_bytes()[..], &[0; 136]].concat();
         attempt(
             libc::SYS_name_to_handle_at,
-            &[
-                AT_FDCWD,
-                text("."),
-                address(&handle),
-                address(&[0_i32; 2]),
-                0,
-            ],
+            &[AT_FDCWD, text("."), room(&handle), room(&[0; 8]), 0],
         )
     }),
     ("kexec_load", |_| {

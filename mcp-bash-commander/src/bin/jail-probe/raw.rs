@@ -40,6 +40,11 @@ pub(crate) fn address<T: ?Sized>(value: &T) -> i64 {
     ptr::from_ref(value).cast::<u8>() as i64
 }
 
+/// The address of memory for the kernel to write into, which begins with this content and lives as long as this process.
+pub(crate) fn room(content: &[u8]) -> i64 {
+    content.to_vec().leak().as_mut_ptr() as i64
+}
+
 pub(crate) fn is_open(number: RawFd) -> bool {
     // SAFETY: F_GETFD touches no memory.
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
