@@ -59,7 +59,7 @@ pub struct Step {
     /// Files that the step reads or runs, with the bytes they must have.
     #[serde(default)]
     pub inputs: Vec<PinnedInput>,
-    /// Whether what it starts outlives it.
+    /// What it starts may live so long.
     #[serde(default)]
     pub lifetime: Lifetime,
     /// Steps that must be done before.
@@ -92,7 +92,7 @@ pub enum Reversibility {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedTest {
-    /// Id of the criterion or constraint, as `spec_get` gives it.
+    /// Id, as `spec_get` gives it.
     pub criterion: String,
     /// How it is measured.
     pub check: Check,
@@ -102,7 +102,7 @@ pub struct PlannedTest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HumanJudged {
-    /// Id of the criterion or constraint, as `spec_get` gives it.
+    /// Id, as `spec_get` gives it.
     pub criterion: String,
     /// How the plan keeps it, or why no machine can measure it.
     pub why: String,
@@ -128,7 +128,7 @@ pub enum Check {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCheck {
-    /// The step and the port it publishes, `STEP:PORT`.
+    /// A published port of a step, `STEP:PORT`.
     pub target: Target,
     /// Path and query of the request.
     #[serde(default = "root_path")]
@@ -168,7 +168,7 @@ fn default_samples() -> u32 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {
-    /// The step and the port it publishes, `STEP:PORT`.
+    /// A published port of a step, `STEP:PORT`.
     pub target: Target,
 }
 
@@ -210,7 +210,7 @@ pub struct FileCheck {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestartCheck {
-    /// The step and the port it publishes, `STEP:PORT`.
+    /// A published port of a step, `STEP:PORT`.
     pub target: Target,
     /// Path of the request that must succeed again.
     #[serde(default = "root_path")]

@@ -33,6 +33,7 @@ pub(crate) struct RationaleRecordParams {
     options: Vec<String>,
     /// What was chosen.
     chosen: String,
+    /// Reasons for it.
     why: String,
 }
 

@@ -25,6 +25,7 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunRequestParams {
+    /// Id of the specification.
     spec_id: String,
     /// The active one by default.
     #[serde(default)]

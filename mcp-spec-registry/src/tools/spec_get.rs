@@ -19,6 +19,7 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SpecGetParams {
+    /// Id of the specification.
     spec_id: String,
     /// Exactly as written; the active one by default.
     #[serde(default)]
