@@ -358,6 +358,8 @@ pub(crate) fn refuse_reachable_files(
     socket: Option<&Path>,
 ) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
+    // Where it is unless somebody said otherwise; without a home it is nowhere.
+    let registry = state_dir::default_path("mcp-spec-registry").ok();
     let optional = [
         (
             "token file",
@@ -375,6 +377,11 @@ pub(crate) fn refuse_reachable_files(
             Placed::Secret,
         ),
         ("registry's socket", socket, Placed::Secret),
+        (
+            "registry's state directory",
+            registry.as_deref(),
+            Placed::Secret,
+        ),
         (
             "TLS certificate",
             config.serve.http.tls_cert.as_deref(),

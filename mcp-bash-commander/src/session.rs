@@ -54,7 +54,7 @@ pub enum SessionError {
     },
 }
 
-/// The name of a session: `x1`, `x2` and so on, never used twice by one server.
+/// The name of a session: `x` and a number, never used twice by one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SessionId(u64);
 

@@ -138,11 +138,12 @@ pub(crate) async fn complete(
     request: &CompleteRequestParams,
 ) -> Result<CompleteResult, ErrorData> {
     let typed = request.argument.value.clone();
+    // A client may ask while the name is still being typed: nothing fits then, which is no error.
     let argument = match &request.r#ref {
         Reference::Prompt(prompt)
             if !PROMPTS.iter().any(|template| template.name == prompt.name) =>
         {
-            return Err(ErrorData::invalid_params("there is no such prompt", None));
+            String::new()
         }
         _ => request.argument.name.clone(),
     };

@@ -108,7 +108,11 @@ impl Layer {
             (Self::UserNs, libc::EINVAL) => {
                 "the kernel lacks user namespaces (CONFIG_USER_NS): use a distribution's kernel".to_owned()
             }
-            (Self::UserNs, _) => USER_NAMESPACE_HINT.to_owned(),
+            // AppArmor lets the namespaces be made, and then refuses every right inside them.
+            (Self::UserNs, _)
+            | (Self::UtsNs | Self::NetNs | Self::Capabilities, libc::EPERM | libc::EACCES) => {
+                USER_NAMESPACE_HINT.to_owned()
+            }
             (Self::MntNs | Self::PrivateRoot, libc::EPERM | libc::EACCES) => format!(
                 "inside a container /proc must not be masked (Docker: `--security-opt systempaths=unconfined`); \
                  on Ubuntu 24.04 and later: {USER_NAMESPACE_HINT}"

@@ -13,7 +13,8 @@ pub(super) fn apply(limits: &Limits) -> Result<(), Failure> {
         (Resource::Nproc, limits.processes, "processes"),
         (Resource::Fsize, limits.file_bytes, "file_bytes"),
         (Resource::Nofile, limits.open_files, "open_files"),
-        (Resource::Core, 0, "core"),
+        // Too little for a file, and at exactly 1 the kernel gives nothing to a handler of the host either; at 0 it would.
+        (Resource::Core, 1, "core"),
         (Resource::Memlock, 8 << 20, "memlock"),
         (Resource::Msgqueue, 800 << 10, "msgqueue"),
         (Resource::Sigpending, 4096, "sigpending"),

@@ -81,6 +81,9 @@ struct Inner {
     finished: watch::Receiver<Option<Finished>>,
 }
 
+/// How long init has to kill all others before it is killed itself.
+const ORDERLY_END: Duration = Duration::from_millis(100);
+
 impl Drop for Inner {
     fn drop(&mut self) {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -285,7 +288,27 @@ impl Jail {
     }
 
     /// Kills every process of the jail; [`Jail::finished`] tells when they are gone. Killing a dead jail is no error.
+    ///
+    /// Init is asked first to kill all others: it can then say what they used, which a killed init cannot. One that does not get
+    /// it done in time is killed itself, and the kernel ends the rest.
     pub fn kill(&self) -> Result<(), JailError> {
+        let runtime = tokio::runtime::Handle::try_current();
+        if let (Ok(()), Ok(runtime)) = (self.signal(libc::SIGKILL, true), runtime) {
+            let jail = self.clone();
+            runtime.spawn(async move {
+                let in_time = tokio::time::timeout(ORDERLY_END, jail.finished()).await;
+                if in_time.is_err()
+                    && let Err(error) = jail.kill_init()
+                {
+                    tracing::error!(%error, "a jail cannot be killed");
+                }
+            });
+            return Ok(());
+        }
+        self.kill_init()
+    }
+
+    fn kill_init(&self) -> Result<(), JailError> {
         match rustix::process::pidfd_send_signal(&self.0.pidfd, Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(JailError::errno("kill the jail")(errno)),

@@ -62,6 +62,8 @@ fn denied_calls() -> Vec<Rule> {
             .to_vec(),
     ));
     rules.push((libc::SYS_socket, refused_sockets()));
+    // A pair of any other family would be made, and its module loaded, before the kernel says no.
+    rules.push((libc::SYS_socketpair, vec![vec![IsNot(0, LOCAL)]]));
     rules.push((libc::SYS_sendto, vec![vec![Has(3, MSG_FASTOPEN)]]));
     rules.push((libc::SYS_sendmsg, vec![vec![Has(2, MSG_FASTOPEN)]]));
     rules.push((libc::SYS_sendmmsg, vec![vec![Has(3, MSG_FASTOPEN)]]));
@@ -195,9 +197,11 @@ const NAMESPACES: [u32; 7] = [
     0x4000_0000,
 ];
 
+/// `AF_UNIX`.
+const LOCAL: u32 = 1;
+
 /// Sockets are plain TCP and UDP of the jail's own network, and local ones; no other family, kind or protocol.
 fn refused_sockets() -> Vec<Vec<Condition>> {
-    const LOCAL: u32 = 1;
     const IPV4: u32 = 2;
     const IPV6: u32 = 10;
     const KIND: u32 = 0xF;

@@ -78,6 +78,9 @@ pub enum EnvironmentError {
         "the environment variable `{0}` can make programs run other code; the policy does not pass it"
     )]
     LoadsCode(String),
+    /// The policy gives it a value of its own.
+    #[error("the environment variable `{0}` has a fixed value in the policy")]
+    Fixed(String),
     /// There is too much of it.
     #[error("the environment has {0} bytes; at most {MAX_BYTES} are taken")]
     TooLong(usize),
@@ -131,6 +134,9 @@ impl EnvironmentRules {
         for (name, value) in asked {
             if !is_name(name) || value.contains('\0') {
                 return Err(EnvironmentError::Malformed(name.chars().take(80).collect()));
+            }
+            if self.set.contains_key(name) {
+                return Err(EnvironmentError::Fixed(name.clone()));
             }
             if loads_code(name) && !self.pass.contains(name) {
                 return Err(EnvironmentError::LoadsCode(name.clone()));
@@ -213,6 +219,19 @@ mod tests {
                 .of_call(&asked("GREETING"))
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn a_call_cannot_change_what_the_policy_has_set() {
+        let rules = EnvironmentRules {
+            set: BTreeMap::from([("CI".to_owned(), "1".to_owned())]),
+            ..EnvironmentRules::default()
+        };
+        assert_eq!(
+            rules.of_call(&asked("CI")),
+            Err(EnvironmentError::Fixed("CI".to_owned()))
+        );
+        assert!(rules.of_call(&asked("OTHER")).is_ok());
     }
 
     #[test]

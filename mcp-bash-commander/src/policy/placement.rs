@@ -37,7 +37,11 @@ pub fn check_placement<'a>(
         let real = real_path(path);
         let reached = policy.grants().find(|(grant, access)| {
             let matters = placed == Placed::Secret || *access == Access::ReadWrite;
-            matters && (real.starts_with(real_path(grant)) || path.starts_with(grant))
+            let real_grant = real_path(grant);
+            // A grant inside a secret folder gives away a part of it.
+            let overlaps = real.starts_with(&real_grant)
+                || placed == Placed::Secret && real_grant.starts_with(&real);
+            matters && (overlaps || path.starts_with(grant))
         });
         if let Some((grant, _)) = reached {
             let (may, mend) = match placed {
@@ -105,6 +109,7 @@ mod tests {
         assert!(check(&policy, &inside, Placed::Secret).is_err());
         assert_eq!(check(&policy, &inside, Placed::Trusted), Ok(()));
         assert!(check(&policy, Path::new("/usr/key"), Placed::Secret).is_err());
+        assert!(check(&policy, home.path(), Placed::Secret).is_err());
         Ok(())
     }
 

@@ -54,11 +54,16 @@ impl Drop for Place {
 
 impl Sessions {
     /// No sessions yet; at most `most_live` will run at once.
+    ///
+    /// Their numbers begin at a random one: what was said of a session of an earlier server must not be taken for one of this.
     pub fn new(launcher: Launcher, most_live: usize) -> Self {
         Self(Arc::new(Shared {
             launcher,
             most_live,
-            table: Mutex::default(),
+            table: Mutex::new(Table {
+                newest: getrandom::u32().unwrap_or_default().into(),
+                ..Table::default()
+            }),
         }))
     }
 

@@ -103,7 +103,7 @@ impl From<EnvironmentError> for ToolError {
     fn from(error: EnvironmentError) -> Self {
         let message = error.to_string();
         match error {
-            EnvironmentError::LoadsCode(_) => Self::new("ENVIRONMENT_REFUSED", message)
+            EnvironmentError::LoadsCode(_) | EnvironmentError::Fixed(_) => Self::new("ENVIRONMENT_REFUSED", message)
                 .with_hint("leave it out; if the work needs it, the operator can add it to env.pass of the policy"),
             EnvironmentError::Malformed(_) | EnvironmentError::TooLong(_) => Self::new(code::INVALID_ARGUMENTS, message),
         }

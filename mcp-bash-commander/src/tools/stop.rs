@@ -1,6 +1,7 @@
 //! `stop`
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::handler::server::wrapper::Parameters;
@@ -101,12 +102,15 @@ impl BashCommander {
             .state()
             .sessions
             .find(&params.id, &principal::of(&context)?.name)?;
-        let killed = stop(
-            &session,
+        // A task of its own goes on to the end also when the call is cancelled: stopping is what was asked for.
+        let stopping = tokio::spawn(stop(
+            Arc::clone(&session),
             params.signal,
             Duration::from_millis(params.grace_ms),
-        )
-        .await?;
+        ));
+        let killed = stopping
+            .await
+            .map_err(|error| ToolError::internal(&error))??;
         let state = session.state();
         let survivors = if state.is_over {
             0
@@ -131,8 +135,12 @@ impl BashCommander {
     }
 }
 
-/// Whether it had to be killed. Goes on to the end also when the call is cancelled: stopping is what was asked for.
-async fn stop(session: &Session, signal: SignalName, grace: Duration) -> Result<bool, ToolError> {
+/// Whether it had to be killed.
+async fn stop(
+    session: Arc<Session>,
+    signal: SignalName,
+    grace: Duration,
+) -> Result<bool, ToolError> {
     if session.state().is_over {
         return Ok(false);
     }

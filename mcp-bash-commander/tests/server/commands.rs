@@ -109,6 +109,33 @@ fn a_command_over_its_time_is_killed_with_all_it_started() -> anyhow::Result<()>
 }
 
 #[test]
+fn a_command_that_spins_is_killed_in_time_and_what_it_used_is_told() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut client = place.start()?;
+    let spun = client.ok(
+        "exec",
+        &json!({"command": "while :; do :; done", "timeout_ms": 1000}),
+    )?;
+    assert_eq!(
+        (&spun["state"], &spun["timed_out"], &spun["signal"]),
+        (&json!("killed"), &json!(true), &json!(9))
+    );
+    let (wall, cpu) = (&spun["wall_ms"], &spun["cpu_ms"]);
+    let wall = wall.as_u64().unwrap_or_default();
+    // Other tests want the processor too, so less of it than of time may have gone by.
+    assert!((1000..1500).contains(&wall), "{spun}");
+    assert!(
+        (200..=wall).contains(&cpu.as_u64().unwrap_or_default()),
+        "{spun}"
+    );
+    assert!(
+        spun["max_rss_bytes"].as_u64().unwrap_or_default() > 0,
+        "{spun}"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_process_that_holds_the_output_does_not_hold_the_answer() -> anyhow::Result<()> {
     let place = Place::new()?;
     let mut client = place.start()?;

@@ -126,11 +126,12 @@ fn after(tests: Vec<RoundTest>, address: &(impl ToString + ?Sized)) -> CheckRoun
             sha256: Digest::of("a"),
         }],
     };
+    let failed_before = |index| (index, CheckVerdict::Fail);
     CheckRound {
         phase: CheckPhase::After,
+        before: (0..).take(tests.len()).map(failed_before).collect(),
         tests,
         subjects: BTreeMap::from([("s2".to_owned(), subject)]),
-        before: BTreeMap::new(),
     }
 }
 

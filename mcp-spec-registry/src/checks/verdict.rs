@@ -93,22 +93,28 @@ pub(super) fn judge(
     only_so_far(measure, judgement)
 }
 
-/// The verdict after Generate, given the one before: what already held proves nothing.
+/// The verdict after Generate, given the one before: only a test that failed before anything was done proves something when it
+/// passes now.
 pub fn combine(before: Option<CheckVerdict>, after: Judgement) -> Judgement {
-    let held_before = matches!(before, Some(CheckVerdict::Pass | CheckVerdict::Provisional));
-    if held_before
-        && matches!(
-            after.verdict,
-            CheckVerdict::Pass | CheckVerdict::Provisional
-        )
-    {
-        return Judgement {
-            verdict: CheckVerdict::Unknown,
-            reason: Some("proves nothing: the test passed before anything was done".to_owned()),
-            ..after
-        };
+    let holds_now = matches!(
+        after.verdict,
+        CheckVerdict::Pass | CheckVerdict::Provisional
+    );
+    let reason = match before {
+        Some(CheckVerdict::Fail) => return after,
+        _ if !holds_now => return after,
+        Some(CheckVerdict::Pass | CheckVerdict::Provisional) => {
+            "proves nothing: the test passed before anything was done"
+        }
+        Some(CheckVerdict::Unknown) | None => {
+            "proves nothing: what held before anything was done could not be measured"
+        }
+    };
+    Judgement {
+        verdict: CheckVerdict::Unknown,
+        reason: Some(reason.to_owned()),
+        ..after
     }
-    after
 }
 
 fn judge_http(measure: Option<&Measure>, check: &HttpCheck, found: &HttpMeasured) -> Judgement {

@@ -11,8 +11,11 @@ use shared::{
 };
 
 use super::{
-    Registry, RegistryError, WorkBoard, approvals::newest_round, execution::blocking, new_ulid,
-    random_checkpoint_id, random_hex, specifications::criteria_of,
+    Registry, RegistryError, WorkBoard,
+    approvals::newest_round,
+    execution::{blocking, has_before},
+    new_ulid, random_checkpoint_id, random_hex,
+    specifications::criteria_of,
 };
 use crate::{
     checks::{CheckRound, EvaluationDraft, RoundTest, Snapshot, Subject, WorkChannel, snapshot},
@@ -39,15 +42,24 @@ impl WorkChannel for WorkBoard {
 impl Registry {
     /// Runs each test of the plan once while nothing of the run is alive; what passes now proves nothing later.
     pub(super) async fn run_tests_before(&self, record: &RunRecord) -> Result<(), RegistryError> {
-        // Processes of an earlier revision would make tests pass.
-        self.order_all(record, || WorkOrder::EndRun {
-            run_id: record.run.run_id.clone(),
-        });
+        // Processes of an earlier revision would make tests pass; they have ended before anything is measured or begun.
+        let run_id = record.run.run_id.clone();
+        self.end_before_measuring(record, || WorkOrder::EndRun {
+            run_id: run_id.clone(),
+        })
+        .await;
         let drafts = self.run_round(record, CheckPhase::Before).await?;
         let registry = self.clone();
-        let run_id = record.run.run_id.clone();
+        let revision = record.run.plan_revision;
         blocking(move || {
             registry.update(&run_id, |record| {
+                // What was measured belongs to the plan it was measured for, and the first round counts.
+                if record.run.plan_revision != revision
+                    || !matches!(record.run.state, RunState::Approved | RunState::Generating)
+                    || has_before(record)
+                {
+                    return Ok(((), None));
+                }
                 let evaluations = registry.evaluations(record, CheckPhase::Before, &drafts)?;
                 Ok(((), Some(record_before(record, evaluations, registry.now()))))
             })
@@ -99,17 +111,14 @@ impl Registry {
         Ok(())
     }
 
-    /// Ends what was to live no longer than its step, before anything is measured; a server that is away does it when it is back.
-    async fn end_steps(&self, record: &RunRecord) {
+    /// Ends processes and waits until they have ended; a server that is away does it when it is back.
+    async fn end_before_measuring(&self, record: &RunRecord, order: impl Fn() -> WorkOrder) {
         let run_id = &record.run.run_id;
         for service in services_of(record) {
-            let order = WorkOrder::EndSteps {
-                run_id: run_id.clone(),
-            };
-            let asked = WorkBoard::ask(&self.0.work, service, order.clone(), MEASURING);
+            let asked = WorkBoard::ask(&self.0.work, service, order(), MEASURING);
             if let Err(error) = asked.await {
-                tracing::warn!(run_id, %error, "processes of finished steps may run on for now");
-                self.0.work.post(service, order);
+                tracing::warn!(run_id, %error, "processes that should have ended may run on for now");
+                self.0.work.post(service, order());
             }
         }
     }
@@ -121,7 +130,11 @@ impl Registry {
         if record.run.state != RunState::Verifying {
             return Ok(());
         }
-        self.end_steps(&record).await;
+        // What was to live no longer than its step.
+        self.end_before_measuring(&record, || WorkOrder::EndSteps {
+            run_id: record.run.run_id.clone(),
+        })
+        .await;
         let drafts = self.run_round(&record, CheckPhase::After).await?;
         // What runs now is what V2 accepts; it is looked at after the restart checks, which change nothing that counts.
         let snapshot = snapshot(&subjects(&record), &self.0.work).await;
@@ -143,7 +156,12 @@ impl Registry {
                     registry.now(),
                 )?;
                 Ok(((), Some(change)))
-            })
+            })?;
+            let record = registry.record(&run_id)?;
+            if record.run.state.is_closed() {
+                registry.end_processes(&record)?;
+            }
+            Ok(())
         })
         .await
     }

@@ -3,7 +3,9 @@
 use serde_json::json;
 use shared::{
     digest::Digest,
-    effect::protocol::{Begin, End, Ended, Hello, Permit, RefusedCall, SignedHead, Welcome},
+    effect::protocol::{
+        Begin, End, Ended, Hello, Permit, RefusedCall, SignedHead, Welcome, WorkOrder,
+    },
 };
 
 use super::{Registry, RegistryError, lock, new_ulid};
@@ -11,7 +13,7 @@ use crate::{
     audit::EntryDraft,
     run::{
         Action, RunRecord,
-        transition::{BeginInputs, EndInputs, begin, end, lose},
+        transition::{BeginInputs, EndInputs, begin, begin_again, end, lose},
     },
     store::{Change, RunFilter, ServiceRow, Write},
 };
@@ -149,15 +151,6 @@ impl Registry {
         })?;
         let action_id = format!("ac_{}", new_ulid());
         let action = self.update(&run_id, |record| {
-            if let Some(known) = known_action(record, service, request, &arguments_sha256)? {
-                return Ok((known, None));
-            }
-            let digest = record
-                .run
-                .plan_digest
-                .clone()
-                .unwrap_or_else(|| Digest::of(""));
-            let plan = self.plan(&digest)?;
             let inputs = BeginInputs {
                 action_id: action_id.clone(),
                 handle_sha256: &handle_sha256,
@@ -170,9 +163,26 @@ impl Registry {
                 arguments_sha256: arguments_sha256.clone(),
                 idempotency_key: &request.idempotency_key,
             };
+            if let Some(known) = known_action(record, service, request, &arguments_sha256)? {
+                return Ok(match begin_again(record, &known, &inputs, self.now()) {
+                    Ok(()) => (Ok(known), None),
+                    // The service will not carry it out now, so it must not stay open.
+                    Err(refused) => {
+                        let lost = known.outcome.is_none();
+                        let change = lost.then(|| lose(record, &known, self.now()));
+                        (Err(RegistryError::from(refused)), change)
+                    }
+                });
+            }
+            let digest = record
+                .run
+                .plan_digest
+                .clone()
+                .unwrap_or_else(|| Digest::of(""));
+            let plan = self.plan(&digest)?;
             let (action, change) = begin(record, &plan, &inputs, &self.0.limits, self.now())?;
-            Ok((action, Some(change)))
-        })?;
+            Ok((Ok(action), Some(change)))
+        })??;
         let record_plan = self.record(&run_id)?.run.plan_digest;
         let plan = self.plan(&record_plan.unwrap_or_else(|| Digest::of("")))?;
         let inputs = plan
@@ -213,9 +223,31 @@ impl Registry {
             let change = end(record, &EndInputs { service, report }, self.now())?;
             Ok(((), change))
         })?;
+        self.end_latecomer(service, report, &run_id)?;
         Ok(Ended {
             audit_head: self.signed_head()?,
         })
+    }
+
+    /// A process whose start was under way while its run was stopped missed the order to end; it is given again.
+    fn end_latecomer(
+        &self,
+        service: &str,
+        report: &End,
+        run_id: &str,
+    ) -> Result<(), RegistryError> {
+        if report.session.is_none() {
+            return Ok(());
+        }
+        let record = self.record(run_id)?;
+        if record.run.state.is_closed() || record.run.claimant.is_none() {
+            let run_id = run_id.to_owned();
+            self.0.work.post(service, WorkOrder::EndRun { run_id });
+        } else if record.run.paused {
+            let run_id = run_id.to_owned();
+            self.0.work.post(service, WorkOrder::EndSteps { run_id });
+        }
+        Ok(())
     }
 
     /// Records a call that an effect server refused by itself.

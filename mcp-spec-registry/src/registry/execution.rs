@@ -321,7 +321,7 @@ fn before_evaluations(record: &RunRecord) -> impl Iterator<Item = &crate::run::E
     })
 }
 
-fn has_before(record: &RunRecord) -> bool {
+pub(super) fn has_before(record: &RunRecord) -> bool {
     before_evaluations(record).next().is_some()
 }
 

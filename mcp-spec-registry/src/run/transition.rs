@@ -12,7 +12,7 @@ mod validate;
 
 pub use checkpoint::{DecisionInputs, decide, expire};
 pub use control::{cancel, kill, lapse, pause, renew, resume};
-pub use effect::{BeginInputs, EndInputs, begin, end, lose};
+pub use effect::{BeginInputs, EndInputs, begin, begin_again, end, lose};
 pub use generate::{
     BegunExecution, approval_in_force, begin_execution, complete_generation, report_deviation,
 };

@@ -26,6 +26,11 @@ pub enum PatternMismatch {
     /// The tool needs an argument that the step does not name.
     #[error("the tool requires `{0}`; name it in the step")]
     MissingArgument(String),
+    /// `path_under` for something that is no path.
+    #[error(
+        "`path_under` is for arguments that are paths, and `{0}` is none; write `exact` or `one_of`"
+    )]
+    NotAPath(String),
     /// A value that the tool would refuse.
     #[error("`{argument}` would be refused by the tool: it takes {takes}")]
     WrongType {
@@ -116,6 +121,9 @@ pub fn check_patterns(
             ArgumentPattern::Argv(_) => takes == "array",
             ArgumentPattern::Any => true,
         };
+        if matches!(pattern, ArgumentPattern::PathUnder(_)) && !is_path_argument(name) {
+            return Err(PatternMismatch::NotAPath(name.clone()));
+        }
         if !fits {
             return Err(PatternMismatch::WrongType {
                 argument: name.clone(),
@@ -135,6 +143,11 @@ pub fn check_patterns(
         Some(name) => Err(PatternMismatch::MissingArgument(name.to_owned())),
         None => Ok(()),
     }
+}
+
+/// By the names of our tools: a shell string that begins like a path may go on with anything.
+fn is_path_argument(name: &str) -> bool {
+    matches!(name, "path" | "cwd") || name.ends_with("_path")
 }
 
 fn properties(schema: &Value) -> &Map<String, Value> {
@@ -512,6 +525,10 @@ mod tests {
             (
                 json!({ "command": { "range": { "minimum": 1 } } }),
                 "it takes string",
+            ),
+            (
+                json!({ "command": { "path_under": "site" } }),
+                "`path_under` is for arguments that are paths, and `command` is none",
             ),
         ] {
             let patterns = serde_json::from_value(patterns)?;

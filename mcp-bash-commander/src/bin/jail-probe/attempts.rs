@@ -383,6 +383,12 @@ const ATTEMPTS: &[(&str, Action)] = &[
     ("AF_ALG", |_| {
         reached(call(libc::SYS_socket, &[38, 5, 0]), &[libc::EAFNOSUPPORT])
     }),
+    ("TIPC pair", |_| {
+        reached(
+            call(libc::SYS_socketpair, &[30, 1, 0, room(&[0; 8])]),
+            &[libc::EAFNOSUPPORT],
+        )
+    }),
     ("attach shared memory", |context| {
         attempt(libc::SYS_shmget, &[context.shared_memory.into(), 0, 0])
     }),

@@ -355,3 +355,85 @@ async fn a_gap_in_the_records_or_a_key_with_two_contents_raises_an_alarm() -> an
     assert_eq!(world.audited("alarm.sequence_gap")?, 1);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_call_whose_answer_was_lost_is_not_made_after_the_run_was_stopped() -> anyhow::Result<()>
+{
+    let world = World::new()?;
+    let (run, begun) = world.begun().await?;
+    let call = write_hello(&begun, 1)?;
+    let permit = world.registry.begin("shell", &call)?;
+    // The control: asked again while nothing has changed, the answer is the same.
+    assert_eq!(
+        world.registry.begin("shell", &call)?.action_id,
+        permit.action_id
+    );
+    world.registry.pause(&run.run_id, "uid:0", "look first")?;
+    assert_eq!(code(world.registry.begin("shell", &call)), "RUN_PAUSED");
+    // Whoever was refused does not do it, so it is not open for ever either.
+    let record = world.registry.record(&run.run_id)?;
+    assert_eq!(record.open_actions().count(), 0);
+    world.registry.resume(&run.run_id, "ana", SECRET, "go")?;
+    assert_eq!(code(world.registry.begin("shell", &call)), "ACTION_ENDED");
+
+    let world = World::new()?;
+    let (run, begun) = world.begun().await?;
+    let call = write_hello(&begun, 1)?;
+    world.registry.begin("shell", &call)?;
+    world.registry.kill(&run.run_id, "uid:0", "stop")?;
+    assert_eq!(code(world.registry.begin("shell", &call)), "WRONG_STATE");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_paused_run_keeps_its_claim_however_long_it_rests() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let (run, _) = world.begun().await?;
+    world
+        .registry
+        .agent_register("other-agent", "waits", None)?;
+    world.registry.pause(&run.run_id, "uid:0", "look first")?;
+    world.pass(Limits::default().lease);
+    world.registry.look_at_the_clock()?;
+    assert_eq!(
+        code(world.registry.run_claim("other-agent", &run.run_id)),
+        "CLAIM_LOST"
+    );
+    // The control: unpaused it would lapse.
+    world.registry.resume(&run.run_id, "ana", SECRET, "go")?;
+    world.pass(Limits::default().lease);
+    world.registry.look_at_the_clock()?;
+    world.registry.run_claim("other-agent", &run.run_id)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_process_that_comes_up_after_the_end_of_its_run_is_ended() -> anyhow::Result<()> {
+    for is_killed in [true, false] {
+        let world = World::new()?;
+        let (run, begun) = world.begun().await?;
+        let permit = world.registry.begin("shell", &write_hello(&begun, 1)?)?;
+        if is_killed {
+            world.registry.kill(&run.run_id, "uid:0", "stop")?;
+            // The order that the service fetched before its process was up.
+            let fetched = world
+                .registry
+                .0
+                .work
+                .next("shell", std::time::Duration::ZERO)
+                .await;
+            assert!(fetched.is_some());
+        }
+        let mut report = ended(&permit.action_id, 2);
+        report.session = Some("x1".to_owned());
+        world.registry.end("shell", &report)?;
+        let again = world
+            .registry
+            .0
+            .work
+            .next("shell", std::time::Duration::ZERO)
+            .await;
+        assert_eq!(again.is_some(), is_killed, "{again:?}");
+    }
+    Ok(())
+}

@@ -61,6 +61,13 @@ pub fn begin(
         .find(|grant| grant.handle_sha256 == *inputs.handle_sha256)
         .ok_or_else(|| refusal("GRANT_UNKNOWN", "no such handle", AGAIN))?;
     check_grant(run, grant, inputs, now)?;
+    if grant.uses_left == 0 {
+        return Err(refusal(
+            "GRANT_USED_UP",
+            "the handle was used as often as the plan allows",
+            "the step is done; go on with the next",
+        ));
+    }
     let step = plan.step(&grant.step_id).ok_or_else(|| {
         refusal(
             "GRANT_UNKNOWN",
@@ -144,6 +151,32 @@ pub fn begin(
     Ok((action, change))
 }
 
+/// Whether an intent that is on record may still be carried out, for a service that lost the answer to its first question: the
+/// run may have been stopped meanwhile.
+///
+/// # Errors
+/// `ACTION_ENDED`, and the codes of [`begin`] that concern the run and the handle.
+pub fn begin_again(
+    record: &RunRecord,
+    action: &Action,
+    inputs: &BeginInputs<'_>,
+    now: OffsetDateTime,
+) -> Result<(), RunError> {
+    if action.outcome.is_some() {
+        return Err(refusal(
+            "ACTION_ENDED",
+            format!("action {} has ended", action.action_id),
+            "make the call again, with a handle that has uses left",
+        ));
+    }
+    let grant = record
+        .grants
+        .iter()
+        .find(|grant| grant.handle_sha256 == *inputs.handle_sha256)
+        .ok_or_else(|| refusal("GRANT_UNKNOWN", "no such handle", AGAIN))?;
+    check_grant(&record.run, grant, inputs, now)
+}
+
 const AGAIN: &str = "call execution_begin for handles of the plan in force";
 
 fn refusal(code: &'static str, message: impl Into<String>, hint: &str) -> RunError {
@@ -199,13 +232,6 @@ fn check_grant(
             "GRANT_EXPIRED",
             format!("the handle lapsed at {}", grant.expires_at),
             AGAIN,
-        ));
-    }
-    if grant.uses_left == 0 {
-        return Err(refusal(
-            "GRANT_USED_UP",
-            "the handle was used as often as the plan allows",
-            "the step is done; go on with the next",
         ));
     }
     if run.plan_digest.as_ref() != Some(&grant.plan_digest) {

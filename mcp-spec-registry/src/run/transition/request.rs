@@ -85,7 +85,9 @@ pub fn claim(
             "request a new run with run_request",
         ));
     }
-    let lapsed = run.state.has_lease() && run.lease_until.is_some_and(|until| until <= now);
+    // As for the clock: a paused run keeps its claim.
+    let lapsed =
+        run.state.has_lease() && !run.paused && run.lease_until.is_some_and(|until| until <= now);
     if let Some(claimant) = run.claimant.as_ref().filter(|_| !lapsed) {
         let who = if claimant == agent {
             format!("you already, under epoch {}", run.epoch)

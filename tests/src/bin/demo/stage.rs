@@ -94,7 +94,7 @@ impl Stage {
         )?;
         let shell = shell_process.client(Era::Modern).await?;
         let doctor = shell.call("doctor", json!({})).await?.success()?;
-        story.shell_ready(&doctor);
+        story.shell_ready(&doctor)?;
         let mut pipe = start(
             &program,
             &path,
@@ -135,9 +135,10 @@ impl Stage {
     /// The command line that a human would type.
     pub(crate) fn command_line(&self, words: &str) -> String {
         format!(
-            "{} {words} --state-dir {}",
+            "{} {words} --state-dir {} --socket-dir {}",
             self.program.display(),
-            self.path.join("state").display()
+            self.path.join("state").display(),
+            self.path.join("sockets").display()
         )
     }
 

@@ -82,30 +82,39 @@ impl Story {
         self.note("approval_page", announced["approval_page"].clone());
     }
 
-    /// What the shell's own `doctor` says of its jail.
-    pub(crate) fn shell_ready(&mut self, doctor: &Value) {
-        let failed: Vec<&str> = doctor["checks"]
-            .as_array()
-            .into_iter()
-            .flatten()
+    /// What the shell's own `doctor` says of its jail. Where a layer is missing nothing more can be shown: the error says how to
+    /// mend it.
+    pub(crate) fn shell_ready(&mut self, doctor: &Value) -> anyhow::Result<()> {
+        self.note("doctor", doctor.clone());
+        let checks = || doctor["checks"].as_array().into_iter().flatten();
+        let say = |check: &Value, field: &str| check[field].as_str().unwrap_or_default().to_owned();
+        let failed: Vec<String> = checks()
             .filter(|check| check["status"] == "fail")
-            .filter_map(|check| check["detail"].as_str())
+            .map(|check| {
+                let (what, fix) = (say(check, "detail"), say(check, "fix"));
+                let name = say(check, "check");
+                if fix.is_empty() {
+                    format!("{name}: {what}")
+                } else {
+                    format!("{name}: {what}\n   to mend it: {fix}")
+                }
+            })
             .collect();
-        let layers = doctor["isolation"]["layers"].as_array().map_or(0, Vec::len);
-        let what = if failed.is_empty() {
-            match layers {
-                0 => "enforced · strict jail, none of its layers missing".to_owned(),
-                layers => format!("enforced · strict jail of {layers} layers, none missing"),
-            }
-        } else {
-            format!("enforced · {}", failed.join("; "))
-        };
+        anyhow::ensure!(
+            failed.is_empty(),
+            "this machine cannot jail commands as it is\n   {}",
+            failed.join("\n   ")
+        );
+        let jail = checks()
+            .find(|check| check["check"] == "jail")
+            .map(|check| say(check, "detail"))
+            .unwrap_or_default();
         self.line(&format!(
-            " {} {:<19} {what}",
+            " {} {:<19} enforced · {jail}",
             self.tick(),
             "mcp-bash-commander"
         ));
-        self.note("doctor", doctor.clone());
+        Ok(())
     }
 
     pub(crate) fn enrolled(&mut self, name: &str, is_test: bool) {
