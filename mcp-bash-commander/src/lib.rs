@@ -19,7 +19,6 @@ use config::{AuditCommand, Command, Config};
 use jail::Launcher;
 use server::BashCommander;
 use shared::metrics::Metrics;
-use shared::serve::tokens::Tokens;
 
 /// Does what the command line says, until it is done or the server ends.
 ///
@@ -42,9 +41,7 @@ pub async fn run(config: Config, launcher: Launcher) -> anyhow::Result<ExitCode>
         }
         None if config.check_config => {
             let server = BashCommander::new(&config, launcher, Metrics::new())?;
-            if let Some(tokens) = &config.serve.http.tokens {
-                Tokens::load(tokens)?;
-            }
+            config.serve.http.check()?;
             writeln!(std::io::stdout(), "{}", server.summary())?;
             Ok(ExitCode::SUCCESS)
         }

@@ -26,7 +26,7 @@ pub struct Config {
     #[command(flatten)]
     pub pipe: PipeArgs,
     /// Check everything that is read at start, say what it comes to, and end.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub check_config: bool,
     /// What to do instead of speaking MCP.
     #[command(subcommand)]

@@ -135,12 +135,27 @@ pub(crate) fn open_registry(
     ))
 }
 
-async fn listen_for_browsers(wanted: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
+/// Whether everything that the command line of `serve` names is there and fits, without listening.
+pub(crate) fn check(command: &ServeCommand) -> anyhow::Result<()> {
+    command.http.check()?;
+    page_address(command.approval_listen)?;
+    for group in [&command.agent_group, &command.effect_group] {
+        group.as_deref().map(sockets::group_id).transpose()?;
+    }
+    Ok(())
+}
+
+fn page_address(wanted: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
     let address = wanted.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     anyhow::ensure!(
         address.ip().is_loopback(),
         "--approval-listen is `{address}`; the page is for loopback addresses (reach it from elsewhere through a tunnel)"
     );
+    Ok(address)
+}
+
+async fn listen_for_browsers(wanted: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
+    let address = page_address(wanted)?;
     let bound = TcpListener::bind(address).await;
     bound.with_context(|| format!("failed to listen for the approval page on {address}"))
 }

@@ -19,7 +19,10 @@ pub mod specification;
 pub mod store;
 mod tools;
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use zeroize::Zeroizing;
@@ -65,12 +68,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     }
     let state_dir = shared::state_dir::open(SERVER, given)?;
     if check_config {
-        let folder = daemon::sockets::folder(&state_dir, socket_dir);
-        say(&format!(
-            "state directory {}\nsockets         {}",
-            state_dir.display(),
-            folder.display()
-        ))?;
+        say(&checked(&state_dir, socket_dir, &pipe, command.as_ref())?)?;
         return Ok(ExitCode::SUCCESS);
     }
     match command.unwrap_or(Command::Stdio) {
@@ -104,6 +102,36 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         Command::CheckWorker | Command::Doctor { .. } | Command::ClientConfig { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads all that a start would read, and says what it comes to.
+fn checked(
+    state_dir: &Path,
+    socket_dir: Option<PathBuf>,
+    pipe: &config::PipeArgs,
+    command: Option<&Command>,
+) -> anyhow::Result<String> {
+    let folder = daemon::sockets::folder(state_dir, socket_dir);
+    daemon::sockets::check(&folder)?;
+    if let Some(path) = &pipe.token_file {
+        read_token(path)?;
+    }
+    if let Some(Command::Serve(serve)) = command {
+        daemon::check(serve)?;
+    }
+    // A first start makes the keys; those that are there must be whole.
+    let keys = state_dir.join("keys");
+    let keys = if keys.exists() {
+        keys::Keys::open(&keys)?;
+        "whole"
+    } else {
+        "made by the first start"
+    };
+    Ok(format!(
+        "state directory {}\nsockets         {}\nkeys            {keys}",
+        state_dir.display(),
+        folder.display()
+    ))
 }
 
 /// An agent's token: the file that `token add` wrote, or the bare token.

@@ -183,6 +183,8 @@ pub struct Decision {
     pub return_to: Option<ReturnTo>,
     /// Who decided.
     pub approver: String,
+    /// The enrolment under which they did; after another one the decision is void.
+    pub enrolment_id: String,
     /// How sure it is that a human decided.
     pub assurance: Assurance,
     /// What was decided about; equals the checkpoint's.

@@ -49,6 +49,12 @@ pub trait Store: Send + Sync {
     fn run_of_checkpoint(&self, checkpoint_id: &str) -> Result<Option<String>, StoreError>;
     /// The run that a handle belongs to.
     fn run_of_grant(&self, handle_sha256: &Digest) -> Result<Option<String>, StoreError>;
+    /// The runs in which a service has actions that have not ended and that another process of it than `instance` began.
+    fn runs_with_lost_actions(
+        &self,
+        service: &str,
+        instance: &str,
+    ) -> Result<Vec<String>, StoreError>;
     /// The run that an action belongs to.
     fn run_of_action(&self, action_id: &str) -> Result<Option<String>, StoreError>;
     /// Open checkpoints, oldest first.
@@ -134,10 +140,12 @@ pub enum Expectation {
         /// The key.
         key: String,
     },
-    /// The approver is still enrolled.
+    /// The approver is still enrolled, and by the same enrolment.
     Enrolled {
         /// The approver.
         approver: String,
+        /// The enrolment.
+        enrolment_id: String,
     },
 }
 

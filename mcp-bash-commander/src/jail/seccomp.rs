@@ -333,6 +333,33 @@ mod tests {
     }
 
     #[test]
+    fn a_call_with_the_x32_bit_is_answered_as_unknown() {
+        // A guard that only loads, compares and returns can be followed by hand.
+        let verdict = |number: u32| {
+            let program = calling_convention_guard();
+            let (mut at, mut loaded) = (0, 0);
+            loop {
+                let instruction = &program[at];
+                at += 1;
+                match instruction.code {
+                    0x20 if instruction.k == 0 => loaded = number,
+                    0x35 if loaded >= instruction.k => at += usize::from(instruction.jt),
+                    0x35 => at += usize::from(instruction.jf),
+                    0x06 => return instruction.k,
+                    other => panic!("instruction {other:#x}"),
+                }
+            }
+        };
+        let (unknown, allowed) = (0x0005_0000 | libc::ENOSYS.cast_unsigned(), 0x7FFF_0000);
+        for number in [0, 39, 467, 0x3FFF_FFFF] {
+            assert_eq!(verdict(number), allowed, "{number:#x}");
+        }
+        for number in [0x4000_0000, 0x4000_0027, u32::MAX] {
+            assert_eq!(verdict(number), unknown, "{number:#x}");
+        }
+    }
+
+    #[test]
     fn the_filters_compile_and_stay_small() -> anyhow::Result<()> {
         let filters = Filters::compile()?;
         let instructions: usize = filters.0.iter().map(Vec::len).sum();

@@ -14,6 +14,13 @@ use crate::support::{Scene, is_root};
 /// Attempts that only root can make outside, or that need a kernel option: their control is not asked of everybody.
 const NEED_ROOT: &[&str] = &[
     "see memory of init",
+    "trace init",
+    "read init's memory",
+    "take init's descriptor",
+    "move_mount",
+    "mount_setattr",
+    "finit_module",
+    "open_by_handle_at",
     "mount",
     "remount",
     "unmount",
@@ -56,6 +63,9 @@ const NEED_KERNEL_OPTION: &[&str] = &[
     "perf_event_open",
     "TCP fast open",
     "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    "finit_module",
 ];
 
 /// What is outside: a file, sockets and listeners, and the ways to them.
@@ -320,6 +330,13 @@ async fn a_setuid_program_gives_nothing() -> anyhow::Result<()> {
             "the program is not setuid outside either"
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn threads_work_although_clone3_looks_missing() -> anyhow::Result<()> {
+    let scene = Scene::new()?;
+    assert_eq!(scene.told(&["threads", "8"]).await?, json!(8));
     Ok(())
 }
 

@@ -257,8 +257,21 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
-    runtime.block_on(carry_out(command, client))?;
-    Ok(ExitCode::SUCCESS)
+    match runtime.block_on(carry_out(command, client)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if is_interruption(&error) => Ok(ExitCode::from(INTERRUPTED)),
+        Err(error) => Err(error),
+    }
+}
+
+/// As shells say it: 128 and the number of the signal.
+const INTERRUPTED: u8 = 130;
+
+/// Somebody pressed Ctrl-C where a secret was asked.
+fn is_interruption(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::Interrupted)
 }
 
 async fn carry_out(command: ApprovalCommand, client: Client) -> anyhow::Result<()> {

@@ -370,9 +370,13 @@ fn decision(id: &str, fields: Vec<(String, String)>) -> Result<DecisionInput, Re
     Ok(input)
 }
 
-/// One source is one address; who it claims to be does not count.
+/// One source is one address; who it claims to be does not count. This machine is one, however many loopback addresses it has.
 fn source(peer: SocketAddr) -> String {
-    format!("page:{}", peer.ip())
+    if peer.ip().is_loopback() {
+        "page:loopback".to_owned()
+    } else {
+        format!("page:{}", peer.ip())
+    }
 }
 
 /// A path of ours with an id that may be anything.

@@ -52,6 +52,14 @@ pub fn path(folder: &Path, plane: &str) -> PathBuf {
     folder.join(plane).join(format!("{plane}.sock"))
 }
 
+/// Whether the kernel can take the paths of the sockets in this folder.
+///
+/// # Errors
+/// [`SocketError::TooLong`].
+pub fn check(folder: &Path) -> Result<(), SocketError> {
+    check_length(&path(folder, "approval"))
+}
+
 /// The sockets of a running registry.
 pub(super) struct Sockets {
     pub(super) agent: UnixListener,
@@ -143,7 +151,7 @@ fn make_folder(path: &Path, mode: u32, group: Option<&str>) -> Result<(), Socket
 }
 
 /// A group by number or by its line in /etc/group.
-fn group_id(name: &str) -> Result<Gid, SocketError> {
+pub(super) fn group_id(name: &str) -> Result<Gid, SocketError> {
     let by_name = || {
         let groups = fs::read_to_string("/etc/group").ok()?;
         groups.lines().find_map(|line| {

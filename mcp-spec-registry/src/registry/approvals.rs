@@ -16,7 +16,7 @@ use crate::{
         RunState, Verdict,
         transition::{DecisionInputs, cancel, decide, kill, pause, resume},
     },
-    store::SpecificationStatus,
+    store::{ApproverRow, SpecificationStatus},
 };
 use shared::effect::protocol::WorkOrder;
 
@@ -111,14 +111,14 @@ impl Registry {
     pub async fn decide(&self, input: DecisionInput) -> Result<Receipt, RegistryError> {
         let registry = self.clone();
         let checked = input.clone();
-        let (record, checkpoint, is_test) =
+        let (record, checkpoint, approver) =
             blocking(move || registry.check_decision(&checked)).await?;
         if checkpoint.kind == CheckpointKind::V2 && input.verdict == Verdict::Approve {
             self.check_evidence_fresh(&record).await?;
         }
         let registry = self.clone();
         let receipt =
-            blocking(move || registry.write_decision(&input, &checkpoint, is_test)).await?;
+            blocking(move || registry.write_decision(&input, &checkpoint, approver)).await?;
         if receipt.run_state.is_closed() && receipt.run_state != RunState::Validated {
             self.end_processes(&self.record(&receipt.decision.run_id)?)?;
         }
@@ -129,7 +129,7 @@ impl Registry {
     fn check_decision(
         &self,
         input: &DecisionInput,
-    ) -> Result<(RunRecord, Checkpoint, bool), RegistryError> {
+    ) -> Result<(RunRecord, Checkpoint, ApproverRow), RegistryError> {
         // The secret comes first: without it nothing is learned about codes or checkpoints.
         let approver = self.verified_approver(&input.approver, &input.secret)?;
         let record = self.record_of_checkpoint(&input.checkpoint_id)?;
@@ -158,14 +158,14 @@ impl Registry {
                 "read to the end; the code of an older revision does not count",
             ));
         }
-        Ok((record, checkpoint, approver.is_test))
+        Ok((record, checkpoint, approver))
     }
 
     fn write_decision(
         &self,
         input: &DecisionInput,
         checkpoint: &Checkpoint,
-        is_test: bool,
+        approver: ApproverRow,
     ) -> Result<Receipt, RegistryError> {
         let viewed = lock(&self.0.viewed).get(&checkpoint.checkpoint_id).copied();
         let now = self.now();
@@ -178,8 +178,9 @@ impl Registry {
             reason_code: input.reason_code.clone(),
             is_final: input.is_final,
             return_to: input.return_to,
-            approver: input.approver.clone(),
-            assurance: if is_test {
+            approver: approver.name,
+            enrolment_id: approver.enrolment_id,
+            assurance: if approver.is_test {
                 Assurance::Test
             } else {
                 Assurance::A1
@@ -203,6 +204,17 @@ impl Registry {
                 .map(|evaluation| (evaluation.criterion, evaluation.verdict))
                 .collect();
             let is_proposed = specification.status == SpecificationStatus::Proposed;
+            if is_proposed
+                && checkpoint.kind == CheckpointKind::V1
+                && decision.verdict == Verdict::Approve
+                && self.is_overtaken(&specification)?
+            {
+                return Err(RegistryError::new(
+                    "SPEC_CHANGED",
+                    "a newer version of the specification is in force than the one proposed for this run",
+                    "reject the plan; the agent can propose a change of the newer version",
+                ));
+            }
             let inputs = DecisionInputs {
                 decision: decision.clone(),
                 results,

@@ -15,7 +15,7 @@ use crate::{
         Action, RunRecord,
         transition::{BeginInputs, EndInputs, begin, begin_again, end, lose},
     },
-    store::{Change, RunFilter, ServiceRow, Write},
+    store::{Change, ServiceRow, Write},
 };
 
 /// An intent that was allowed, as the registry answers it.
@@ -60,8 +60,9 @@ impl Registry {
                 })],
                 ..Change::default()
             })?;
-            self.lose_actions_of_others(service, &hello.instance, &hello.undelivered_ends)?;
         }
+        // Also where nothing changed: the registry may have ended between the two.
+        self.lose_actions_of_others(service, &hello.instance, &hello.undelivered_ends)?;
         let last_seq = lock(&self.0.sequences)
             .get(&hello.instance)
             .copied()
@@ -79,23 +80,14 @@ impl Registry {
         instance: &str,
         undelivered: &[String],
     ) -> Result<(), RegistryError> {
-        let filter = RunFilter {
-            limit: 10_000,
-            ..RunFilter::default()
-        };
-        for run in self.0.store.runs(&filter)? {
+        for run_id in self.0.store.runs_with_lost_actions(service, instance)? {
             let is_lost = |action: &&Action| {
                 action.service == service
                     && action.instance != instance
                     && !undelivered.contains(&action.action_id)
             };
-            while let Some(lost) = self
-                .record(&run.run_id)?
-                .open_actions()
-                .find(is_lost)
-                .cloned()
-            {
-                self.update(&run.run_id, |record| {
+            while let Some(lost) = self.record(&run_id)?.open_actions().find(is_lost).cloned() {
+                self.update(&run_id, |record| {
                     let still_open = record
                         .open_actions()
                         .any(|open| open.action_id == lost.action_id);

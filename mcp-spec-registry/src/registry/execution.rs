@@ -200,7 +200,7 @@ impl Registry {
             .approvers()?
             .into_iter()
             .find(|approver| {
-                approver.name == decision.approver && approver.enrolled_at <= decision.decided_at
+                approver.name == decision.approver && approver.enrolment_id == decision.enrolment_id
             })
             .ok_or_else(|| {
                 RegistryError::new(

@@ -234,6 +234,23 @@ impl Registry {
         {
             return Ok(added);
         }
+        // What an agent proposed word for word, a human may take over.
+        if versions
+            .iter()
+            .any(|row| row.digest == added.digest && row.status == SpecificationStatus::Proposed)
+        {
+            self.commit(&Change {
+                writes: vec![Write::ActivateSpecification(added.digest.clone())],
+                audit: vec![draft(
+                    by,
+                    "specification.activated",
+                    &added.spec_id,
+                    json!({ "version": added.version, "digest": added.digest }),
+                )],
+                ..Change::default()
+            })?;
+            return Ok(added);
+        }
         self.insert_specification(
             &specification,
             &versions,
@@ -242,6 +259,18 @@ impl Registry {
             None,
         )?;
         Ok(added)
+    }
+
+    /// Whether a version that was added after this one is in force: then this one would bring back what a human replaced.
+    pub(super) fn is_overtaken(&self, row: &SpecificationRow) -> Result<bool, RegistryError> {
+        let versions = self.0.store.specification_versions(&row.spec_id)?;
+        let later = versions
+            .iter()
+            .skip_while(|version| version.digest != row.digest)
+            .skip(1);
+        Ok(later
+            .into_iter()
+            .any(|version| version.status == SpecificationStatus::Active))
     }
 
     fn insert_specification(

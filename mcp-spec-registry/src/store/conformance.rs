@@ -199,6 +199,9 @@ fn everything_is_read_back(fixture: &impl Fixture) -> Result<()> {
         Write::Remember(answer.clone()),
     ]))?;
     assert_eq!(store.open_checkpoints()?, [open.clone()]);
+    let lost = |instance: &str| store.runs_with_lost_actions(&begun.service, instance);
+    assert_eq!(lost("a later process")?, ["r1"]);
+    assert_eq!(lost(&begun.instance)?, [""; 0]);
 
     run = Run {
         state: RunState::Generating,
@@ -262,6 +265,10 @@ fn everything_is_read_back(fixture: &impl Fixture) -> Result<()> {
     );
     assert_eq!(store.run_of_action("ac_1")?.as_deref(), Some("r1"));
     assert_eq!(store.run_of_action("ac_2")?, None);
+    assert_eq!(
+        store.runs_with_lost_actions("shell", "a later process")?,
+        [""; 0]
+    );
     assert_eq!(store.open_checkpoints()?, []);
     assert_eq!(store.decisions(10)?, [decided]);
     assert_eq!(store.plan_body(&digest)?, Some(body));
@@ -303,6 +310,11 @@ fn failing() -> Vec<Expectation> {
         },
         Expectation::Enrolled {
             approver: "mallory".into(),
+            enrolment_id: "e1".into(),
+        },
+        Expectation::Enrolled {
+            approver: "ana".into(),
+            enrolment_id: "an earlier one".into(),
         },
     ]
 }
@@ -366,6 +378,7 @@ fn expectations_that_hold(fixture: &impl Fixture) -> Result<()> {
         },
         Expectation::Enrolled {
             approver: "ana".into(),
+            enrolment_id: "e1".into(),
         },
     ];
     for expectation in holding {

@@ -142,6 +142,19 @@ impl Store for SqliteStore {
         )
     }
 
+    fn runs_with_lost_actions(
+        &self,
+        service: &str,
+        instance: &str,
+    ) -> Result<Vec<String>, StoreError> {
+        let reader = self.reader();
+        let mut query = reader.prepare_cached(
+            "SELECT DISTINCT run_id FROM actions WHERE outcome IS NULL AND service = ?1 AND instance <> ?2",
+        )?;
+        let runs = query.query_map([service, instance], |row| row.get(0))?;
+        Ok(runs.collect::<Result<_, _>>()?)
+    }
+
     fn run_of_action(&self, action_id: &str) -> Result<Option<String>, StoreError> {
         read::run_id(
             &self.reader(),

@@ -82,6 +82,42 @@ struct Gate {
     shutdown: CancellationToken,
 }
 
+impl HttpArgs {
+    /// Reads what serving would read, without listening.
+    ///
+    /// # Errors
+    /// Nobody named who may call, unusable tokens or certificates.
+    pub fn check(&self) -> Result<(), ServeError> {
+        if let Some(path) = &self.tokens {
+            Tokens::load(path)?;
+        }
+        if let Some(wanted) = self.http {
+            access(self, wanted, None)?;
+        }
+        certificate(self).map(drop)
+    }
+}
+
+fn access(
+    arguments: &HttpArgs,
+    wanted: SocketAddr,
+    agent: Option<&str>,
+) -> Result<Access, ServeError> {
+    Ok(match (&arguments.tokens, arguments.insecure_loopback) {
+        (Some(path), _) => Access::Tokens(Tokens::load(path)?),
+        (None, true) if wanted.ip().is_loopback() => Access::Loopback(loopback(agent)),
+        (None, true) => return Err(ServeError::NotLoopback(wanted)),
+        (None, false) => return Err(ServeError::NoTokens),
+    })
+}
+
+fn certificate(arguments: &HttpArgs) -> Result<Option<Tls>, ServeError> {
+    Ok(match (&arguments.tls_cert, &arguments.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls(tls::acceptor(certificate, key)?)),
+        _ => None,
+    })
+}
+
 impl HttpServer {
     /// Binds the address that `--http` names; `None` without that flag. Says the address on stderr, as
     /// `{"event":"listening","transport":"http","address":…,"url":…}`.
@@ -95,16 +131,8 @@ impl HttpServer {
         let Some(wanted) = arguments.http else {
             return Ok(None);
         };
-        let access = match (&arguments.tokens, arguments.insecure_loopback) {
-            (Some(path), _) => Access::Tokens(Tokens::load(path)?),
-            (None, true) if wanted.ip().is_loopback() => Access::Loopback(loopback(agent)),
-            (None, true) => return Err(ServeError::NotLoopback(wanted)),
-            (None, false) => return Err(ServeError::NoTokens),
-        };
-        let tls = match (&arguments.tls_cert, &arguments.tls_key) {
-            (Some(certificate), Some(key)) => Some(Tls(tls::acceptor(certificate, key)?)),
-            _ => None,
-        };
+        let access = access(arguments, wanted, agent)?;
+        let tls = certificate(arguments)?;
         let failed = |source| ServeError::Bind {
             address: wanted,
             source,

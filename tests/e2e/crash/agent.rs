@@ -331,7 +331,8 @@ impl<'world> Agent<'world> {
         let is_left = of_step(actions, "count").count() < self.known(&run_id)?.uses();
         if let (true, Some(grant)) = (is_left, begun.grant("count")) {
             let count = json!({ "command": self.count(&run_id)?, "grant": grant });
-            call(self.shell, "exec", count).await?;
+            let answer = call(self.shell, "exec", count).await?;
+            ensure!(answer["exit_code"] == 0, "the command failed: {answer}");
             self.known(&run_id)?.counted += 1;
             return self.acknowledge(&run_id, "generating");
         }

@@ -76,6 +76,13 @@ const ATTEMPTS: &[(&str, Action)] = &[
             &[text(&context.canary), text(name), text("x"), 1, 0],
         )
     }),
+    ("chown canary", |context| {
+        // To whom it belongs already; only the owner may even do that.
+        attempt(
+            libc::SYS_fchownat,
+            &[AT_FDCWD, text(&context.canary), -1, -1, 0],
+        )
+    }),
     ("write canary", |context| {
         os(OpenOptions::new()
             .append(true)
@@ -102,6 +109,25 @@ const ATTEMPTS: &[(&str, Action)] = &[
     }),
     ("signal init", |context| {
         attempt(libc::SYS_kill, &[context.init.into(), 0])
+    }),
+    ("trace init", |context| {
+        attempt(libc::SYS_ptrace, &[PTRACE_SEIZE, context.init.into(), 0, 0])
+    }),
+    ("read init's memory", |context| read_memory(context.init)),
+    ("take init's descriptor", |context| {
+        let init = call(libc::SYS_pidfd_open, &[context.init.into(), 0])?;
+        attempt(libc::SYS_pidfd_getfd, &[init, 1, 0])
+    }),
+    ("pin init to a processor", |context| {
+        attempt(
+            libc::SYS_sched_setaffinity,
+            &[context.init.into(), 8, address(&[0xFF_u64])],
+        )
+    }),
+    ("slow init down", |context| {
+        // To the priority it has: any other would slow down the control.
+        let priority = 20 - call(libc::SYS_getpriority, &[0, context.init.into()])?;
+        attempt(libc::SYS_setpriority, &[0, context.init.into(), priority])
     }),
     ("limit init", |context| {
         attempt(
@@ -135,23 +161,7 @@ const ATTEMPTS: &[(&str, Action)] = &[
         attempt(libc::SYS_ptrace, &[0, 0, 0, 0])
     }),
     ("read the server's memory", |context| {
-        let local = [0_u8; 8];
-        let (local, remote) = ([address(&local), 8], [0x1000_i64, 8]);
-        // An address that is not mapped: EFAULT says that the call came through.
-        reached(
-            call(
-                libc::SYS_process_vm_readv,
-                &[
-                    context.server.into(),
-                    address(&local),
-                    1,
-                    address(&remote),
-                    1,
-                    0,
-                ],
-            ),
-            &[libc::EFAULT],
-        )
+        read_memory(context.server)
     }),
     ("take the server's descriptor", |context| {
         let server = call(libc::SYS_pidfd_open, &[context.server.into(), 0])?;
@@ -274,6 +284,59 @@ const ATTEMPTS: &[(&str, Action)] = &[
     ("io_uring_setup", |_| {
         attempt(libc::SYS_io_uring_setup, &[1, room(&[0; 120])])
     }),
+    // These have nothing to work on; EBADF comes from behind the filter.
+    ("io_uring_enter", |_| {
+        reached(
+            call(libc::SYS_io_uring_enter, &[-1, 0, 0, 0, 0, 0]),
+            &[libc::EBADF],
+        )
+    }),
+    ("io_uring_register", |_| {
+        reached(
+            call(libc::SYS_io_uring_register, &[-1, 0, 0, 0]),
+            &[libc::EBADF],
+        )
+    }),
+    ("move_mount", |_| {
+        reached(
+            call(
+                libc::SYS_move_mount,
+                &[AT_FDCWD, text("/usr/bin"), AT_FDCWD, text("/usr/bin"), 0],
+            ),
+            &[libc::EINVAL, libc::ELOOP],
+        )
+    }),
+    ("mount_setattr", |_| {
+        reached(
+            call(
+                libc::SYS_mount_setattr,
+                &[AT_FDCWD, text("/usr/bin"), 0, address(&[0_u8; 32]), 32],
+            ),
+            &[libc::EINVAL],
+        )
+    }),
+    ("finit_module", |_| {
+        reached(
+            call(libc::SYS_finit_module, &[-1, text(""), 0]),
+            &[libc::EBADF],
+        )
+    }),
+    ("request_key", |_| {
+        reached(
+            call(
+                libc::SYS_request_key,
+                &[text("user"), text("no-such-key"), 0, 0],
+            ),
+            &[libc::ENOKEY],
+        )
+    }),
+    ("open_by_handle_at", |_| {
+        let handle = [&8_u32.to_ne_bytes()[..], &[0; 12]].concat();
+        reached(
+            call(libc::SYS_open_by_handle_at, &[AT_FDCWD, room(&handle), 0]),
+            &[libc::ESTALE, libc::EINVAL],
+        )
+    }),
     ("bpf", |_| {
         reached(
             call(libc::SYS_bpf, &[0, address(&[0_u8; 72]), 72]),
@@ -322,6 +385,12 @@ const ATTEMPTS: &[(&str, Action)] = &[
     ("TIOCSTI with high bits", |_| {
         reached(
             call(libc::SYS_ioctl, &[0, 0x5412 | (1 << 32), address(b"x")]),
+            &[libc::ENOTTY],
+        )
+    }),
+    ("TIOCLINUX", |_| {
+        reached(
+            call(libc::SYS_ioctl, &[0, 0x541C, address(b"x")]),
             &[libc::ENOTTY],
         )
     }),
@@ -376,6 +445,13 @@ const ATTEMPTS: &[(&str, Action)] = &[
     }),
     ("raw socket", |_| attempt(libc::SYS_socket, &[2, 3, 1])),
     ("packet socket", |_| attempt(libc::SYS_socket, &[17, 3, 0])),
+    ("ICMP socket", |_| {
+        reached(
+            call(libc::SYS_socket, &[2, 2, 1]),
+            // Who may have one is a setting of the host.
+            &[libc::EACCES],
+        )
+    }),
     ("netlink", |_| attempt(libc::SYS_socket, &[16, 3, 0])),
     ("vsock", |_| {
         reached(call(libc::SYS_socket, &[40, 1, 0]), &[libc::EAFNOSUPPORT])
@@ -396,6 +472,18 @@ const ATTEMPTS: &[(&str, Action)] = &[
 
 const AT_FDCWD: i64 = -100;
 const PTRACE_SEIZE: i64 = 0x4206;
+
+/// An address that is not mapped: EFAULT says that the call came through.
+fn read_memory(pid: i32) -> Attempt {
+    let (local, remote) = ([room(&[0; 8]), 8], [0x1000_i64, 8]);
+    reached(
+        call(
+            libc::SYS_process_vm_readv,
+            &[pid.into(), address(&local), 1, address(&remote), 1, 0],
+        ),
+        &[libc::EFAULT],
+    )
+}
 
 fn os(result: std::io::Result<()>) -> Attempt {
     result.map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))

@@ -21,6 +21,7 @@ fn main() -> anyhow::Result<()> {
         ["attempt", context] => tell(&json!(attempts::all(&serde_json::from_str(context)?))),
         ["describe"] => tell(&describe()?),
         ["listen", port] => listen(port.parse()?),
+        ["threads", count] => tell(&json!(threads(count.parse()?))),
         ["fork", most] => tell(&json!(raw::fork_until_refused(most.parse()?))),
         ["allocate", most] => tell(&json!(raw::allocate_until_refused(most.parse()?))),
         ["fill", path, most] => tell(&json!(fill(path, most.parse()?)?)),
@@ -67,6 +68,15 @@ fn describe() -> anyhow::Result<serde_json::Value> {
         "processes": processes,
         "core_limit": rustix::process::getrlimit(rustix::process::Resource::Core).maximum,
     }))
+}
+
+/// Starts so many threads; how many came to their end.
+fn threads(count: usize) -> usize {
+    let running: Vec<_> = (0..count).map(|_| std::thread::spawn(|| ())).collect();
+    running
+        .into_iter()
+        .filter_map(|thread| thread.join().ok())
+        .count()
 }
 
 /// Answers every connection with this process's id and the bytes it was sent, until killed.

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
+use tokio::signal::unix::SignalKind;
 use zeroize::Zeroizing;
 
 /// Most bytes read from `--secret-fd`.
@@ -133,12 +134,13 @@ pub(super) fn ask_secret(
     question: &str,
     secret_fd: Option<u32>,
 ) -> anyhow::Result<Zeroizing<String>> {
-    match secret_fd {
-        Some(fd) => read_secret(fd),
-        None => Ok(Zeroizing::new(rpassword::prompt_password(format!(
-            "{question}: "
-        ))?)),
+    if let Some(fd) = secret_fd {
+        return read_secret(fd);
     }
+    // At Ctrl-C the signal comes before the terminal is as it was; it must not end the process there.
+    let _held = tokio::signal::unix::signal(SignalKind::interrupt())?;
+    let secret = rpassword::prompt_password(format!("{question}: "))?;
+    Ok(Zeroizing::new(secret))
 }
 
 /// Reads a secret up to the end of its line.

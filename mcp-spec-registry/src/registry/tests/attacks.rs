@@ -191,6 +191,9 @@ async fn an_approver_who_was_unenrolled_or_enrolled_anew_approved_nothing() -> a
     );
     world.pass(Duration::seconds(1));
     world.registry.enrol("ana", SECRET, false)?;
+    // Nor where somebody dates the new enrolment back, which no signature covers.
+    let dated_back = "UPDATE approvers SET enrolled_at = '2000-01-01T00:00:00Z'";
+    assert_eq!(world.database()?.execute(dated_back, [])?, 1);
     assert_eq!(
         code(
             world
@@ -225,9 +228,9 @@ async fn rows_written_into_the_database_by_hand_prove_nothing() -> anyhow::Resul
     let database = world.database()?;
     drop_triggers(&database)?;
     database.execute(
-        "INSERT INTO decisions (decision_id, checkpoint_id, run_id, verdict, reason, is_final, approver, assurance,
-         subject_digest, accepted_unknown, decided_at, signature)
-         VALUES ('d', ?1, ?2, 'approve', '', 0, 'ana', 'a1', ?3, '[]', ?4, 'AAAA')",
+        "INSERT INTO decisions (decision_id, checkpoint_id, run_id, verdict, reason, is_final, approver, enrolment_id,
+         assurance, subject_digest, accepted_unknown, decided_at, signature)
+         VALUES ('d', ?1, ?2, 'approve', '', 0, 'ana', (SELECT enrolment_id FROM approvers), 'a1', ?3, '[]', ?4, 'AAAA')",
         rusqlite::params![checkpoint, run.run_id, digest.as_str(), "2026-01-01T00:00:00Z"],
     )?;
     database.execute("UPDATE checkpoints SET state = 'approved'", [])?;

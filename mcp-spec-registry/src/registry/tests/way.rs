@@ -317,3 +317,71 @@ fn a_proposal_needs_the_newest_base_and_becomes_active_only_by_a_human() -> anyh
     assert_eq!(code(same_version.map(|_| ())), "VERSION_EXISTS");
     Ok(())
 }
+
+#[tokio::test]
+async fn approving_the_plan_for_a_proposal_puts_it_in_force_unless_a_human_did_so_with_a_later_one()
+-> anyhow::Result<()> {
+    for is_overtaken in [false, true] {
+        let world = World::new()?;
+        let version = |number: &str, verb: &str| {
+            SPECIFICATION
+                .replace("1.0", number)
+                .replace("says hello\ns", &format!("{verb}\ns"))
+        };
+        let proposed = version("1.1", "greets");
+        let base = Digest::of(SPECIFICATION);
+        world
+            .registry
+            .spec_propose(AGENT, &proposed, None, Some(&base), "shorter")?;
+        let asked = RunRequest {
+            spec_id: "hello".to_owned(),
+            version: Some("1.1".to_owned()),
+            environment: "test".to_owned(),
+            idempotency_key: None,
+        };
+        let run = world.registry.run_request(AGENT, &asked)?;
+        let run = world.registry.run_claim(AGENT, &run.run_id)?;
+        let submitted = world.registry.plan_submit(
+            AGENT,
+            &run.run_id,
+            run.epoch,
+            &plan(&Digest::of(&proposed))?,
+        )?;
+        if is_overtaken {
+            let later = version("1.2", "waves");
+            world
+                .registry
+                .add_specification(later.as_bytes(), None, "human:ana")?;
+        }
+        let decision = world.decision(&submitted.checkpoint.checkpoint_id, Verdict::Approve)?;
+        let decided = world.registry.decide(decision).await;
+        let in_force = world.registry.spec_get("hello", None)?.row.version;
+        if is_overtaken {
+            assert_eq!(code(decided), "SPEC_CHANGED");
+            assert_eq!(in_force, "1.2");
+        } else {
+            decided?;
+            assert_eq!(in_force, "1.1");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_human_may_put_in_force_what_an_agent_proposed_word_for_word() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let newer = SPECIFICATION
+        .replace("1.0", "1.1")
+        .replace("says hello\ns", "greets\ns");
+    let base = Digest::of(SPECIFICATION);
+    world
+        .registry
+        .spec_propose(AGENT, &newer, None, Some(&base), "shorter")?;
+    assert_eq!(world.registry.spec_get("hello", None)?.row.version, "1.0");
+    world
+        .registry
+        .add_specification(newer.as_bytes(), None, "human:ana")?;
+    assert_eq!(world.registry.spec_get("hello", None)?.row.version, "1.1");
+    assert_eq!(world.audited("specification.activated")?, 1);
+    Ok(())
+}

@@ -80,12 +80,15 @@ pub fn decide(
         (next, None)
     };
 
+    let activates = inputs
+        .activates
+        .filter(|_| checkpoint_state == CheckpointState::Approved);
     let payload = json!({
         "checkpoint": checkpoint.checkpoint_id, "kind": checkpoint.kind, "verdict": decision.verdict,
         "reason": decision.reason, "reason_code": decision.reason_code, "final": decision.is_final,
         "return_to": decision.return_to, "assurance": decision.assurance,
         "subject_digest": decision.subject_digest, "accepted_unknown": decision.accepted_unknown,
-        "decision_id": decision.decision_id, "next": next,
+        "decision_id": decision.decision_id, "next": next, "activates": activates,
     });
     let entry = entry(
         &format!("human:{}", decision.approver),
@@ -105,15 +108,13 @@ pub fn decide(
     change.sign_head = true;
     change.expect.push(Expectation::Enrolled {
         approver: decision.approver.clone(),
+        enrolment_id: decision.enrolment_id.clone(),
     });
     change.writes.push(Write::UpdateCheckpoint(Checkpoint {
         state: checkpoint_state,
         ..checkpoint.clone()
     }));
-    if let Some(digest) = inputs
-        .activates
-        .filter(|_| checkpoint_state == CheckpointState::Approved)
-    {
+    if let Some(digest) = activates {
         change.writes.push(Write::ActivateSpecification(digest));
     }
     change.writes.push(Write::InsertDecision(decision));

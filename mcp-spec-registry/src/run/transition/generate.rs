@@ -125,6 +125,7 @@ pub fn begin_execution(
     });
     change.expect.push(Expectation::Enrolled {
         approver: approval.approver.clone(),
+        enrolment_id: approval.enrolment_id.clone(),
     });
     if approval.begun_at.is_none() {
         let used = Decision {

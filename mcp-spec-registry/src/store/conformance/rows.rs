@@ -103,6 +103,7 @@ pub(super) fn decision(id: &str, checkpoint_id: &str, run_id: &str) -> Decision 
         is_final: false,
         return_to: None,
         approver: "ana".into(),
+        enrolment_id: "e1".into(),
         assurance: Assurance::A1,
         subject_digest: Digest::of("plan"),
         accepted_unknown: vec!["c1".into()],

@@ -129,6 +129,7 @@ CREATE TABLE decisions (
     assurance TEXT NOT NULL,
     subject_digest TEXT NOT NULL,
     accepted_unknown TEXT NOT NULL,
+    enrolment_id TEXT NOT NULL,
     approver_uid INTEGER,
     decided_at TEXT NOT NULL,
     first_viewed_at TEXT,
@@ -142,6 +143,7 @@ WHEN OLD.decision_id IS NOT NEW.decision_id OR OLD.checkpoint_id IS NOT NEW.chec
     OR OLD.reason_code IS NOT NEW.reason_code OR OLD.is_final IS NOT NEW.is_final
     OR OLD.return_to IS NOT NEW.return_to OR OLD.approver IS NOT NEW.approver OR OLD.assurance IS NOT NEW.assurance
     OR OLD.subject_digest IS NOT NEW.subject_digest OR OLD.accepted_unknown IS NOT NEW.accepted_unknown
+    OR OLD.enrolment_id IS NOT NEW.enrolment_id
     OR OLD.approver_uid IS NOT NEW.approver_uid OR OLD.decided_at IS NOT NEW.decided_at
     OR OLD.first_viewed_at IS NOT NEW.first_viewed_at OR OLD.signature IS NOT NEW.signature
     OR (OLD.begun_at IS NOT NULL AND OLD.begun_at IS NOT NEW.begun_at)
@@ -197,6 +199,7 @@ CREATE TABLE actions (
     UNIQUE (service, idempotency_key)
 ) STRICT;
 CREATE INDEX actions_by_run ON actions (run_id);
+CREATE INDEX actions_open ON actions (service) WHERE outcome IS NULL;
 CREATE TRIGGER actions_keep_the_intent BEFORE UPDATE ON actions
 WHEN OLD.action_id IS NOT NEW.action_id OR OLD.run_id IS NOT NEW.run_id OR OLD.step_id IS NOT NEW.step_id
     OR OLD.revision IS NOT NEW.revision OR OLD.cycle IS NOT NEW.cycle OR OLD.epoch IS NOT NEW.epoch

@@ -88,11 +88,14 @@ fn hold(connection: &Connection, expectation: &Expectation) -> Result<(), StoreE
                 None => Ok(()),
             }
         }
-        Expectation::Enrolled { approver } => {
+        Expectation::Enrolled {
+            approver,
+            enrolment_id,
+        } => {
             match number(
                 connection,
-                "SELECT 1 FROM approvers WHERE name = ?1",
-                [approver],
+                "SELECT 1 FROM approvers WHERE name = ?1 AND enrolment_id = ?2",
+                [approver, enrolment_id],
             )? {
                 Some(_) => Ok(()),
                 None => conflict(format!("{approver} is not enrolled")),

@@ -91,6 +91,7 @@ table!(
         assurance,
         subject_digest,
         accepted_unknown,
+        enrolment_id,
         approver_uid,
         decided_at,
         first_viewed_at,

@@ -47,8 +47,14 @@ impl Approver {
                     story.ask(&format!(
                         "first, enrol yourself (mcp-spec-registry enrol --name {name})"
                     ));
-                    while !stage.on_terminal(&["enrol", "--name", &name]).await? {
-                        story.ask("that did not work; once more");
+                    loop {
+                        let status = stage.on_terminal(&["enrol", "--name", &name]).await?;
+                        match status.code() {
+                            Some(0) => break,
+                            // It was interrupted, and so is everything.
+                            Some(130) | None => anyhow::bail!("nobody was enrolled"),
+                            Some(_) => story.ask("that did not work; once more"),
+                        }
                     }
                     story.enrolled(&name, false);
                 } else {

@@ -5,9 +5,10 @@ mod approver;
 mod stage;
 mod story;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, task::Poll};
 
 use clap::Parser;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{approver::Approver, stage::Stage, story::Story};
 
@@ -41,7 +42,7 @@ async fn main() -> ExitCode {
     let mut story = Story::new(arguments.json);
     let outcome = tokio::select! {
         outcome = play(&arguments, &mut story) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; everything that was started is ended")),
+        () = told_to_end() => Err(anyhow::anyhow!("interrupted; everything that was started is ended")),
     };
     let succeeded = outcome.is_ok();
     story.end(outcome);
@@ -50,6 +51,24 @@ async fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Waits for any of the signals that end a program.
+async fn told_to_end() {
+    let signals = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ];
+    let mut ends: Vec<Signal> = signals
+        .into_iter()
+        .filter_map(|kind| signal(kind).ok())
+        .collect();
+    std::future::poll_fn(|context| {
+        let told = ends.iter_mut().any(|end| end.poll_recv(context).is_ready());
+        if told { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 async fn play(arguments: &Arguments, story: &mut Story) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
 };
 
 use anyhow::Context as _;
@@ -50,7 +50,11 @@ impl Stage {
         std::fs::create_dir(path.join("workspace"))?;
         story.title(&path, keep);
 
-        let daemon = start(&program, &path, ["serve".into()])?;
+        let daemon = start(
+            &program,
+            &path,
+            ["serve".into(), "--idle-exit".into(), "10m".into()],
+        )?;
         let ready = daemon.announcement("ready").await?;
         let page = ready["approval_page"]
             .as_str()
@@ -157,14 +161,14 @@ impl Stage {
     }
 
     /// Runs a human's command on the human's own terminal.
-    pub(crate) async fn on_terminal(&self, words: &[&str]) -> anyhow::Result<bool> {
+    pub(crate) async fn on_terminal(&self, words: &[&str]) -> anyhow::Result<ExitStatus> {
         let mut command = Command::new(&self.program);
         command
             .args(words)
             .arg("--state-dir")
             .arg(self.path.join("state"));
         command.arg("--socket-dir").arg(self.path.join("sockets"));
-        Ok(command.status().await?.success())
+        Ok(command.status().await?)
     }
 }
 
