@@ -92,20 +92,17 @@ async fn relay(listener: TcpListener, jail: Jail, port: u16) {
 }
 
 /// Connects `outside` with the jail and copies both ways until both have ended; the end of one direction is passed on.
+///
+/// Whatever cuts it short (nobody listens, the jail ends, this task is dropped) resets the connection: an orderly end would make
+/// half an answer look whole.
 async fn join(mut outside: TcpStream, jail: &Jail, port: u16) -> io::Result<()> {
-    let connected = tokio::time::timeout(CONNECT_TIME, jail.connect(port))
+    outside.set_zero_linger()?;
+    let mut inside = tokio::time::timeout(CONNECT_TIME, jail.connect(port))
         .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let mut inside = match connected {
-        Ok(inside) => inside,
-        Err(error) => {
-            // A reset, not an orderly end: nobody took the connection.
-            outside.set_zero_linger()?;
-            return Err(error);
-        }
-    };
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
     outside.set_nodelay(true)?;
     inside.set_nodelay(true)?;
     tokio::io::copy_bidirectional_with_sizes(&mut outside, &mut inside, BUFFER, BUFFER).await?;
+    rustix::net::sockopt::set_socket_linger(&outside, None)?;
     Ok(())
 }

@@ -129,3 +129,20 @@ async fn a_published_port_ends_with_its_jail() -> anyhow::Result<()> {
     assert!(ask(port.address(), "").await.is_err());
     Ok(())
 }
+
+#[tokio::test]
+async fn a_connection_that_is_cut_short_does_not_look_finished() -> anyhow::Result<()> {
+    let scene = Scene::new()?;
+    let process = listener(&scene, "exec ./probe listen 80").await?;
+    let port = PublishedPort::open(&process.jail, 80).await?;
+    let mut stream = TcpStream::connect(port.address()).await?;
+    let mut greeting = [0; 2];
+    stream.read_exact(&mut greeting).await?;
+    drop(port);
+    let cut = stream.read_to_end(&mut Vec::new()).await;
+    assert_eq!(
+        cut.map_err(|error| error.kind()),
+        Err(std::io::ErrorKind::ConnectionReset)
+    );
+    Ok(())
+}

@@ -8,7 +8,7 @@ mod raw;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 use mcp_bash_commander::jail::{Access, JailSpec, Launcher, Workspace};
 use serde_json::json;
@@ -84,13 +84,17 @@ fn listen(port: u16) -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     tell(&json!(listener.local_addr()?.port()))?;
     for connection in listener.incoming() {
-        let mut connection = connection?;
-        write!(connection, "{}:", std::process::id())?;
-        let mut bytes = Vec::new();
-        connection.read_to_end(&mut bytes)?;
-        connection.write_all(&bytes)?;
+        // A client that goes away is no reason to stop serving.
+        let _ = answer(connection?);
     }
     Ok(())
+}
+
+fn answer(mut connection: TcpStream) -> std::io::Result<()> {
+    write!(connection, "{}:", std::process::id())?;
+    let mut bytes = Vec::new();
+    connection.read_to_end(&mut bytes)?;
+    connection.write_all(&bytes)
 }
 
 /// Writes up to `most` bytes to `path`; tells how many were taken and why no more.
