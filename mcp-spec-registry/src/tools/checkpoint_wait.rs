@@ -77,6 +77,7 @@ impl SpecRegistry {
         let started = tokio::time::Instant::now();
         let mut changes = self.registry.changes();
         let mut next_progress = started + PROGRESS_EVERY;
+        let mut first = None;
         let record = loop {
             changes.mark_unchanged();
             let (registry, agent, run_id) =
@@ -86,7 +87,10 @@ impl SpecRegistry {
             })
             .await?;
             let deadline = started + limit;
-            if !is_awaited(&record) || tokio::time::Instant::now() >= deadline {
+            // From "measuring" it goes on to "asked": that is news, though something is awaited again.
+            let now = awaited(&record);
+            let is_news = first.get_or_insert_with(|| now.clone()) != &now;
+            if is_news || !is_awaited(&record) || tokio::time::Instant::now() >= deadline {
                 break record;
             }
             loop {
@@ -132,6 +136,14 @@ impl SpecRegistry {
             text,
         ))
     }
+}
+
+/// What is awaited: the state, and the question where there is one.
+fn awaited(record: &RunRecord) -> (RunState, Option<String>) {
+    let question = record
+        .open_checkpoint()
+        .map(|open| open.checkpoint_id.clone());
+    (record.run.state, question)
 }
 
 fn is_awaited(record: &RunRecord) -> bool {
