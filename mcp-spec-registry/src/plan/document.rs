@@ -49,10 +49,10 @@ pub struct Step {
     pub server: String,
     /// Name of its tool.
     pub tool: String,
-    /// What each argument may be; an argument that is not named must be absent or at its default.
+    /// What each argument may be; others must be absent or at their defaults.
     #[serde(default)]
     pub arguments: BTreeMap<String, ArgumentPattern>,
-    /// Whether it can be undone; the tool's own class may only be raised.
+    /// Can it be undone? No less than the tool says.
     pub reversibility: Reversibility,
     /// How this step is undone.
     pub rollback: String,

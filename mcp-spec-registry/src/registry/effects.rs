@@ -142,7 +142,13 @@ impl Registry {
             )
         })?;
         let action_id = format!("ac_{}", new_ulid());
-        let action = self.update(&run_id, |record| {
+        let (action, plan) = self.update(&run_id, |record| {
+            let digest = record
+                .run
+                .plan_digest
+                .clone()
+                .unwrap_or_else(|| Digest::of(""));
+            let plan = self.plan(&digest)?;
             let inputs = BeginInputs {
                 action_id: action_id.clone(),
                 handle_sha256: &handle_sha256,
@@ -157,7 +163,7 @@ impl Registry {
             };
             if let Some(known) = known_action(record, service, request, &arguments_sha256)? {
                 return Ok(match begin_again(record, &known, &inputs, self.now()) {
-                    Ok(()) => (Ok(known), None),
+                    Ok(()) => (Ok((known, plan)), None),
                     // The service will not carry it out now, so it must not stay open.
                     Err(refused) => {
                         let lost = known.outcome.is_none();
@@ -166,17 +172,9 @@ impl Registry {
                     }
                 });
             }
-            let digest = record
-                .run
-                .plan_digest
-                .clone()
-                .unwrap_or_else(|| Digest::of(""));
-            let plan = self.plan(&digest)?;
             let (action, change) = begin(record, &plan, &inputs, &self.0.limits, self.now())?;
-            Ok((Ok(action), Some(change)))
+            Ok((Ok((action, plan)), Some(change)))
         })??;
-        let record_plan = self.record(&run_id)?.run.plan_digest;
-        let plan = self.plan(&record_plan.unwrap_or_else(|| Digest::of("")))?;
         let inputs = plan
             .step(&action.step_id)
             .map(|step| step.inputs.clone())

@@ -10,7 +10,7 @@ use shared::{
     tools::ToolEffect,
 };
 
-use crate::{registry::blocking, server::SpecRegistry, store::SpecificationStatus};
+use crate::{server::SpecRegistry, store::SpecificationStatus};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("spec_search", "Search specifications", EffectClass::Read);
@@ -68,11 +68,12 @@ impl SpecRegistry {
         &self,
         Parameters(params): Parameters<SpecSearchParams>,
     ) -> Result<Json<SpecSearchResult>, ToolError> {
-        let registry = self.registry.clone();
         let limit = params.limit.clamp(1, MOST_RESULTS);
         let asked = !params.query.trim().is_empty();
-        let found =
-            blocking(move || registry.spec_search(&params.query, limit, params.cursor)).await?;
+        // Read where it is asked: handing it to another thread takes longer than the bounded query.
+        let found = self
+            .registry
+            .spec_search(&params.query, limit, params.cursor)?;
         let next_cursor = found.more.then_some(params.cursor + limit);
         let results: Vec<Hit> = found
             .results

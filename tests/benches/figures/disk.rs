@@ -9,9 +9,12 @@ use std::{
 };
 
 use mcp_spec_registry::{
+    audit::EntryDraft,
     keys::Keys,
     run::transition::{Limits, RequestInputs, claim, lapse, request},
-    store::{Store as _, sqlite::SqliteStore},
+    store::{
+        Change, SpecificationRow, SpecificationStatus, Store as _, Write, sqlite::SqliteStore,
+    },
 };
 use shared::digest::Digest;
 use time::OffsetDateTime;
@@ -27,14 +30,36 @@ pub(super) fn transitions(figures: &mut Figures) -> anyhow::Result<()> {
     let store = SqliteStore::open(folder.path(), keys)?;
     let now = OffsetDateTime::now_utc();
     let limits = Limits::default();
+    let specification = SpecificationRow {
+        spec_id: "bench".to_owned(),
+        version: "1".to_owned(),
+        digest: Digest::of("bench"),
+        verbatim: "bench".to_owned(),
+        search_text: "bench".to_owned(),
+        title: "bench".to_owned(),
+        status: SpecificationStatus::Proposed,
+        added_by: "bench".to_owned(),
+        reason: None,
+        added_at: now,
+    };
     let inputs = RequestInputs {
         run_id: "01BENCH".to_owned(),
-        spec_id: "bench".to_owned(),
-        spec_version: "1".to_owned(),
-        spec_digest: Digest::of("bench"),
+        spec_id: specification.spec_id.clone(),
+        spec_version: specification.version.clone(),
+        spec_digest: specification.digest.clone(),
         environment: "bench".to_owned(),
         requester: "bench".to_owned(),
     };
+    store.commit(&Change {
+        writes: vec![Write::InsertSpecification(specification)],
+        audit: vec![EntryDraft {
+            actor: "bench".to_owned(),
+            action: "specification.added".to_owned(),
+            subject: "bench".to_owned(),
+            payload: serde_json::json!({}),
+        }],
+        ..Change::default()
+    })?;
     let (run, change) = request(inputs, "bench", now);
     store.commit(&change)?;
 

@@ -194,12 +194,14 @@ pub(super) fn family(root: u32) -> anyhow::Result<Vec<u32>> {
     Ok(family)
 }
 
+/// Resident memory, with pages that several processes share (the program's code, above all) divided among them, so that the sum
+/// over a server and its helpers counts each page once: `Pss` of proc(5).
 fn resident_kb(pid: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = rollup
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("no VmRSS")?;
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .context("no Pss")?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }
 
