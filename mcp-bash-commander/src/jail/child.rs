@@ -207,7 +207,7 @@ fn surround(
     if !order.inputs.is_empty() {
         applied.insert(Layer::PinnedInputs);
     }
-    prepare_network()?;
+    prepare_network(&order.published)?;
     applied.insert(Layer::NetNs);
     root.seal()?;
     applied.insert(Layer::PrivateRoot);
@@ -219,20 +219,17 @@ fn surround(
     Ok(applied)
 }
 
-/// A loopback interface, on which every port may be bound: which ones really, Landlock says.
-fn prepare_network() -> Result<(), Failure> {
-    sys::loopback_up().map_err(|errno| {
-        Failure::new(
-            Layer::NetNs,
-            errno,
-            "switch the loopback interface on".to_owned(),
-        )
-    })?;
+/// A loopback interface, on which `published` ports may be bound however low they are: which ones at all, Landlock says.
+fn prepare_network(published: &[u16]) -> Result<(), Failure> {
+    const LOWEST_UNPRIVILEGED: u16 = 1024;
+    let failed = |errno, step: &str| Failure::new(Layer::NetNs, errno, step.to_owned());
+    sys::loopback_up().map_err(|errno| failed(errno, "switch the loopback interface on"))?;
+    if published.iter().all(|port| *port >= LOWEST_UNPRIVILEGED) {
+        return Ok(());
+    }
     let setting = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
-    fs::write(setting, "0").map_err(|error| {
-        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        Failure::new(Layer::NetNs, errno, setting.to_owned())
-    })
+    fs::write(setting, "0")
+        .map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO), setting))
 }
 
 /// Empties every capability set, and locks the doors through which they come back.

@@ -14,7 +14,6 @@ use rustix::process::{Pid, Signal};
 use super::child::{Failure, Host};
 use super::layer::LayerSet;
 use super::protocol::{Order, Report, Request};
-use super::sys::Side;
 use super::{Layer, datagram, leader, sys};
 
 /// The command as its parent knows it.
@@ -36,10 +35,8 @@ pub(super) fn start(
     let child_signal = sys::child_signal().map_err(failed("watch children"))?;
     let (report, report_writer) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
-    let pid = match sys::clone_process(0).map_err(failed("make the command's process"))? {
-        Side::Child => leader::run(order, host, &streams, &report_writer),
-        Side::Parent { pid, .. } => pid,
-    };
+    let pid = sys::start_program(|| leader::run(order, host, &streams, &report_writer))
+        .map_err(failed("make the command's process"))?;
     drop((streams, report_writer));
     for number in 0..=2 {
         // They were placeholders; the command has its own.

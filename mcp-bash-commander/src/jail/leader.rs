@@ -53,7 +53,7 @@ fn prepare(order: &Order, host: &Host, streams: &[OwnedFd; 3]) -> Result<LayerSe
         )
     })?;
     host.filters
-        .apply()
+        .confine_command()
         .map_err(|error| Failure::new(Layer::Seccomp, Errno::INVAL, error.to_string()))?;
     applied.insert(Layer::Seccomp);
     Ok(applied)

@@ -7,25 +7,48 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-/// The filters of a jail, compiled once and applied in each.
+/// The filters of all jails, compiled once. Those that no part of the launcher minds are applied to the launcher, and every jail
+/// inherits them: the kernel takes longer to load a filter than for most of what else a jail costs.
 #[derive(Debug)]
-pub(super) struct Filters(Vec<BpfProgram>);
+pub(super) struct Filters {
+    everywhere: Vec<BpfProgram>,
+    everywhere_applied: bool,
+    commands: Vec<BpfProgram>,
+}
 
 impl Filters {
     pub(super) fn compile() -> Result<Self, seccompiler::BackendError> {
-        Ok(Self(vec![
-            calling_convention_guard(),
-            compile(&unknown_calls(), libc::ENOSYS)?,
-            compile(&denied_calls(), libc::EPERM)?,
-        ]))
+        Ok(Self {
+            everywhere: vec![
+                calling_convention_guard(),
+                compile(&denied_everywhere(), libc::EPERM)?,
+            ],
+            everywhere_applied: false,
+            commands: vec![
+                compile(&unknown_calls(), libc::ENOSYS)?,
+                compile(&denied_to_commands(), libc::EPERM)?,
+            ],
+        })
     }
 
-    /// Applies all filters to this thread; `no_new_privs` must be set.
-    pub(super) fn apply(&self) -> Result<(), seccompiler::Error> {
-        self.0
-            .iter()
-            .try_for_each(|program| seccompiler::apply_filter(program))
+    /// Applies to this process what all its jails inherit. Where that fails, each jail tries again and says that it cannot.
+    pub(super) fn confine_launcher(&mut self) {
+        self.everywhere_applied = apply(&self.everywhere).is_ok();
     }
+
+    /// Applies to this thread all filters that it has not inherited; `no_new_privs` must be set.
+    pub(super) fn confine_command(&self) -> Result<(), seccompiler::Error> {
+        if !self.everywhere_applied {
+            apply(&self.everywhere)?;
+        }
+        apply(&self.commands)
+    }
+}
+
+fn apply(programs: &[BpfProgram]) -> Result<(), seccompiler::Error> {
+    programs
+        .iter()
+        .try_for_each(|program| seccompiler::apply_filter(program))
 }
 
 /// A system call and the alternatives of arguments that make it match; none of them: it always matches.
@@ -51,10 +74,10 @@ fn unknown_calls() -> Vec<Rule> {
     vec![always(libc::SYS_clone3), always(libc::SYS_openat2)]
 }
 
-/// Calls no jailed program may make. That these are data, and that there is one verdict for all, lets a supervisor be told of each
-/// denial instead.
-fn denied_calls() -> Vec<Rule> {
-    let mut rules: Vec<Rule> = DENIED.iter().copied().map(always).collect();
+/// Calls no jailed program may make and the launcher and init never do. That these are data, and that there is one verdict for all,
+/// lets a supervisor be told of each denial instead.
+fn denied_everywhere() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = DENIED_EVERYWHERE.iter().copied().map(always).collect();
     rules.push((
         libc::SYS_ioctl,
         [TIOCSTI, TIOCLINUX, TIOCSETD, TIOCCONS]
@@ -70,10 +93,6 @@ fn denied_calls() -> Vec<Rule> {
     rules.push((
         libc::SYS_setsockopt,
         vec![vec![Is(1, IPPROTO_TCP), Is(2, TCP_FASTOPEN_CONNECT)]],
-    ));
-    rules.push((
-        libc::SYS_clone,
-        NAMESPACES.map(|flag| vec![Has(0, flag)]).to_vec(),
     ));
     rules.push((
         libc::SYS_unshare,
@@ -97,8 +116,8 @@ fn denied_calls() -> Vec<Rule> {
     rules
 }
 
-/// Always denied.
-const DENIED: &[i64] = &[
+/// Denied whatever their arguments.
+const DENIED_EVERYWHERE: &[i64] = &[
     // Ways around every other rule.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
@@ -118,19 +137,10 @@ const DENIED: &[i64] = &[
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
-    // Mounts and namespaces.
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
+    // Mounts and namespaces, but for those in `DENIED_TO_COMMANDS`.
     libc::SYS_chroot,
     libc::SYS_setns,
-    libc::SYS_open_tree,
-    libc::SYS_move_mount,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
     libc::SYS_fspick,
-    libc::SYS_mount_setattr,
     SYS_OPEN_TREE_ATTR,
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
@@ -153,7 +163,6 @@ const DENIED: &[i64] = &[
     libc::SYS_clock_settime,
     libc::SYS_clock_adjtime,
     libc::SYS_adjtimex,
-    libc::SYS_sethostname,
     libc::SYS_setdomainname,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_iopl,
@@ -161,6 +170,29 @@ const DENIED: &[i64] = &[
     libc::SYS_ioperm,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_modify_ldt,
+];
+
+/// Calls that make a jail, denied to the command in it.
+fn denied_to_commands() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = DENIED_TO_COMMANDS.iter().copied().map(always).collect();
+    rules.push((
+        libc::SYS_clone,
+        NAMESPACES.map(|flag| vec![Has(0, flag)]).to_vec(),
+    ));
+    rules
+}
+
+const DENIED_TO_COMMANDS: &[i64] = &[
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_mount_setattr,
+    libc::SYS_sethostname,
 ];
 
 /// Calls on another process, with the argument that names it. Init has the same user, so the kernel would let the jail starve it.
@@ -324,7 +356,7 @@ mod tests {
 
     #[test]
     fn no_system_call_stands_in_two_rules_where_the_later_would_replace_the_earlier() {
-        let rules = denied_calls();
+        let rules = [unknown_calls(), denied_everywhere(), denied_to_commands()].concat();
         let mut calls: Vec<i64> = rules.iter().map(|(call, _)| *call).collect();
         calls.sort_unstable();
         let all = calls.len();
@@ -362,8 +394,13 @@ mod tests {
     #[test]
     fn the_filters_compile_and_stay_small() -> anyhow::Result<()> {
         let filters = Filters::compile()?;
-        let instructions: usize = filters.0.iter().map(Vec::len).sum();
-        assert!(instructions < 1500, "{instructions} instructions");
+        let instructions = |programs: &[BpfProgram]| programs.iter().map(Vec::len).sum::<usize>();
+        let (once, each) = (
+            instructions(&filters.everywhere),
+            instructions(&filters.commands),
+        );
+        assert!(once < 1500, "{once} instructions in the launcher");
+        assert!(each < 150, "{each} instructions in each jail");
         Ok(())
     }
 }

@@ -59,7 +59,8 @@ fn prepare() -> Result<(Host, OwnedFd), String> {
             gid,
         }
     };
-    let filters = Filters::compile().map_err(|error| error.to_string())?;
+    let mut filters = Filters::compile().map_err(|error| error.to_string())?;
+    filters.confine_launcher();
     let landlock_abi = sys::landlock_abi().unwrap_or(0);
     Ok((
         Host {

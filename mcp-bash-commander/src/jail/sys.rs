@@ -6,6 +6,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use rustix::io::{Errno, Result};
@@ -61,6 +62,48 @@ pub(super) fn clone_process(flags: libc::c_int) -> Result<Side> {
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         }),
     }
+}
+
+/// Runs `work` as a new process on this one's memory, as vfork(2) does, and returns its id once it has become a program or has ended:
+/// to copy the memory would take longer than all that the process does before it becomes one. Only for a process with a single thread.
+pub(super) fn start_program<F: FnOnce() -> std::convert::Infallible>(work: F) -> Result<i32> {
+    const STACK: usize = 1 << 20;
+    extern "C" fn enter<F: FnOnce() -> std::convert::Infallible>(
+        work: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: it is the `work` of `start_program`, which waits, and nobody else takes it.
+        let work = unsafe { (*work.cast::<Option<F>>()).take() };
+        // A panic must not unwind out of the process.
+        let _ = catch_unwind(AssertUnwindSafe(|| work.map(|work| work())));
+        exit_now(101)
+    }
+    // SAFETY: a new private mapping, which only the new process uses as its stack.
+    let stack = unsafe {
+        rustix::mm::mmap_anonymous(
+            ptr::null_mut(),
+            STACK,
+            rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
+            rustix::mm::MapFlags::PRIVATE
+                | rustix::mm::MapFlags::STACK
+                | rustix::mm::MapFlags::NORESERVE,
+        )
+    }?;
+    let mut work = Some(work);
+    // SAFETY: CLONE_VFORK keeps this thread, the only one of its memory, from running while the new process does, so nothing is
+    // used by both at once; the stack has its size and grows down from its aligned end; descriptors, signal actions, credentials
+    // and the working directory are copies, because the flags share none of them.
+    let pid = unsafe {
+        libc::clone(
+            enter::<F>,
+            stack.byte_add(STACK),
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            ptr::from_mut(&mut work).cast(),
+        )
+    };
+    let error = last_error();
+    // SAFETY: made above, and the new process is through with it.
+    unsafe { rustix::mm::munmap(stack, STACK) }?;
+    if pid == -1 { Err(error) } else { Ok(pid) }
 }
 
 /// Ends this process at once, without running destructors of a copied parent.
