@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -18,8 +18,14 @@ pub(super) struct Heads {
     key: VerifyingKey,
     path: PathBuf,
     kept: Option<Kept>,
+    /// Which slot of the file `kept` is in.
+    slot: u64,
     is_loaded: bool,
 }
+
+/// The file has two slots of this many bytes, written in turn: one write in place and one sync, and a write that a power cut tears
+/// leaves the other slot whole.
+const SLOT: usize = 4096;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +42,7 @@ impl Heads {
             key,
             path: state_dir.join("audit-head.json"),
             kept: None,
+            slot: 0,
             is_loaded: false,
         }
     }
@@ -92,9 +99,12 @@ impl Heads {
     fn load(&mut self) -> Result<(), Refusal> {
         if !self.is_loaded {
             self.kept = match fs::read(&self.path) {
-                Ok(bytes) => match serde_json::from_slice(&bytes) {
-                    Ok(kept) => Some(kept),
-                    Err(_) => {
+                Ok(bytes) => match newest(&bytes) {
+                    Some((slot, kept)) => {
+                        self.slot = slot;
+                        Some(kept)
+                    }
+                    None => {
                         return Err(self.rolled_back(
                             "cannot be checked: the file that has its head is damaged",
                         ));
@@ -115,11 +125,23 @@ impl Heads {
         }
     }
 
-    fn keep(&self, kept: &Kept) -> Result<(), Refusal> {
-        serde_json::to_vec(kept)
-            .map_err(io::Error::from)
-            .and_then(|bytes| write_durably(&self.path, &bytes))
-            .map_err(|error| self.not_kept(&error))
+    fn keep(&mut self, kept: &Kept) -> Result<(), Refusal> {
+        let slot = 1 - self.slot;
+        let written =
+            in_slot(kept).and_then(|bytes| match File::options().write(true).open(&self.path) {
+                Ok(file) => {
+                    file.write_all_at(&bytes, slot * SLOT as u64)?;
+                    file.sync_data()?;
+                    Ok(slot)
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    write_durably(&self.path, &bytes.repeat(2))?;
+                    Ok(0)
+                }
+                Err(error) => Err(error),
+            });
+        self.slot = written.map_err(|error| self.not_kept(&error))?;
+        Ok(())
     }
 
     fn contradicted(&mut self, kept: Kept, shown: &str) -> Refusal {
@@ -171,6 +193,24 @@ impl Heads {
             hint: "make room in, or mend, the state directory".to_owned(),
         }
     }
+}
+
+/// The newest whole entry of the file, and the slot it is in. A contradiction outlasts every head.
+fn newest(bytes: &[u8]) -> Option<(u64, Kept)> {
+    (0..)
+        .zip(bytes.chunks(SLOT))
+        .filter_map(|(slot, bytes)| Some((slot, serde_json::from_slice::<Kept>(bytes).ok()?)))
+        .max_by_key(|(_, kept)| (kept.contradiction.is_some(), kept.head.seq))
+}
+
+/// An entry as JSON, filled up with spaces.
+fn in_slot(kept: &Kept) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(kept)?;
+    if bytes.len() > SLOT {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    bytes.resize(SLOT, b' ');
+    Ok(bytes)
 }
 
 /// Replaces a file so that after a crash it is the old one or the new one, whole. Makes its folder where it is missing.
@@ -278,6 +318,31 @@ mod tests {
             assert_eq!(code(heads.accept(Some(&forged))), "AUDIT_SIGNATURE_INVALID");
         }
         assert_eq!(code(heads.accept(Some(&genuine))), "accepted");
+        Ok(())
+    }
+
+    #[test]
+    fn a_torn_write_leaves_the_head_before_it() -> anyhow::Result<()> {
+        for torn in [0, 1] {
+            let folder = tempfile::tempdir()?;
+            let path = folder.path().join("audit-head.json");
+            let mut heads = Heads::new(key().verifying_key(), folder.path());
+            let newest = 5 + torn;
+            for seq in 4..=newest {
+                assert_eq!(code(heads.accept(Some(&head(seq, "d")))), "accepted");
+            }
+            let mut bytes = fs::read(&path)?;
+            let slot = usize::try_from(heads.slot)? * SLOT;
+            bytes[slot + 10..slot + SLOT].fill(0);
+            fs::write(&path, bytes)?;
+            let mut next = Heads::new(key().verifying_key(), folder.path());
+            assert_eq!(code(next.accept(Some(&head(newest, "d")))), "accepted");
+            let mut next = Heads::new(key().verifying_key(), folder.path());
+            assert_eq!(
+                code(next.accept(Some(&head(newest - 1, "x")))),
+                "AUDIT_ROLLED_BACK"
+            );
+        }
         Ok(())
     }
 
