@@ -126,16 +126,8 @@ impl Registry {
     /// # Errors
     /// `RUN_NOT_FOUND`.
     pub fn record(&self, run_id: &str) -> Result<RunRecord, RegistryError> {
-        self.0.store.run(run_id)?.ok_or_else(|| {
-            RegistryError::new(
-                "RUN_NOT_FOUND",
-                format!(
-                    "there is no run `{}`",
-                    shared::visible::machine(run_id, false)
-                ),
-                "call run_list to see the runs",
-            )
-        })
+        let record = self.0.store.run(run_id)?;
+        record.ok_or_else(|| run_not_found(run_id))
     }
 
     /// The plan with this digest, whose bytes are what was submitted.
@@ -185,9 +177,32 @@ impl Registry {
         run_id: &str,
         decide: impl Fn(&RunRecord) -> Result<(T, Option<Change>), RegistryError>,
     ) -> Result<T, RegistryError> {
+        self.update_read(run_id, || self.record(run_id), decide)
+    }
+
+    /// As [`Registry::update`], for a decision about one action, named by its id or idempotency key.
+    fn update_around_action<T>(
+        &self,
+        run_id: &str,
+        id_or_key: &str,
+        decide: impl Fn(&RunRecord) -> Result<(T, Option<Change>), RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let read = || {
+            let record = self.0.store.run_around_action(run_id, id_or_key)?;
+            record.ok_or_else(|| run_not_found(run_id))
+        };
+        self.update_read(run_id, read, decide)
+    }
+
+    fn update_read<T>(
+        &self,
+        run_id: &str,
+        read: impl Fn() -> Result<RunRecord, RegistryError>,
+        decide: impl Fn(&RunRecord) -> Result<(T, Option<Change>), RegistryError>,
+    ) -> Result<T, RegistryError> {
         let _writing = lock(&self.0.writing);
         for _ in 0..MOST_TRIES {
-            let record = self.record(run_id)?;
+            let record = read()?;
             let (result, change) = decide(&record)?;
             let Some(change) = change else {
                 return Ok(result);
@@ -204,6 +219,17 @@ impl Registry {
             "call again in a moment",
         ))
     }
+}
+
+fn run_not_found(run_id: &str) -> RegistryError {
+    RegistryError::new(
+        "RUN_NOT_FOUND",
+        format!(
+            "there is no run `{}`",
+            shared::visible::machine(run_id, false)
+        ),
+        "call run_list to see the runs",
+    )
 }
 
 /// A row whose signature or digest does not hold: somebody wrote to the database by hand.

@@ -43,6 +43,13 @@ pub trait Store: Send + Sync {
 
     /// Everything on record about a run.
     fn run(&self, run_id: &str) -> Result<Option<RunRecord>, StoreError>;
+    /// As [`Store::run`], but of the actions only those that decide about one of them: the open ones, the one with this id or
+    /// idempotency key, and one that succeeded for each step of the plan and cycle in force. A run may have thousands.
+    fn run_around_action(
+        &self,
+        run_id: &str,
+        id_or_key: &str,
+    ) -> Result<Option<RunRecord>, StoreError>;
     /// Runs, newest first.
     fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, StoreError>;
     /// The run that a checkpoint belongs to.

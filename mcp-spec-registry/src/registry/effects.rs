@@ -142,7 +142,8 @@ impl Registry {
             )
         })?;
         let action_id = format!("ac_{}", new_ulid());
-        let (action, plan) = self.update(&run_id, |record| {
+        let key = &request.idempotency_key;
+        let (action, plan) = self.update_around_action(&run_id, key, |record| {
             let digest = record
                 .run
                 .plan_digest
@@ -209,7 +210,7 @@ impl Registry {
                     "only what was begun can end",
                 )
             })?;
-        self.update(&run_id, |record| {
+        self.update_around_action(&run_id, &report.action_id, |record| {
             let change = end(record, &EndInputs { service, report }, self.now())?;
             Ok(((), change))
         })?;

@@ -64,6 +64,10 @@ pub(super) fn suite<F: Fixture>(fresh: impl Fn() -> Result<F>) -> Result<()> {
         ("no word of a query is an operator", search::hostile_words),
         ("runs come newest first, filtered, page by page", runs),
         (
+            "of many actions only those that decide about one are read",
+            actions_around_one,
+        ),
+        (
             "the chain has no gaps and its heads are signed",
             chain::chain,
         ),
@@ -520,6 +524,41 @@ fn half_a_change(fixture: &impl Fixture) -> Result<()> {
     ];
     is_refused(store.commit(&change(writes)))?;
     assert_eq!((store.agent("new")?, store.audit_head()?), (None, head));
+    Ok(())
+}
+
+fn actions_around_one(fixture: &impl Fixture) -> Result<()> {
+    let (store, run) = with_a_run(fixture)?;
+    let of = |id: &str, step: &str, revision: u32, cycle: u32, outcome: Option<Outcome>| {
+        Write::InsertAction(Action {
+            action_id: id.into(),
+            idempotency_key: format!("key of {id}"),
+            step_id: step.into(),
+            revision,
+            cycle,
+            outcome,
+            ..action("r1")
+        })
+    };
+    let (plan, cycle) = (run.plan_revision, run.cycle);
+    store.commit(&change(vec![
+        of("earlier plan", "s1", plan + 1, cycle, Some(Outcome::Ok)),
+        of("earlier cycle", "s1", plan, cycle + 1, Some(Outcome::Ok)),
+        of("failed", "s1", plan, cycle, Some(Outcome::Error)),
+        of("first done", "s1", plan, cycle, Some(Outcome::Ok)),
+        of("done again", "s1", plan, cycle, Some(Outcome::Ok)),
+        of("open", "s2", plan, cycle, None),
+        of("lost", "s2", plan, cycle, Some(Outcome::Unknown)),
+    ]))?;
+    let around = |id_or_key: &str| -> Result<Vec<String>> {
+        let record = store.run_around_action("r1", id_or_key)?;
+        let actions = record.context("no run")?.actions;
+        Ok(actions.into_iter().map(|action| action.action_id).collect())
+    };
+    assert_eq!(around("none")?, ["first done", "open"]);
+    assert_eq!(around("lost")?, ["first done", "open", "lost"]);
+    assert_eq!(around("key of failed")?, ["failed", "first done", "open"]);
+    assert_eq!(store.run_around_action("r9", "lost")?, None);
     Ok(())
 }
 

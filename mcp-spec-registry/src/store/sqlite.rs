@@ -119,7 +119,15 @@ impl Store for SqliteStore {
     }
 
     fn run(&self, run_id: &str) -> Result<Option<RunRecord>, StoreError> {
-        read::run_record(&mut self.reader(), run_id)
+        read::run_record(&mut self.reader(), run_id, None)
+    }
+
+    fn run_around_action(
+        &self,
+        run_id: &str,
+        id_or_key: &str,
+    ) -> Result<Option<RunRecord>, StoreError> {
+        read::run_record(&mut self.reader(), run_id, Some(id_or_key))
     }
 
     fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, StoreError> {

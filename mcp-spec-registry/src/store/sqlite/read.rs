@@ -53,10 +53,17 @@ pub(super) fn run_id(
 
 const IN_ORDER: &str = "WHERE run_id = ?1 ORDER BY ordinal";
 
-/// All rows of a run, from one snapshot.
+const AROUND_ACTION: &str = "WHERE run_id = ?1 AND (
+    outcome IS NULL OR action_id = ?2 OR idempotency_key = ?2 OR ordinal IN (
+        SELECT min(a.ordinal) FROM actions a JOIN runs r ON r.run_id = a.run_id
+        WHERE a.run_id = ?1 AND a.outcome = 'ok' AND a.revision = r.plan_revision AND a.cycle = r.cycle GROUP BY a.step_id
+    )) ORDER BY ordinal";
+
+/// All rows of a run, from one snapshot; of its actions, where one is named, only those that decide about that one.
 pub(super) fn run_record(
     connection: &mut Connection,
     run_id: &str,
+    action: Option<&str>,
 ) -> Result<Option<RunRecord>, StoreError> {
     let snapshot = connection.transaction()?;
     let Some(run) = one(&snapshot, "WHERE run_id = ?1", [run_id])? else {
@@ -68,7 +75,10 @@ pub(super) fn run_record(
         checkpoints: all(&snapshot, IN_ORDER, [run_id])?,
         decisions: all(&snapshot, IN_ORDER, [run_id])?,
         grants: all(&snapshot, IN_ORDER, [run_id])?,
-        actions: all(&snapshot, IN_ORDER, [run_id])?,
+        actions: match action {
+            Some(action) => all(&snapshot, AROUND_ACTION, [run_id, action])?,
+            None => all(&snapshot, IN_ORDER, [run_id])?,
+        },
         evaluations: all(&snapshot, IN_ORDER, [run_id])?,
         rationales: all(&snapshot, IN_ORDER, [run_id])?,
     }))
