@@ -55,7 +55,7 @@ pub async fn serve(
     command: ServeCommand,
 ) -> anyhow::Result<()> {
     let shutdown = shutdown_on_signals()?;
-    let _lock = lock::hold(&state_dir)?;
+    let _lock = lock::hold_soon(&state_dir).await?;
     let sockets = Sockets::bind(&state_dir, socket_dir, &command)?;
     let registry = open_registry(&state_dir, &command)?;
 

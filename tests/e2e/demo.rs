@@ -113,14 +113,14 @@ async fn a_human_at_the_command_line_is_waited_for_at_both_checkpoints() -> anyh
     let folder = demo.folder()?;
     let enrol = ["enrol", "--name", "me", "--secret-fd", "0"];
     human(&folder, &enrol, SECRET).await?;
-    for kind in ["v1", "v2"] {
+    for kind in ["V1", "V2"] {
         let checkpoint = asked(&folder, kind).await?;
         let shown = human(&folder, &["show", &checkpoint, "--json"], "").await?;
         let shown: Value = serde_json::from_str(&shown)?;
         let history: Value =
             serde_json::from_str(&human(&folder, &["history", "--json"], "").await?)?;
         let decided = history.as_array().map(Vec::len);
-        assert_eq!(decided, Some(usize::from(kind == "v2")), "{history}");
+        assert_eq!(decided, Some(usize::from(kind == "V2")), "{history}");
         let code = shown["code"].as_str().context("no code")?;
         let mut words = vec!["approve", &checkpoint, "--name", "me", "--reason", "seen"];
         words.extend(["--code", code, "--secret-fd", "0"]);

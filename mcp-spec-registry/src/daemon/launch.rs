@@ -15,8 +15,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{lock, sockets};
 
-/// A registry that a client started ends after this long without anybody.
+/// A registry that an agent's client started ends after this long without anybody.
 const IDLE_EXIT: &str = "10m";
+/// One that a human's command started ends when that command is through and no run is open: `serve` may be the next command.
+const IDLE_EXIT_OF_COMMANDS: &str = "1s";
 /// What it says on stdout once it listens.
 const READY: &str = "ready";
 /// A registry that does not listen by then is stuck.
@@ -41,7 +43,12 @@ pub fn connect(
         return our_own(stream, &path);
     }
     let program = std::env::current_exe()?;
-    start(program.as_os_str(), state_dir, socket_dir)?;
+    let idle_exit = if plane == "approval" {
+        IDLE_EXIT_OF_COMMANDS
+    } else {
+        IDLE_EXIT
+    };
+    start(program.as_os_str(), state_dir, socket_dir, idle_exit)?;
     drop(turn);
     let stream = UnixStream::connect(&path)
         .with_context(|| format!("failed to connect to {}", path.display()))?;
@@ -66,7 +73,12 @@ fn our_own(stream: UnixStream, path: &Path) -> anyhow::Result<UnixStream> {
 }
 
 /// Starts a registry in a process session of its own and waits until it listens.
-fn start(program: &OsStr, state_dir: &Path, socket_dir: Option<PathBuf>) -> anyhow::Result<()> {
+fn start(
+    program: &OsStr,
+    state_dir: &Path,
+    socket_dir: Option<PathBuf>,
+    idle_exit: &str,
+) -> anyhow::Result<()> {
     let log_path = state_dir.join("registry.log");
     let log = OpenOptions::new()
         .append(true)
@@ -79,7 +91,7 @@ fn start(program: &OsStr, state_dir: &Path, socket_dir: Option<PathBuf>) -> anyh
             "serve",
             "--detached",
             "--idle-exit",
-            IDLE_EXIT,
+            idle_exit,
             "--state-dir",
         ])
         .arg(state_dir);
@@ -169,8 +181,8 @@ mod tests {
     #[test]
     fn a_program_that_ends_without_listening_is_named_with_its_log() -> anyhow::Result<()> {
         let state = tempfile::tempdir()?;
-        let refused =
-            start(OsStr::new("/bin/false"), state.path(), None).map_err(|error| error.to_string());
+        let refused = start(OsStr::new("/bin/false"), state.path(), None, IDLE_EXIT)
+            .map_err(|error| error.to_string());
         let log = state.path().join("registry.log").display().to_string();
         assert!(
             refused.as_ref().is_err_and(|error| error.contains(&log)),

@@ -5,6 +5,7 @@ use std::{
     io::{Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -59,6 +60,23 @@ pub fn hold(state_dir: &Path) -> Result<StateLock, LockError> {
     file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
     writeln!(file, "{}", std::process::id()).map_err(io)?;
     Ok(StateLock { _file: file })
+}
+
+/// As [`hold`], and gives a registry that is about to end some seconds to do so.
+///
+/// # Errors
+/// As [`hold`].
+pub(super) async fn hold_soon(state_dir: &Path) -> Result<StateLock, LockError> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match hold(state_dir) {
+            Err(LockError::Held { .. }) if Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            held => return held,
+        }
+    }
 }
 
 /// Waits for the turn to start a registry: of several clients that come at once, one starts it and the others find it.
