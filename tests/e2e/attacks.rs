@@ -2,6 +2,7 @@
 
 mod other_uids;
 mod planes;
+mod stopped;
 
 use std::fs;
 use std::time::Duration;

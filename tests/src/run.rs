@@ -106,6 +106,18 @@ impl Place {
     /// # Errors
     /// It does not start or answer; its stderr is quoted.
     pub async fn start_shell(&self) -> anyhow::Result<(ServerProcess, Client)> {
+        self.start_shell_of(AGENT, "shell-state").await
+    }
+
+    /// Starts the enforced shell of this agent with its state in this folder, and connects to it.
+    ///
+    /// # Errors
+    /// As [`Place::start_shell`].
+    pub async fn start_shell_of(
+        &self,
+        agent: &str,
+        state: &str,
+    ) -> anyhow::Result<(ServerProcess, Client)> {
         let address = address_of(&self.socket("effect"));
         let flags: [OsString; 5] = [
             "--enforced".into(),
@@ -114,10 +126,11 @@ impl Place {
             "--registry-token".into(),
             self.service_token().into(),
         ];
-        self.start_shell_with("shell-state", flags).await
+        self.connected_shell(agent, state, flags).await
     }
 
-    /// Starts a shell with these flags and its state in this folder, on the workspace of this place, and connects to it.
+    /// Starts a shell of [`AGENT`] with these flags and its state in this folder, on the workspace of this place, and connects to
+    /// it.
     ///
     /// # Errors
     /// As [`Place::start_shell`].
@@ -126,12 +139,21 @@ impl Place {
         state: &str,
         flags: impl IntoIterator<Item = OsString>,
     ) -> anyhow::Result<(ServerProcess, Client)> {
+        self.connected_shell(AGENT, state, flags).await
+    }
+
+    async fn connected_shell(
+        &self,
+        agent: &str,
+        state: &str,
+        flags: impl IntoIterator<Item = OsString>,
+    ) -> anyhow::Result<(ServerProcess, Client)> {
         let mut command = Command::new(&self.shell);
         command
             .env_clear()
             .envs(environment(&self.path().join("shell")))
             .args(flags)
-            .args(["--agent", AGENT, "--workspace"])
+            .args(["--agent", agent, "--workspace"])
             .arg(self.workspace())
             .arg("--state-dir")
             .arg(self.path().join(state));

@@ -255,7 +255,7 @@ async fn requester(client: &Client) -> anyhow::Result<String> {
     Ok(text(&answer["run"], "requester")?.to_owned())
 }
 
-fn token_in(file: &str) -> anyhow::Result<String> {
+pub(super) fn token_in(file: &str) -> anyhow::Result<String> {
     file.lines()
         .find_map(|line| line.strip_prefix("token = "))
         .map(|value| value.trim_matches('"').to_owned())

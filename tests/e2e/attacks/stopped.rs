@@ -1,0 +1,81 @@
+//! A run that was stopped, and callers that are not the one a handle was made for.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use hyper::StatusCode;
+use serde_json::json;
+use tests::run::{AGENT, Enforced, call, exec_step, text};
+
+use super::planes::token_in;
+
+/// How long the end of a run's processes may take: the order is waited for, not polled.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn no_process_outlives_the_pause_or_kill_of_its_run() -> anyhow::Result<()> {
+    for verb in ["pause", "kill"] {
+        let run = Enforced::start().await?;
+        let begun = run
+            .begun(json!([exec_step("s1", "sleep 600")]), json!([]))
+            .await?;
+        let execute = json!({
+            "command": "sleep 600", "wait": { "until": "none" }, "grant": begun.grant("s1").context("no handle")?,
+        });
+        call(&run.shell, "exec", execute).await?;
+        let state = async || -> anyhow::Result<String> {
+            let listed = call(&run.shell, "list_sessions", json!({})).await?;
+            Ok(text(&listed["sessions"][0], "state")?.to_owned())
+        };
+        assert_eq!(state().await?, "running");
+
+        let words = [verb, &begun.run.run_id, "--reason", "a test"];
+        run.place.human(&words, None).await?;
+        let deadline = Instant::now() + PATIENCE;
+        while state().await? == "running" {
+            ensure!(
+                Instant::now() < deadline,
+                "after `{verb}` the command still runs"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handle_is_worth_nothing_in_another_hand() -> anyhow::Result<()> {
+    let run = Enforced::start().await?;
+    let begun = run
+        .begun(json!([exec_step("s1", "echo ran >> proof")]), json!([]))
+        .await?;
+    let grant = begun.grant("s1").context("no handle")?;
+    let execute = json!({ "command": "echo ran >> proof", "grant": grant });
+    let proof = run.place.workspace().join("proof");
+
+    // Another process with the same credential that has not said hello.
+    let token = token_in(&fs::read_to_string(run.place.service_token())?)?;
+    let begin = json!({
+        "instance": "another", "seq": 1, "grant": grant, "principal": AGENT, "tool": "exec", "arguments": {},
+        "idempotency_key": "k",
+    });
+    let (status, answer) = run
+        .place
+        .post("effect", "/v1/actions/begin", Some(&token), &begin)
+        .await?;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
+    ensure!(answer.contains("SERVICE_UNKNOWN"), "{answer}");
+
+    // Another agent, at a shell of its own with the same credential.
+    let (_process, other) = run.place.start_shell_of("other", "state-of-other").await?;
+    let refused = other.call("exec", execute.clone()).await?;
+    assert_eq!(refused.error_code()?, "GRANT_NOT_YOURS");
+    ensure!(!proof.exists(), "the command ran for another agent");
+
+    // The agent it was made for.
+    let (_process, own) = run.place.start_shell().await?;
+    let done = call(&own, "exec", execute).await?;
+    assert_eq!(done["exit_code"], 0, "{done}");
+    assert_eq!(fs::read_to_string(&proof)?, "ran\n");
+    Ok(())
+}
