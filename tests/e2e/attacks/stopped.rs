@@ -55,13 +55,13 @@ async fn a_handle_is_worth_nothing_in_another_hand() -> anyhow::Result<()> {
 
     // Another process with the same credential that has not said hello.
     let token = token_in(&fs::read_to_string(run.place.service_token())?)?;
-    let begin = json!({
+    let question = json!({
         "instance": "another", "seq": 1, "grant": grant, "principal": AGENT, "tool": "exec", "arguments": {},
         "idempotency_key": "k",
     });
     let (status, answer) = run
         .place
-        .post("effect", "/v1/actions/begin", Some(&token), &begin)
+        .post("effect", "/v1/actions/begin", Some(&token), &question)
         .await?;
     assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
     ensure!(answer.contains("SERVICE_UNKNOWN"), "{answer}");
