@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::binaries::Server;
+use tests::human::unknown_criteria;
 use tests::process::ServerProcess;
 use tests::processes::{all_of, until_none_of};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::process::{ChildStdout, Command};
 
 /// It measures for some seconds, and builds the servers where they are not current.
@@ -91,7 +92,7 @@ async fn without_a_human_the_demo_waits_and_an_interrupt_ends_all_of_it() -> any
         !all_of(&folder)?.is_empty(),
         "no process is found by the folder, so finding none later would prove nothing"
     );
-    let history = human(&folder, &["history", "--json"], "").await?;
+    let history = human(&folder, &["history", "--json"], None).await?;
     assert_eq!(history, "[]\n", "something was decided without a human");
 
     let id = i32::try_from(demo.process.id().context("it has ended")?)?;
@@ -112,22 +113,22 @@ async fn a_human_at_the_command_line_is_waited_for_at_both_checkpoints() -> anyh
     demo.says("waiting for somebody to be enrolled").await?;
     let folder = demo.folder()?;
     let enrol = ["enrol", "--name", "me", "--secret-fd", "0"];
-    human(&folder, &enrol, SECRET).await?;
+    human(&folder, &enrol, Some(SECRET)).await?;
     for kind in ["V1", "V2"] {
         let checkpoint = asked(&folder, kind).await?;
-        let shown = human(&folder, &["show", &checkpoint, "--json"], "").await?;
+        let shown = human(&folder, &["show", &checkpoint, "--json"], None).await?;
         let shown: Value = serde_json::from_str(&shown)?;
         let history: Value =
-            serde_json::from_str(&human(&folder, &["history", "--json"], "").await?)?;
+            serde_json::from_str(&human(&folder, &["history", "--json"], None).await?)?;
         let decided = history.as_array().map(Vec::len);
         assert_eq!(decided, Some(usize::from(kind == "V2")), "{history}");
         let code = shown["code"].as_str().context("no code")?;
         let mut words = vec!["approve", &checkpoint, "--name", "me", "--reason", "seen"];
         words.extend(["--code", code, "--secret-fd", "0"]);
-        for criterion in unknown(&shown) {
+        for criterion in unknown_criteria(&shown) {
             words.extend(["--accept-unknown", criterion]);
         }
-        human(&folder, &words, SECRET).await?;
+        human(&folder, &words, Some(SECRET)).await?;
     }
     let (status, story) = demo.told().await?;
     ensure!(status.success(), "the demo failed: {story}");
@@ -144,7 +145,7 @@ async fn a_human_at_the_command_line_is_waited_for_at_both_checkpoints() -> anyh
 async fn asked(folder: &str, kind: &str) -> anyhow::Result<String> {
     let deadline = Instant::now() + LONGEST_STORY;
     loop {
-        let queue: Value = serde_json::from_str(&human(folder, &["queue", "--json"], "").await?)?;
+        let queue: Value = serde_json::from_str(&human(folder, &["queue", "--json"], None).await?)?;
         let open = queue["checkpoints"].as_array().into_iter().flatten();
         let mut open = open.filter(|open| open["kind"] == kind);
         if let Some(id) = open.find_map(|open| open["checkpoint_id"].as_str()) {
@@ -154,39 +155,14 @@ async fn asked(folder: &str, kind: &str) -> anyhow::Result<String> {
     }
 }
 
-/// Criteria whose measurement is unknown; a human has to name each of them to accept it.
-fn unknown(shown: &Value) -> impl Iterator<Item = &str> {
-    ["criteria", "constraints"]
-        .into_iter()
-        .flat_map(|list| shown[list].as_array().into_iter().flatten())
-        .filter(|criterion| {
-            let evidence = criterion["evidence"].as_array().into_iter().flatten();
-            evidence
-                .into_iter()
-                .any(|evidence| evidence["verdict"] == "unknown")
-        })
-        .filter_map(|criterion| criterion["key"].as_str())
-}
-
-/// A human's command beside the demo; it reads the secret from its stdin where it needs one.
-async fn human(folder: &str, words: &[&str], secret: &str) -> anyhow::Result<String> {
+/// A human's command beside the demo.
+async fn human(folder: &str, words: &[&str], secret: Option<&str>) -> anyhow::Result<String> {
     let mut command = Command::new(Server::SpecRegistry.program().await?);
     command
         .args(words)
         .args(["--state-dir", &format!("{folder}/state")])
-        .args(["--socket-dir", &format!("{folder}/sockets")])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mut child = command.spawn()?;
-    let mut stdin = child.stdin.take().context("no stdin")?;
-    // A command that reads no secret may have closed its end.
-    let _ = stdin.write_all(format!("{secret}\n").as_bytes()).await;
-    drop(stdin);
-    let output = child.wait_with_output().await?;
-    ensure!(output.status.success(), "{words:?}: {output:?}");
-    Ok(String::from_utf8(output.stdout)?)
+        .args(["--socket-dir", &format!("{folder}/sockets")]);
+    tests::human::run(command, secret).await
 }
 
 struct Demo {

@@ -4,6 +4,7 @@ pub mod binaries;
 pub mod client;
 pub mod expect;
 pub mod fixture;
+pub mod human;
 pub mod process;
 pub mod processes;
 pub mod run;

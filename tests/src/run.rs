@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -19,6 +18,7 @@ use tokio::process::Command;
 
 use crate::binaries::Server;
 use crate::client::{Client, Era};
+use crate::human;
 use crate::process::{ServerProcess, environment};
 
 /// The name under which plans and tokens know the shell server.
@@ -126,23 +126,15 @@ impl Place {
             "--registry-token".into(),
             self.service_token().into(),
         ];
-        self.connected_shell(agent, state, flags).await
+        self.start_shell_with(agent, state, flags).await
     }
 
-    /// Starts a shell of [`AGENT`] with these flags and its state in this folder, on the workspace of this place, and connects to
+    /// Starts a shell of this agent with these flags and its state in this folder, on the workspace of this place, and connects to
     /// it.
     ///
     /// # Errors
     /// As [`Place::start_shell`].
     pub async fn start_shell_with(
-        &self,
-        state: &str,
-        flags: impl IntoIterator<Item = OsString>,
-    ) -> anyhow::Result<(ServerProcess, Client)> {
-        self.connected_shell(AGENT, state, flags).await
-    }
-
-    async fn connected_shell(
         &self,
         agent: &str,
         state: &str,
@@ -217,27 +209,7 @@ impl Place {
     pub async fn human(&self, words: &[&str], secret: Option<&str>) -> anyhow::Result<String> {
         let mut command = self.registry_command();
         command.args(words);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let mut child = command.spawn()?;
-        let mut stdin = child.stdin.take().context("no stdin")?;
-        if let Some(secret) = secret {
-            // It may end without reading; what it says then is more telling than a broken pipe.
-            let _ = stdin.write_all(format!("{secret}\n").as_bytes()).await;
-        }
-        drop(stdin);
-        let output = child.wait_with_output().await?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(
-            output.status.success(),
-            "`{}` failed: {}{said}",
-            words.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(said)
+        human::run(command, secret).await
     }
 
     /// What an approver sees of a checkpoint.

@@ -15,10 +15,24 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{lock, sockets};
 
-/// A registry that an agent's client started ends after this long without anybody.
-const IDLE_EXIT: &str = "10m";
-/// One that a human's command started ends when that command is through and no run is open: `serve` may be the next command.
-const IDLE_EXIT_OF_COMMANDS: &str = "1s";
+/// A plane that clients connect to, and how long a registry that one of them started stays when nobody needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Plane {
+    name: &'static str,
+    idle_exit: &'static str,
+}
+
+/// Agents come back.
+pub const AGENTS: Plane = Plane {
+    name: "agent",
+    idle_exit: "10m",
+};
+/// A human's command is through, and the next one may be `serve`.
+pub const HUMANS: Plane = Plane {
+    name: "approval",
+    idle_exit: "1s",
+};
+
 /// What it says on stdout once it listens.
 const READY: &str = "ready";
 /// A registry that does not listen by then is stuck.
@@ -31,9 +45,9 @@ const READY_TIME: Duration = Duration::from_secs(20);
 pub fn connect(
     state_dir: &Path,
     socket_dir: Option<PathBuf>,
-    plane: &str,
+    plane: Plane,
 ) -> anyhow::Result<UnixStream> {
-    let path = sockets::path(&sockets::folder(state_dir, socket_dir.clone()), plane);
+    let path = sockets::path(&sockets::folder(state_dir, socket_dir.clone()), plane.name);
     sockets::check_length(&path)?;
     if let Ok(stream) = UnixStream::connect(&path) {
         return our_own(stream, &path);
@@ -43,12 +57,7 @@ pub fn connect(
         return our_own(stream, &path);
     }
     let program = std::env::current_exe()?;
-    let idle_exit = if plane == "approval" {
-        IDLE_EXIT_OF_COMMANDS
-    } else {
-        IDLE_EXIT
-    };
-    start(program.as_os_str(), state_dir, socket_dir, idle_exit)?;
+    start(program.as_os_str(), state_dir, socket_dir, plane)?;
     drop(turn);
     let stream = UnixStream::connect(&path)
         .with_context(|| format!("failed to connect to {}", path.display()))?;
@@ -77,7 +86,7 @@ fn start(
     program: &OsStr,
     state_dir: &Path,
     socket_dir: Option<PathBuf>,
-    idle_exit: &str,
+    plane: Plane,
 ) -> anyhow::Result<()> {
     let log_path = state_dir.join("registry.log");
     let log = OpenOptions::new()
@@ -91,7 +100,7 @@ fn start(
             "serve",
             "--detached",
             "--idle-exit",
-            idle_exit,
+            plane.idle_exit,
             "--state-dir",
         ])
         .arg(state_dir);
@@ -181,7 +190,7 @@ mod tests {
     #[test]
     fn a_program_that_ends_without_listening_is_named_with_its_log() -> anyhow::Result<()> {
         let state = tempfile::tempdir()?;
-        let refused = start(OsStr::new("/bin/false"), state.path(), None, IDLE_EXIT)
+        let refused = start(OsStr::new("/bin/false"), state.path(), None, AGENTS)
             .map_err(|error| error.to_string());
         let log = state.path().join("registry.log").display().to_string();
         assert!(

@@ -5,10 +5,11 @@ use std::{
     io::{Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
+use tokio::sync::oneshot;
 
 /// Why a state directory cannot be held.
 #[derive(Debug, thiserror::Error)]
@@ -68,14 +69,21 @@ pub fn hold(state_dir: &Path) -> Result<StateLock, LockError> {
 /// As [`hold`].
 pub(super) async fn hold_soon(state_dir: &Path) -> Result<StateLock, LockError> {
     const PATIENCE: Duration = Duration::from_secs(5);
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match hold(state_dir) {
-            Err(LockError::Held { .. }) if Instant::now() < until => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            held => return held,
-        }
+    let held = hold(state_dir);
+    let Err(LockError::Held { path, .. }) = &held else {
+        return held;
+    };
+    let (tell, told) = oneshot::channel();
+    let path = path.clone();
+    // A thread of its own: where the lock stays held it waits until this process ends, and must not keep it from ending.
+    std::thread::spawn(move || {
+        let free =
+            open(&path).is_ok_and(|file| flock(&file, FlockOperation::LockExclusive).is_ok());
+        let _ = tell.send(free);
+    });
+    match tokio::time::timeout(PATIENCE, told).await {
+        Ok(Ok(true)) => hold(state_dir),
+        _ => held,
     }
 }
 

@@ -31,7 +31,7 @@ pub fn run(
     let stream = match socket {
         Some(path) => UnixStream::connect(path)
             .with_context(|| format!("no registry answers at {}", path.display()))?,
-        None => launch::connect(state_dir, socket_dir, "agent")?,
+        None => launch::connect(state_dir, socket_dir, launch::AGENTS)?,
     };
     let greeting = Greeting {
         agent,

@@ -88,11 +88,10 @@ impl HttpArgs {
     /// # Errors
     /// Nobody named who may call, unusable tokens or certificates.
     pub fn check(&self) -> Result<(), ServeError> {
-        if let Some(path) = &self.tokens {
-            Tokens::load(path)?;
-        }
-        if let Some(wanted) = self.http {
-            access(self, wanted, None)?;
+        match (self.http, &self.tokens) {
+            (Some(wanted), _) => access(self, wanted, None).map(drop)?,
+            (None, Some(path)) => Tokens::load(path).map(drop)?,
+            (None, None) => {}
         }
         certificate(self).map(drop)
     }
@@ -280,6 +279,7 @@ impl HttpServer {
             )
             .layer(middleware::from_fn_with_state(gate, enter))
             .route("/healthz", get(|| async { "ok\n" }))
+            .layer(middleware::map_response(end_connection_after_refusal))
     }
 
     /// The origins of pages that this very server would serve: exact, with the port.
@@ -405,6 +405,16 @@ async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
         return not_a_message();
     }
     gate.sessions.remember(answer.headers(), &name).await;
+    answer
+}
+
+/// A refusal may leave the rest of the body unread, and the connection then ends. A client that is not told would send its next call
+/// into it.
+async fn end_connection_after_refusal(mut answer: Response) -> Response {
+    if answer.status().is_client_error() || answer.status().is_server_error() {
+        let close = header::HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+    }
     answer
 }
 

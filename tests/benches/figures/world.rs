@@ -2,7 +2,6 @@
 
 use std::{
     path::Path,
-    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -22,7 +21,7 @@ use tests::{
     fixture::{places, registry},
     process::{ServerProcess, environment},
 };
-use tokio::{io::AsyncWriteExt as _, process::Command};
+use tokio::process::Command;
 
 use super::{Figures, Samples, disk, ms, process::beside};
 
@@ -180,20 +179,5 @@ async fn human(folder: &Path, words: &[&str]) -> anyhow::Result<String> {
         .args(places(Server::SpecRegistry, folder))
         .env_clear()
         .envs(environment(folder));
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    let mut stdin = child.stdin.take().context("no stdin")?;
-    // A command that reads no secret may have closed its end.
-    let _ = stdin.write_all(format!("{SECRET}\n").as_bytes()).await;
-    drop(stdin);
-    let output = child.wait_with_output().await?;
-    anyhow::ensure!(
-        output.status.success(),
-        "{words:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8(output.stdout)?)
+    tests::human::run(command, Some(SECRET)).await
 }

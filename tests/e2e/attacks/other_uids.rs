@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use tests::client::{Client, Era};
 use tests::process::{ServerProcess, environment};
-use tests::run::{Enforced, Place, address_of, call, is_root_or_skips, text};
+use tests::run::{AGENT, Enforced, Place, address_of, call, is_root_or_skips, text};
 use tokio::process::Command;
 
 use super::{forged_write, outcome};
@@ -115,7 +115,7 @@ async fn a_registry_of_another_uid_is_not_trusted() -> anyhow::Result<()> {
             flags.extend(["--registry-uid".into(), OTHER.to_string().into()]);
         }
         let state = format!("shell-{}", outcomes.len());
-        let (_process, shell) = place.start_shell_with(&state, flags).await?;
+        let (_process, shell) = place.start_shell_with(AGENT, &state, flags).await?;
         let refused = shell.call("write_file", forged_write("new")).await?;
         outcomes.push((claims, outcome(&refused)));
     }

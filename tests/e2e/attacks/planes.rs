@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use hyper::{Request, StatusCode};
 use serde_json::json;
 use tests::client::{Client, send_http};
-use tests::run::{Enforced, address_of, call, text};
+use tests::run::{AGENT, Enforced, address_of, call, text};
 use tokio::process::Command;
 
 use super::{forged_write, outcome};
@@ -60,7 +60,7 @@ async fn from_inside_the_jail_nothing_of_the_registry_can_be_reached() -> anyhow
         );
     }
 
-    let (_open, shell) = place.start_shell_with("open-state", []).await?;
+    let (_open, shell) = place.start_shell_with(AGENT, "open-state", []).await?;
     let token = fs::read_to_string(place.service_token())?;
     let secret = token
         .split('"')
@@ -219,6 +219,7 @@ async fn a_shell_that_was_never_given_a_registry_refuses_changes() -> anyhow::Re
     let nowhere = place.path().join("nowhere/effect.sock");
     let (_process, shell) = place
         .start_shell_with(
+            AGENT,
             "lonely-state",
             [
                 "--enforced".into(),

@@ -1,17 +1,16 @@
 //! A run that was stopped, and callers that are not the one a handle was made for.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use hyper::StatusCode;
 use serde_json::json;
-use tests::run::{AGENT, Enforced, call, exec_step, text};
+use tests::run::{AGENT, Enforced, call, exec_step};
 
 use super::planes::token_in;
 
-/// How long the end of a run's processes may take: the order is waited for, not polled.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end of a run's processes may take: the shell waits for orders, it does not poll.
+const PATIENCE_MS: u64 = 5_000;
 
 #[tokio::test]
 async fn no_process_outlives_the_pause_or_kill_of_its_run() -> anyhow::Result<()> {
@@ -23,22 +22,14 @@ async fn no_process_outlives_the_pause_or_kill_of_its_run() -> anyhow::Result<()
         let execute = json!({
             "command": "sleep 600", "wait": { "until": "none" }, "grant": begun.grant("s1").context("no handle")?,
         });
-        call(&run.shell, "exec", execute).await?;
-        let state = async || -> anyhow::Result<String> {
-            let listed = call(&run.shell, "list_sessions", json!({})).await?;
-            Ok(text(&listed["sessions"][0], "state")?.to_owned())
-        };
-        assert_eq!(state().await?, "running");
+        let started = call(&run.shell, "exec", execute).await?;
+        assert_eq!(started["state"], "running");
 
         let words = [verb, &begun.run.run_id, "--reason", "a test"];
         run.place.human(&words, None).await?;
-        let deadline = Instant::now() + PATIENCE;
-        while state().await? == "running" {
-            ensure!(
-                Instant::now() < deadline,
-                "after `{verb}` the command still runs"
-            );
-        }
+        let wait = json!({ "id": started["id"], "wait": { "until": "exit", "ms": PATIENCE_MS } });
+        let ended = call(&run.shell, "read_output", wait).await?;
+        assert_eq!(ended["state"], "killed", "after `{verb}`: {ended}");
     }
     Ok(())
 }

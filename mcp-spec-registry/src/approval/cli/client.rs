@@ -52,7 +52,7 @@ impl Client {
     }
 
     fn stream(&self) -> Result<std::os::unix::net::UnixStream, ClientError> {
-        launch::connect(&self.state_dir, self.socket_dir.clone(), "approval")
+        launch::connect(&self.state_dir, self.socket_dir.clone(), launch::HUMANS)
             .map_err(ClientError::Connect)
     }
 

@@ -503,6 +503,8 @@ async fn a_body_over_the_limit_is_refused_with_the_limit_and_the_server_goes_on(
     // The server answers without reading on, so a client may see the answer or only that its writing failed.
     if let Ok(answer) = answer {
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+        // Nobody must send the next call into what is left of this connection.
+        assert_eq!(answer.headers["connection"], "close");
         assert!(
             answer.text.contains(&MAX_REQUEST_BYTES.to_string()),
             "{}",

@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use shared::digest::Digest;
-use tests::client::Client;
+use tests::{
+    client::Client,
+    run::{call, text},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -16,7 +19,7 @@ use tokio::{
 
 use crate::{
     approver::Approver,
-    stage::{AGENT, SHELL, Stage, text},
+    stage::{AGENT, SHELL, Stage},
     story::Story,
 };
 
@@ -389,12 +392,4 @@ impl WebServer {
         };
         format!("while :; do {serve}; done")
     }
-}
-
-async fn call(client: &Client, tool: &str, arguments: Value) -> anyhow::Result<Value> {
-    client
-        .call(tool, arguments)
-        .await?
-        .success()
-        .with_context(|| format!("{tool} failed"))
 }

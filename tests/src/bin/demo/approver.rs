@@ -2,12 +2,10 @@
 
 use std::io::IsTerminal as _;
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use tests::{human::unknown_criteria, run::text};
 
-use crate::{
-    stage::{Stage, text},
-    story::Story,
-};
+use crate::{stage::Stage, story::Story};
 
 const TEST_APPROVER: &str = "test-approver";
 /// Protects nothing: the state directory is temporary and the approver is marked as a test.
@@ -96,33 +94,10 @@ impl Approver {
             reason,
         ];
         words.extend(["--code", code, "--secret-fd", "0", "--json"]);
-        let unknown = unknown_criteria(&shown);
-        for criterion in &unknown {
+        for criterion in unknown_criteria(&shown) {
             words.extend(["--accept-unknown", criterion]);
         }
         stage.human(&words, Some(TEST_SECRET)).await?;
         Ok(())
     }
-}
-
-/// Criteria whose measurement came out unknown; accepting names each of them.
-fn unknown_criteria(shown: &Value) -> Vec<String> {
-    let none = json!([]);
-    let lists = [&shown["criteria"], &shown["constraints"]];
-    lists
-        .into_iter()
-        .flat_map(|list| {
-            list.as_array()
-                .or_else(|| none.as_array())
-                .into_iter()
-                .flatten()
-        })
-        .filter(|criterion| {
-            let evidence = criterion["evidence"].as_array().into_iter().flatten();
-            evidence
-                .into_iter()
-                .any(|evidence| evidence["verdict"] == "unknown")
-        })
-        .filter_map(|criterion| criterion["key"].as_str().map(str::to_owned))
-        .collect()
 }

@@ -3,18 +3,19 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::ExitStatus,
 };
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 use tests::{
     binaries::{Server, workspace},
     client::{Client, Era},
+    human,
     process::ServerProcess,
 };
-use tokio::{io::AsyncWriteExt as _, process::Command};
+use tokio::process::Command;
 
 use crate::story::Story;
 
@@ -210,32 +211,5 @@ async fn command(
     command.args(words).args(paths);
     command.arg("--state-dir").arg(folder.join("state"));
     command.arg("--socket-dir").arg(folder.join("sockets"));
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mut child = command.spawn()?;
-    let mut stdin = child.stdin.take().context("no stdin")?;
-    if let Some(secret) = secret {
-        stdin.write_all(secret.as_bytes()).await?;
-        stdin.write_all(b"\n").await?;
-    }
-    drop(stdin);
-    let output = child.wait_with_output().await?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    anyhow::ensure!(
-        output.status.success(),
-        "`mcp-spec-registry {}` failed: {}{said}",
-        words.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(said)
-}
-
-/// A field that must be there.
-pub(crate) fn text<'a>(value: &'a Value, field: &str) -> anyhow::Result<&'a str> {
-    value[field]
-        .as_str()
-        .with_context(|| format!("no `{field}` in {value}"))
+    human::run(command, secret).await
 }
