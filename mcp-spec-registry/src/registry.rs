@@ -33,7 +33,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use shared::digest::Digest;
+use shared::{digest::Digest, effect::protocol::SignedHead};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -42,7 +42,7 @@ use crate::{
     keys::Keys,
     plan::Plan,
     run::{RunRecord, transition::Limits},
-    store::{Change, Committed, Store, StoreError},
+    store::{Change, ServiceRow, Store, StoreError},
 };
 
 /// Tells the time; tests tell another.
@@ -66,6 +66,8 @@ struct Inner {
     work: WorkBoard,
     peers: Mutex<Peers>,
     plans: Mutex<HashMap<Digest, Arc<Plan>>>,
+    /// Services as they last said hello; a declaration of all tools takes longer to read than all else that a call asks for.
+    services: Mutex<HashMap<String, Arc<ServiceRow>>>,
     /// First view of each checkpoint, by checkpoint.
     viewed: Mutex<HashMap<String, OffsetDateTime>>,
     /// Last record number of each effect server's process.
@@ -94,6 +96,7 @@ impl Registry {
             work: WorkBoard::default(),
             peers: Mutex::default(),
             plans: Mutex::default(),
+            services: Mutex::default(),
             viewed: Mutex::default(),
             sequences: Mutex::default(),
             writing: Mutex::default(),
@@ -165,10 +168,10 @@ impl Registry {
         (self.0.clock)()
     }
 
-    fn commit(&self, change: &Change) -> Result<Committed, StoreError> {
-        let committed = self.0.store.commit(change)?;
+    fn commit(&self, change: &Change) -> Result<SignedHead, StoreError> {
+        let head = self.0.store.commit(change)?;
         self.0.changes.send_modify(|count| *count += 1);
-        Ok(committed)
+        Ok(head)
     }
 
     /// Decides a change of a run on fresh rows and writes it, again if another process was faster.
@@ -177,45 +180,31 @@ impl Registry {
         run_id: &str,
         decide: impl Fn(&RunRecord) -> Result<(T, Option<Change>), RegistryError>,
     ) -> Result<T, RegistryError> {
-        self.update_read(run_id, || self.record(run_id), decide)
+        let (result, _) = self.update_read(|| self.record(run_id), decide)?;
+        Ok(result)
     }
 
-    /// As [`Registry::update`], for a decision about one action, named by its id or idempotency key.
-    fn update_around_action<T>(
+    /// As [`Registry::update`], on the rows that `read` gives; also gives the audit's head if something was written.
+    fn update_read<R, T>(
         &self,
-        run_id: &str,
-        id_or_key: &str,
-        decide: impl Fn(&RunRecord) -> Result<(T, Option<Change>), RegistryError>,
-    ) -> Result<T, RegistryError> {
-        let read = || {
-            let record = self.0.store.run_around_action(run_id, id_or_key)?;
-            record.ok_or_else(|| run_not_found(run_id))
-        };
-        self.update_read(run_id, read, decide)
-    }
-
-    fn update_read<T>(
-        &self,
-        run_id: &str,
-        read: impl Fn() -> Result<RunRecord, RegistryError>,
-        decide: impl Fn(&RunRecord) -> Result<(T, Option<Change>), RegistryError>,
-    ) -> Result<T, RegistryError> {
+        read: impl Fn() -> Result<R, RegistryError>,
+        decide: impl Fn(&R) -> Result<(T, Option<Change>), RegistryError>,
+    ) -> Result<(T, Option<SignedHead>), RegistryError> {
         let _writing = lock(&self.0.writing);
         for _ in 0..MOST_TRIES {
-            let record = read()?;
-            let (result, change) = decide(&record)?;
+            let (result, change) = decide(&read()?)?;
             let Some(change) = change else {
-                return Ok(result);
+                return Ok((result, None));
             };
             match self.commit(&change) {
-                Ok(_) => return Ok(result),
+                Ok(head) => return Ok((result, Some(head))),
                 Err(StoreError::Conflict(what)) if what.starts_with("run ") => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(RegistryError::new(
             "BUSY",
-            format!("run {run_id} changes too fast"),
+            "the run changes too fast",
             "call again in a moment",
         ))
     }

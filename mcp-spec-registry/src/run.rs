@@ -396,6 +396,19 @@ pub struct Rationale {
     pub recorded_at: OffsetDateTime,
 }
 
+/// What decides about one call of a tool that changes something.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallRecord {
+    /// The run that the handle belongs to.
+    pub run: Run,
+    /// The handle that was presented.
+    pub grant: Grant,
+    /// The action that the service began with the same key before.
+    pub known: Option<Action>,
+    /// Steps of the plan and cycle in force of which an action succeeded.
+    pub done_steps: Vec<String>,
+}
+
 impl PlanRevision {
     /// What the registry signs when the plan is submitted.
     pub fn signed_bytes(&self) -> Vec<u8> {

@@ -15,19 +15,19 @@ use time::OffsetDateTime;
 use crate::{
     audit::{AuditEntry, EntryDraft},
     run::{
-        Action, Checkpoint, Decision, Evaluation, Grant, PlanRevision, Rationale, Run, RunRecord,
-        RunState,
+        Action, CallRecord, Checkpoint, Decision, Evaluation, Grant, PlanRevision, Rationale, Run,
+        RunRecord, RunState,
     },
 };
 use shared::effect::protocol::{SignedHead, ToolDeclaration};
 
 /// What keeps specifications, runs and the audit.
 pub trait Store: Send + Sync {
-    /// Applies a change whole, with its audit entries chained to the newest, or not at all.
+    /// Applies a change whole, with its audit entries chained to the newest, or not at all. Gives the audit's new head.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when an expectation does not hold; then nothing was written.
-    fn commit(&self, change: &Change) -> Result<Committed, StoreError>;
+    fn commit(&self, change: &Change) -> Result<SignedHead, StoreError>;
 
     /// A specification version by its digest.
     fn specification(&self, digest: &Digest) -> Result<Option<SpecificationRow>, StoreError>;
@@ -43,13 +43,15 @@ pub trait Store: Send + Sync {
 
     /// Everything on record about a run.
     fn run(&self, run_id: &str) -> Result<Option<RunRecord>, StoreError>;
-    /// As [`Store::run`], but of the actions only those that decide about one of them: the open ones, the one with this id or
-    /// idempotency key, and one that succeeded for each step of the plan and cycle in force. A run may have thousands.
-    fn run_around_action(
+    /// What decides about a service's call with this handle and idempotency key, whatever else is on record about the run.
+    fn call(
         &self,
-        run_id: &str,
-        id_or_key: &str,
-    ) -> Result<Option<RunRecord>, StoreError>;
+        handle_sha256: &Digest,
+        service: &str,
+        idempotency_key: &str,
+    ) -> Result<Option<CallRecord>, StoreError>;
+    /// An action and the run it belongs to.
+    fn action(&self, action_id: &str) -> Result<Option<(Run, Action)>, StoreError>;
     /// Runs, newest first.
     fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, StoreError>;
     /// The run that a checkpoint belongs to.
@@ -204,15 +206,6 @@ pub enum Write {
     /// Takes the payload out of an audit entry; the same change must record it with an entry `audit.redacted` whose
     /// subject is `audit:<seq>`.
     RedactPayload(u64),
-}
-
-/// What a commit did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// Number of the last audit entry written.
-    pub seq: u64,
-    /// Its chain hash.
-    pub hash: Digest,
 }
 
 /// A stored specification version.

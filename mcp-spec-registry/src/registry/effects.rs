@@ -1,5 +1,7 @@
 //! The effect plane's questions: who may do what, and what was done.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use shared::{
     digest::Digest,
@@ -12,7 +14,7 @@ use super::{Registry, RegistryError, lock, new_ulid};
 use crate::{
     audit::EntryDraft,
     run::{
-        Action, RunRecord,
+        Action, CallRecord,
         transition::{BeginInputs, EndInputs, begin, begin_again, end, lose},
     },
     store::{Change, ServiceRow, Write},
@@ -32,7 +34,7 @@ impl Registry {
         uid: Option<u32>,
         hello: Hello,
     ) -> Result<Welcome, RegistryError> {
-        let known = self.0.store.service(service)?;
+        let known = self.service(service)?;
         let changed = known.as_ref().is_none_or(|known| {
             known.instance != hello.instance || known.tools != hello.tools || known.uid != uid
         });
@@ -42,6 +44,15 @@ impl Registry {
                 "instance": hello.instance, "version": hello.version, "uid": uid, "tools": names,
                 "tools_sha256": Digest::of_json(&hello.tools).map_err(|error| RegistryError::internal(&error))?,
             });
+            let row = ServiceRow {
+                name: service.to_owned(),
+                instance: hello.instance.clone(),
+                version: hello.version,
+                uid,
+                tools: hello.tools,
+                last_seq: 0,
+                said_hello_at: self.now(),
+            };
             self.commit(&Change {
                 audit: vec![draft(
                     &format!("service:{service}"),
@@ -49,17 +60,10 @@ impl Registry {
                     service,
                     payload,
                 )],
-                writes: vec![Write::PutService(ServiceRow {
-                    name: service.to_owned(),
-                    instance: hello.instance.clone(),
-                    version: hello.version,
-                    uid,
-                    tools: hello.tools,
-                    last_seq: 0,
-                    said_hello_at: self.now(),
-                })],
+                writes: vec![Write::PutService(row.clone())],
                 ..Change::default()
             })?;
+            lock(&self.0.services).insert(service.to_owned(), Arc::new(row));
         }
         // Also where nothing changed: the registry may have ended between the two.
         self.lose_actions_of_others(service, &hello.instance, &hello.undelivered_ends)?;
@@ -72,6 +76,21 @@ impl Registry {
             last_seq,
             audit_head: self.signed_head()?,
         })
+    }
+
+    /// A service as it last said hello.
+    pub(super) fn service(&self, name: &str) -> Result<Option<Arc<ServiceRow>>, RegistryError> {
+        if let Some(known) = lock(&self.0.services).get(name) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let Some(row) = self.0.store.service(name)?.map(Arc::new) else {
+            return Ok(None);
+        };
+        // A hello in between has the newer one.
+        let mut services = lock(&self.0.services);
+        Ok(Some(Arc::clone(
+            services.entry(name.to_owned()).or_insert(row),
+        )))
     }
 
     fn lose_actions_of_others(
@@ -91,7 +110,7 @@ impl Registry {
                     let still_open = record
                         .open_actions()
                         .any(|open| open.action_id == lost.action_id);
-                    Ok(((), still_open.then(|| lose(record, &lost, self.now()))))
+                    Ok(((), still_open.then(|| lose(&record.run, &lost, self.now()))))
                 })?;
             }
         }
@@ -114,8 +133,6 @@ impl Registry {
     fn try_begin(&self, service: &str, request: &Begin) -> Result<BegunAction, RegistryError> {
         self.check_sequence(service, &request.instance, request.seq)?;
         let declared = self
-            .0
-            .store
             .service(service)?
             .filter(|row| row.instance == request.instance);
         let declaration = declared
@@ -134,16 +151,19 @@ impl Registry {
         let arguments_sha256 =
             Digest::of_json(&request.arguments).map_err(|error| RegistryError::internal(&error))?;
         let handle_sha256 = Digest::of(&request.grant);
-        let run_id = self.run_of_handle(&request.grant)?.ok_or_else(|| {
-            RegistryError::new(
-                "GRANT_UNKNOWN",
-                "no such handle",
-                "call execution_begin for handles of the plan in force",
-            )
-        })?;
         let action_id = format!("ac_{}", new_ulid());
         let key = &request.idempotency_key;
-        let (action, plan) = self.update_around_action(&run_id, key, |record| {
+        let read = || {
+            let record = self.0.store.call(&handle_sha256, service, key)?;
+            record.ok_or_else(|| {
+                RegistryError::new(
+                    "GRANT_UNKNOWN",
+                    "no such handle",
+                    "call execution_begin for handles of the plan in force",
+                )
+            })
+        };
+        let (decided, head) = self.update_read(read, |record| {
             let digest = record
                 .run
                 .plan_digest
@@ -152,7 +172,6 @@ impl Registry {
             let plan = self.plan(&digest)?;
             let inputs = BeginInputs {
                 action_id: action_id.clone(),
-                handle_sha256: &handle_sha256,
                 service,
                 instance: &request.instance,
                 principal: &request.principal,
@@ -160,22 +179,23 @@ impl Registry {
                 schema: &declaration.schema,
                 arguments: &request.arguments,
                 arguments_sha256: arguments_sha256.clone(),
-                idempotency_key: &request.idempotency_key,
+                idempotency_key: key,
             };
-            if let Some(known) = known_action(record, service, request, &arguments_sha256)? {
+            if let Some(known) = known_action(record, request, &arguments_sha256)? {
                 return Ok(match begin_again(record, &known, &inputs, self.now()) {
                     Ok(()) => (Ok((known, plan)), None),
                     // The service will not carry it out now, so it must not stay open.
                     Err(refused) => {
                         let lost = known.outcome.is_none();
-                        let change = lost.then(|| lose(record, &known, self.now()));
+                        let change = lost.then(|| lose(&record.run, &known, self.now()));
                         (Err(RegistryError::from(refused)), change)
                     }
                 });
             }
             let (action, change) = begin(record, &plan, &inputs, &self.0.limits, self.now())?;
             Ok((Ok((action, plan)), Some(change)))
-        })??;
+        })?;
+        let (action, plan) = decided?;
         let inputs = plan
             .step(&action.step_id)
             .map(|step| step.inputs.clone())
@@ -186,7 +206,7 @@ impl Registry {
             step_id: action.step_id,
             inputs,
             lifetime: action.lifetime,
-            audit_head: self.signed_head()?,
+            audit_head: self.or_signed_head(head)?,
         })
     }
 
@@ -196,11 +216,9 @@ impl Registry {
     /// The codes of [`end`].
     pub fn end(&self, service: &str, report: &End) -> Result<Ended, RegistryError> {
         self.check_sequence(service, &report.instance, report.seq)?;
-        let run_id = self
-            .0
-            .store
-            .run_of_action(&report.action_id)?
-            .ok_or_else(|| {
+        let read = || {
+            let found = self.0.store.action(&report.action_id)?;
+            found.ok_or_else(|| {
                 RegistryError::new(
                     "ACTION_UNKNOWN",
                     format!(
@@ -209,14 +227,15 @@ impl Registry {
                     ),
                     "only what was begun can end",
                 )
-            })?;
-        self.update_around_action(&run_id, &report.action_id, |record| {
-            let change = end(record, &EndInputs { service, report }, self.now())?;
-            Ok(((), change))
+            })
+        };
+        let (run_id, head) = self.update_read(read, |(run, action)| {
+            let change = end(run, action, &EndInputs { service, report }, self.now())?;
+            Ok((run.run_id.clone(), change))
         })?;
         self.end_latecomer(service, report, &run_id)?;
         Ok(Ended {
-            audit_head: self.signed_head()?,
+            audit_head: self.or_signed_head(head)?,
         })
     }
 
@@ -269,6 +288,16 @@ impl Registry {
     /// A failing store.
     pub fn signed_head(&self) -> Result<Option<SignedHead>, RegistryError> {
         Ok(self.0.store.signed_head()?)
+    }
+
+    fn or_signed_head(
+        &self,
+        head: Option<SignedHead>,
+    ) -> Result<Option<SignedHead>, RegistryError> {
+        match head {
+            Some(head) => Ok(Some(head)),
+            None => self.signed_head(),
+        }
     }
 
     /// Appends to the audit without changing anything else.
@@ -336,16 +365,15 @@ impl Registry {
 
 /// The action that this key began before.
 fn known_action(
-    record: &RunRecord,
-    service: &str,
+    record: &CallRecord,
     request: &Begin,
     arguments_sha256: &Digest,
 ) -> Result<Option<Action>, RegistryError> {
-    let known = record.actions.iter().find(|action| {
-        action.service == service && action.idempotency_key == request.idempotency_key
-    });
-    let Some(known) = known else { return Ok(None) };
-    let same = known.tool == request.tool
+    let Some(known) = &record.known else {
+        return Ok(None);
+    };
+    let same = known.run_id == record.run.run_id
+        && known.tool == request.tool
         && known.principal == request.principal
         && known.arguments_sha256 == *arguments_sha256;
     if same {

@@ -355,8 +355,8 @@ impl Registry {
             if token.revoked || token.kind != crate::store::TokenKind::Service {
                 continue;
             }
-            if let Some(service) = self.0.store.service(&token.principal)? {
-                declarations.insert(service.name, service.tools);
+            if let Some(service) = self.service(&token.principal)? {
+                declarations.insert(service.name.clone(), service.tools.clone());
             }
         }
         Ok(declarations)

@@ -37,7 +37,7 @@ impl Registry {
             None => BTreeSet::new(),
         };
         for name in names {
-            let uid = self.0.store.service(&name)?.and_then(|service| service.uid);
+            let uid = self.service(&name)?.and_then(|service| service.uid);
             services.push((name, uid));
         }
         let approver = record

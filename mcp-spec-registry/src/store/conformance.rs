@@ -64,8 +64,8 @@ pub(super) fn suite<F: Fixture>(fresh: impl Fn() -> Result<F>) -> Result<()> {
         ("no word of a query is an operator", search::hostile_words),
         ("runs come newest first, filtered, page by page", runs),
         (
-            "of many actions only those that decide about one are read",
-            actions_around_one,
+            "what decides about a call is read by its handle and key",
+            what_decides_about_a_call,
         ),
         (
             "the chain has no gaps and its heads are signed",
@@ -87,14 +87,14 @@ pub(super) fn suite<F: Fixture>(fresh: impl Fn() -> Result<F>) -> Result<()> {
     Ok(())
 }
 
-fn conflicts(result: Result<Committed, StoreError>) -> Result<()> {
+fn conflicts(result: Result<SignedHead, StoreError>) -> Result<()> {
     match result {
         Err(StoreError::Conflict(_)) => Ok(()),
         other => bail!("{other:?} instead of a conflict"),
     }
 }
 
-fn is_refused(result: Result<Committed, StoreError>) -> Result<()> {
+fn is_refused(result: Result<SignedHead, StoreError>) -> Result<()> {
     match result {
         Err(StoreError::Constraint(_)) => Ok(()),
         other => bail!("{other:?} instead of a refusal"),
@@ -527,7 +527,7 @@ fn half_a_change(fixture: &impl Fixture) -> Result<()> {
     Ok(())
 }
 
-fn actions_around_one(fixture: &impl Fixture) -> Result<()> {
+fn what_decides_about_a_call(fixture: &impl Fixture) -> Result<()> {
     let (store, run) = with_a_run(fixture)?;
     let of = |id: &str, step: &str, revision: u32, cycle: u32, outcome: Option<Outcome>| {
         Write::InsertAction(Action {
@@ -550,15 +550,37 @@ fn actions_around_one(fixture: &impl Fixture) -> Result<()> {
         of("open", "s2", plan, cycle, None),
         of("lost", "s2", plan, cycle, Some(Outcome::Unknown)),
     ]))?;
-    let around = |id_or_key: &str| -> Result<Vec<String>> {
-        let record = store.run_around_action("r1", id_or_key)?;
-        let actions = record.context("no run")?.actions;
-        Ok(actions.into_iter().map(|action| action.action_id).collect())
-    };
-    assert_eq!(around("none")?, ["first done", "open"]);
-    assert_eq!(around("lost")?, ["first done", "open", "lost"]);
-    assert_eq!(around("key of failed")?, ["failed", "first done", "open"]);
-    assert_eq!(store.run_around_action("r9", "lost")?, None);
+    store.commit(&change(vec![Write::InsertGrant(grant("r1"))]))?;
+    let Grant {
+        handle_sha256,
+        service,
+        ..
+    } = grant("r1");
+    let call = |service: &str, key: &str| store.call(&handle_sha256, service, key);
+    let CallRecord {
+        run: of_run,
+        grant: of_grant,
+        known,
+        done_steps,
+    } = call(&service, "key of lost")?.context("no call")?;
+    assert_eq!((of_run, of_grant), (run.clone(), grant("r1")));
+    assert_eq!(
+        known.map(|action| action.action_id).as_deref(),
+        Some("lost")
+    );
+    assert_eq!(done_steps, ["s1"]);
+    let unknown_key = call(&service, "another key")?.context("no call")?;
+    assert_eq!(unknown_key.known, None);
+    let other_service = call("another service", "key of lost")?.context("no call")?;
+    assert_eq!(other_service.known, None);
+    assert_eq!(
+        store.call(&Digest::of("no handle"), &service, "key of lost")?,
+        None
+    );
+
+    let found = store.action("lost")?.context("no action")?;
+    assert_eq!((found.0, &*found.1.action_id), (run, "lost"));
+    assert_eq!(store.action("key of lost")?, None);
     Ok(())
 }
 

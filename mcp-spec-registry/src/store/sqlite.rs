@@ -21,13 +21,13 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 use shared::{digest::Digest, effect::protocol::SignedHead};
 
 use super::{
-    AgentRow, ApproverRow, Change, Committed, RememberedAnswer, RunFilter, ServiceRow,
-    SpecificationHit, SpecificationRow, Store, StoreError, TokenRow, Write,
+    AgentRow, ApproverRow, Change, RememberedAnswer, RunFilter, ServiceRow, SpecificationHit,
+    SpecificationRow, Store, StoreError, TokenRow, Write,
 };
 use crate::{
     audit::AuditEntry,
     keys::Keys,
-    run::{Checkpoint, Decision, Run, RunRecord},
+    run::{Action, CallRecord, Checkpoint, Decision, Run, RunRecord},
 };
 
 /// Name of the database in the state directory.
@@ -77,7 +77,7 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn commit(&self, change: &Change) -> Result<Committed, StoreError> {
+    fn commit(&self, change: &Change) -> Result<SignedHead, StoreError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         expect::check(&transaction, change)?;
@@ -119,15 +119,20 @@ impl Store for SqliteStore {
     }
 
     fn run(&self, run_id: &str) -> Result<Option<RunRecord>, StoreError> {
-        read::run_record(&mut self.reader(), run_id, None)
+        read::run_record(&mut self.reader(), run_id)
     }
 
-    fn run_around_action(
+    fn call(
         &self,
-        run_id: &str,
-        id_or_key: &str,
-    ) -> Result<Option<RunRecord>, StoreError> {
-        read::run_record(&mut self.reader(), run_id, Some(id_or_key))
+        handle_sha256: &Digest,
+        service: &str,
+        idempotency_key: &str,
+    ) -> Result<Option<CallRecord>, StoreError> {
+        read::call(&mut self.reader(), handle_sha256, service, idempotency_key)
+    }
+
+    fn action(&self, action_id: &str) -> Result<Option<(Run, Action)>, StoreError> {
+        read::action(&mut self.reader(), action_id)
     }
 
     fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, StoreError> {

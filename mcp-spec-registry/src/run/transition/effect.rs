@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::{Limits, advance, check_not_paused, entry};
 use crate::{
     plan::Plan,
-    run::{Action, Grant, Run, RunError, RunRecord, RunState},
+    run::{Action, CallRecord, Grant, Run, RunError, RunState},
     store::{Change, Write},
 };
 
@@ -22,8 +22,6 @@ use crate::{
 pub struct BeginInputs<'a> {
     /// Fresh id of the action.
     pub action_id: String,
-    /// Digest of the handle that was presented.
-    pub handle_sha256: &'a Digest,
     /// The service, from its token.
     pub service: &'a str,
     /// The process of the service.
@@ -48,18 +46,13 @@ pub struct BeginInputs<'a> {
 /// `GRANT_UNKNOWN`, `GRANT_NOT_YOURS`, `GRANT_OTHER_SERVICE`, `WRONG_STATE`, `RUN_PAUSED`, `STALE_EPOCH`, `GRANT_REVOKED`,
 /// `GRANT_EXPIRED`, `GRANT_USED_UP`, `STEP_ORDER`, `GRANT_NOT_COVERED`.
 pub fn begin(
-    record: &RunRecord,
+    record: &CallRecord,
     plan: &Plan,
     inputs: &BeginInputs<'_>,
     limits: &Limits,
     now: OffsetDateTime,
 ) -> Result<(Action, Change), RunError> {
-    let run = &record.run;
-    let grant = record
-        .grants
-        .iter()
-        .find(|grant| grant.handle_sha256 == *inputs.handle_sha256)
-        .ok_or_else(|| refusal("GRANT_UNKNOWN", "no such handle", AGAIN))?;
+    let CallRecord { run, grant, .. } = record;
     check_grant(run, grant, inputs, now)?;
     if grant.uses_left == 0 {
         return Err(refusal(
@@ -94,7 +87,7 @@ pub fn begin(
     if let Some(before) = step
         .after
         .iter()
-        .find(|before| !is_done(run, &record.actions, before))
+        .find(|before| !record.done_steps.contains(before))
     {
         let message = format!(
             "step {} comes after step {before}, which is not done",
@@ -157,7 +150,7 @@ pub fn begin(
 /// # Errors
 /// `ACTION_ENDED`, and the codes of [`begin`] that concern the run and the handle.
 pub fn begin_again(
-    record: &RunRecord,
+    record: &CallRecord,
     action: &Action,
     inputs: &BeginInputs<'_>,
     now: OffsetDateTime,
@@ -169,12 +162,7 @@ pub fn begin_again(
             "make the call again, with a handle that has uses left",
         ));
     }
-    let grant = record
-        .grants
-        .iter()
-        .find(|grant| grant.handle_sha256 == *inputs.handle_sha256)
-        .ok_or_else(|| refusal("GRANT_UNKNOWN", "no such handle", AGAIN))?;
-    check_grant(&record.run, grant, inputs, now)
+    check_grant(&record.run, &record.grant, inputs, now)
 }
 
 const AGAIN: &str = "call execution_begin for handles of the plan in force";
@@ -244,15 +232,6 @@ fn check_grant(
     Ok(())
 }
 
-fn is_done(run: &Run, actions: &[Action], step_id: &str) -> bool {
-    actions.iter().any(|action| {
-        action.step_id == step_id
-            && action.revision == run.plan_revision
-            && action.cycle == run.cycle
-            && action.outcome == Some(Outcome::Ok)
-    })
-}
-
 /// What a service reports at the end of an action.
 #[derive(Debug, Clone)]
 pub struct EndInputs<'a> {
@@ -267,23 +246,23 @@ pub struct EndInputs<'a> {
 /// # Errors
 /// `ACTION_UNKNOWN`, `ACTION_ENDED` when another end is on record.
 pub fn end(
-    record: &RunRecord,
+    run: &Run,
+    action: &Action,
     inputs: &EndInputs<'_>,
     now: OffsetDateTime,
 ) -> Result<Option<Change>, RunError> {
     let report = inputs.report;
-    let unknown = || {
+    if action.service != inputs.service {
         let message = format!(
             "service {} has begun no action {}",
             inputs.service, report.action_id
         );
-        refusal("ACTION_UNKNOWN", message, "only what was begun can end")
-    };
-    let action = record
-        .actions
-        .iter()
-        .find(|action| action.action_id == report.action_id && action.service == inputs.service)
-        .ok_or_else(unknown)?;
+        return Err(refusal(
+            "ACTION_UNKNOWN",
+            message,
+            "only what was begun can end",
+        ));
+    }
     // An end that arrives after its server was given up replaces the "unknown": the server knows better.
     if let Some(outcome) = action
         .outcome
@@ -307,7 +286,7 @@ pub fn end(
         ..action.clone()
     };
     Ok(Some(record_end(
-        record,
+        run,
         ended,
         &format!("service:{}", inputs.service),
         now,
@@ -315,24 +294,24 @@ pub fn end(
 }
 
 /// Ends an open action as `unknown`: the process that began it is gone.
-pub fn lose(record: &RunRecord, action: &Action, now: OffsetDateTime) -> Change {
+pub fn lose(run: &Run, action: &Action, now: OffsetDateTime) -> Change {
     let lost = Action {
         ended_at: Some(now),
         outcome: Some(Outcome::Unknown),
         error_code: Some("SERVER_ENDED".to_owned()),
         ..action.clone()
     };
-    record_end(record, lost, "registry", now)
+    record_end(run, lost, "registry", now)
 }
 
-fn record_end(record: &RunRecord, action: Action, actor: &str, now: OffsetDateTime) -> Change {
+fn record_end(run: &Run, action: Action, actor: &str, now: OffsetDateTime) -> Change {
     let payload = json!({
         "action": action.action_id, "step": action.step_id, "outcome": action.outcome,
         "error_code": action.error_code, "result_sha256": action.result_sha256,
         "session": action.session, "artefacts": action.artefacts,
     });
-    let entry = entry(actor, "action.ended", &record.run, payload);
-    let mut change = advance(&record.run, now, entry, |_| {});
+    let entry = entry(actor, "action.ended", run, payload);
+    let mut change = advance(run, now, entry, |_| {});
     change.writes.push(Write::UpdateAction(action));
     change
 }

@@ -198,7 +198,8 @@ CREATE TABLE actions (
     artefacts TEXT NOT NULL,
     UNIQUE (service, idempotency_key)
 ) STRICT;
-CREATE INDEX actions_by_run ON actions (run_id);
+-- Whole for the question which steps are done: it is asked before each call.
+CREATE INDEX actions_by_run ON actions (run_id, revision, cycle, outcome, step_id);
 CREATE INDEX actions_open ON actions (service) WHERE outcome IS NULL;
 CREATE TRIGGER actions_keep_the_intent BEFORE UPDATE ON actions
 WHEN OLD.action_id IS NOT NEW.action_id OR OLD.run_id IS NOT NEW.run_id OR OLD.step_id IS NOT NEW.step_id

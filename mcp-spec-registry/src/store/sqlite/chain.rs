@@ -8,7 +8,7 @@ use super::{column::Columns, write::execute};
 use crate::{
     audit::{self, AuditEntry, Payload, REDACTED, SIGNED_EVERY},
     keys::Keys,
-    store::{Change, Committed, StoreError, Write},
+    store::{Change, StoreError, Write},
 };
 
 const KEEP: &str = "INSERT INTO audit_heads (seq, hash, signature) VALUES (?1, ?2, ?3)";
@@ -20,7 +20,7 @@ pub(super) fn append(
     connection: &Connection,
     change: &Change,
     keys: &Keys,
-) -> Result<Committed, StoreError> {
+) -> Result<SignedHead, StoreError> {
     redactions_are_recorded(change)?;
     let mut head = head(connection)?;
     let now = OffsetDateTime::now_utc();
@@ -50,7 +50,7 @@ pub(super) fn append(
         TIP,
         (number(seq)?, hash.as_str(), &tip.signature),
     )?;
-    Ok(Committed { seq, hash })
+    Ok(tip)
 }
 
 fn insert(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {

@@ -29,15 +29,70 @@ pub(super) trait Table: Sized {
     const SELECT: &'static str;
     const INSERT: &'static str;
     const UPSERT: &'static str;
-    /// Sets all columns of the row with the same key.
-    const UPDATE: &'static str;
 
     fn values(&self) -> Result<Vec<Value>, StoreError>;
     fn read(row: &Row<'_>) -> Result<Self, StoreError>;
 }
 
-/// Names the columns of a table, which are the fields of its row; the first is the key that updates go by.
+/// A table whose rows may change, in some columns.
+pub(super) trait Changing: Table {
+    /// Sets the columns that may change in the row that agrees in all others. Tried in order until one changes a row: a
+    /// statement that does not set an indexed column leaves the index alone, which is a page less to write.
+    const UPDATES: &'static [&'static str];
+
+    /// The parameters of each of these.
+    fn update_values(&self) -> Result<Vec<Value>, StoreError>;
+}
+
+/// Names the columns of a table, which are the fields of its row; the first is the key. After them those that may change, and
+/// of these the one that is in an index and seldom does.
 macro_rules! table {
+    (
+        $row:ty, $name:literal, [$($fixed:ident),+ $(,)?],
+        changing [$first:ident $(, $rest:ident)* $(,)?], seldom [$seldom:ident]
+    ) => {
+        table!($row, $name, [$($fixed,)+ $seldom, $first $(, $rest)*]);
+        table!(@changing $row, $name, [$first $(, $rest)*, $seldom $(, $fixed)+], [
+            concat!(
+                "UPDATE ", $name, " SET ", stringify!($first), " = :", stringify!($first)
+                $(, ", ", stringify!($rest), " = :", stringify!($rest))*,
+                " WHERE ", stringify!($seldom), " = :", stringify!($seldom)
+                $(, " AND ", stringify!($fixed), " IS :", stringify!($fixed))+
+            ),
+            concat!(
+                "UPDATE ", $name, " SET ", stringify!($first), " = :", stringify!($first)
+                $(, ", ", stringify!($rest), " = :", stringify!($rest))*,
+                ", ", stringify!($seldom), " = :", stringify!($seldom), " WHERE TRUE"
+                $(, " AND ", stringify!($fixed), " IS :", stringify!($fixed))+
+            ),
+        ]);
+    };
+    (
+        $row:ty, $name:literal, [$($fixed:ident),+ $(,)?],
+        changing [$first:ident $(, $rest:ident)* $(,)?]
+    ) => {
+        table!($row, $name, [$($fixed,)+ $first $(, $rest)*]);
+        table!(@changing $row, $name, [$first $(, $rest)* $(, $fixed)+], [
+            concat!(
+                "UPDATE ", $name, " SET ", stringify!($first), " = :", stringify!($first)
+                $(, ", ", stringify!($rest), " = :", stringify!($rest))*,
+                " WHERE TRUE" $(, " AND ", stringify!($fixed), " IS :", stringify!($fixed))+
+            ),
+        ]);
+    };
+    (@changing $row:ty, $name:literal, [$($column:ident),+], [$($update:expr),+ $(,)?]) => {
+        impl Changing for $row {
+            const UPDATES: &'static [&'static str] = &[$($update),+];
+
+            fn update_values(&self) -> Result<Vec<Value>, StoreError> {
+                // In the order in which the statements first name them.
+                table!(@values self, $name, $($column),+)
+            }
+        }
+    };
+    (@values $self:ident, $name:literal, $($column:ident),+) => {
+        Ok(vec![$(to_column(&$self.$column, $name, stringify!($column))?),+])
+    };
     ($row:ty, $name:literal, [$key:ident $(, $column:ident)* $(,)?]) => {
         impl Table for $row {
             const NAME: &'static str = $name;
@@ -53,17 +108,9 @@ macro_rules! table {
                 stringify!($key), " = :", stringify!($key)
                 $(, ", ", stringify!($column), " = :", stringify!($column))*
             );
-            const UPDATE: &'static str = concat!(
-                "UPDATE ", $name, " SET ", stringify!($key), " = :", stringify!($key)
-                $(, ", ", stringify!($column), " = :", stringify!($column))*,
-                " WHERE ", stringify!($key), " = :", stringify!($key)
-            );
 
             fn values(&self) -> Result<Vec<Value>, StoreError> {
-                Ok(vec![
-                    to_column(&self.$key, $name, stringify!($key))?
-                    $(, to_column(&self.$column, $name, stringify!($column))?)*
-                ])
+                table!(@values self, $name, $key $(, $column)*)
             }
 
             fn read(row: &Row<'_>) -> Result<Self, StoreError> {

@@ -1,10 +1,11 @@
 //! Reads rows.
 
 use rusqlite::{Connection, OptionalExtension as _, Params, params_from_iter, types::Value};
+use shared::digest::Digest;
 
 use super::column::Table;
 use crate::{
-    run::{Run, RunRecord},
+    run::{Action, CallRecord, Grant, Run, RunRecord},
     store::{RunFilter, StoreError},
 };
 
@@ -53,17 +54,10 @@ pub(super) fn run_id(
 
 const IN_ORDER: &str = "WHERE run_id = ?1 ORDER BY ordinal";
 
-const AROUND_ACTION: &str = "WHERE run_id = ?1 AND (
-    outcome IS NULL OR action_id = ?2 OR idempotency_key = ?2 OR ordinal IN (
-        SELECT min(a.ordinal) FROM actions a JOIN runs r ON r.run_id = a.run_id
-        WHERE a.run_id = ?1 AND a.outcome = 'ok' AND a.revision = r.plan_revision AND a.cycle = r.cycle GROUP BY a.step_id
-    )) ORDER BY ordinal";
-
-/// All rows of a run, from one snapshot; of its actions, where one is named, only those that decide about that one.
+/// All rows of a run, from one snapshot.
 pub(super) fn run_record(
     connection: &mut Connection,
     run_id: &str,
-    action: Option<&str>,
 ) -> Result<Option<RunRecord>, StoreError> {
     let snapshot = connection.transaction()?;
     let Some(run) = one(&snapshot, "WHERE run_id = ?1", [run_id])? else {
@@ -75,13 +69,56 @@ pub(super) fn run_record(
         checkpoints: all(&snapshot, IN_ORDER, [run_id])?,
         decisions: all(&snapshot, IN_ORDER, [run_id])?,
         grants: all(&snapshot, IN_ORDER, [run_id])?,
-        actions: match action {
-            Some(action) => all(&snapshot, AROUND_ACTION, [run_id, action])?,
-            None => all(&snapshot, IN_ORDER, [run_id])?,
-        },
+        actions: all(&snapshot, IN_ORDER, [run_id])?,
         evaluations: all(&snapshot, IN_ORDER, [run_id])?,
         rationales: all(&snapshot, IN_ORDER, [run_id])?,
     }))
+}
+
+/// The rows that decide about one call, from one snapshot.
+pub(super) fn call(
+    connection: &mut Connection,
+    handle_sha256: &Digest,
+    service: &str,
+    idempotency_key: &str,
+) -> Result<Option<CallRecord>, StoreError> {
+    const DONE_STEPS: &str = "SELECT DISTINCT step_id FROM actions
+        WHERE run_id = ?1 AND revision = ?2 AND cycle = ?3 AND outcome = 'ok'";
+    let snapshot = connection.transaction()?;
+    let by_handle = "WHERE handle_sha256 = ?1";
+    let Some(grant) = one::<Grant>(&snapshot, by_handle, [handle_sha256.as_str()])? else {
+        return Ok(None);
+    };
+    let Some(run) = one::<Run>(&snapshot, "WHERE run_id = ?1", [&grant.run_id])? else {
+        return Ok(None);
+    };
+    let by_key = "WHERE service = ?1 AND idempotency_key = ?2";
+    let known = one(&snapshot, by_key, [service, idempotency_key])?;
+    let done_steps = snapshot
+        .prepare_cached(DONE_STEPS)?
+        .query_map((&run.run_id, run.plan_revision, run.cycle), |row| {
+            row.get(0)
+        })?
+        .collect::<Result<_, _>>()?;
+    Ok(Some(CallRecord {
+        run,
+        grant,
+        known,
+        done_steps,
+    }))
+}
+
+/// An action and its run, from one snapshot.
+pub(super) fn action(
+    connection: &mut Connection,
+    action_id: &str,
+) -> Result<Option<(Run, Action)>, StoreError> {
+    let snapshot = connection.transaction()?;
+    let Some(action) = one::<Action>(&snapshot, "WHERE action_id = ?1", [action_id])? else {
+        return Ok(None);
+    };
+    let run = one(&snapshot, "WHERE run_id = ?1", [&action.run_id])?;
+    Ok(run.map(|run| (run, action)))
 }
 
 pub(super) fn runs(connection: &Connection, filter: &RunFilter) -> Result<Vec<Run>, StoreError> {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Row, types::Value};
 
-use super::column::{Columns, Table, table, to_column};
+use super::column::{Changing, Columns, Table, table, to_column};
 use crate::{
     run::{Action, Checkpoint, Decision, Evaluation, Grant, PlanRevision, Rationale, Run},
     store::{
@@ -36,7 +36,9 @@ table!(
         spec_digest,
         environment,
         requester,
-        state,
+        created_at,
+    ],
+    changing [
         rev,
         paused,
         claimant,
@@ -49,9 +51,9 @@ table!(
         rejections,
         clarifications,
         closed_reason,
-        created_at,
-        updated_at
-    ]
+        updated_at,
+    ],
+    seldom [state]
 );
 table!(
     PlanRevision,
@@ -67,12 +69,14 @@ table!(
         kind,
         subject_digest,
         revision,
-        state,
         nonce,
         note,
         opened_by,
         opened_at,
-        expires_at
+        expires_at,
+    ],
+    changing [
+        state,
     ]
 );
 table!(
@@ -95,8 +99,10 @@ table!(
         approver_uid,
         decided_at,
         first_viewed_at,
+        signature,
+    ],
+    changing [
         begun_at,
-        signature
     ]
 );
 table!(
@@ -111,9 +117,11 @@ table!(
         principal,
         service,
         epoch,
-        uses_left,
         expires_at,
-        revoked
+    ],
+    changing [
+        uses_left,
+        revoked,
     ]
 );
 table!(
@@ -134,13 +142,15 @@ table!(
         idempotency_key,
         lifetime,
         begun_at,
+    ],
+    changing [
         ended_at,
         outcome,
         error_code,
         result_sha256,
         session,
         published,
-        artefacts
+        artefacts,
     ]
 );
 table!(

@@ -3,7 +3,10 @@
 use rusqlite::{Connection, Params, params_from_iter};
 use shared::digest::Digest;
 
-use super::{column::Table, specifications};
+use super::{
+    column::{Changing, Table},
+    specifications,
+};
 use crate::store::{StoreError, Write};
 
 pub(super) fn apply(connection: &Connection, write: &Write) -> Result<(), StoreError> {
@@ -71,9 +74,18 @@ pub(super) fn execute(
     Ok(connection.prepare_cached(sql)?.execute(parameters)?)
 }
 
-fn update<T: Table>(connection: &Connection, row: &T) -> Result<(), StoreError> {
-    let updated = execute(connection, T::UPDATE, params_from_iter(row.values()?))?;
-    exactly_one(updated, || format!("no such row in {}", T::NAME))
+fn update<T: Changing>(connection: &Connection, row: &T) -> Result<(), StoreError> {
+    let values = row.update_values()?;
+    let mut updated = 0;
+    for sql in T::UPDATES {
+        updated = execute(connection, sql, params_from_iter(&values))?;
+        if updated != 0 {
+            break;
+        }
+    }
+    exactly_one(updated, || {
+        format!("no row in {} that differs only in what may change", T::NAME)
+    })
 }
 
 fn put<T: Table>(connection: &Connection, row: &T) -> Result<(), StoreError> {
