@@ -193,3 +193,43 @@ fn outcome(answer: &tests::client::ToolResult) -> String {
 fn forged_write(path: &str) -> Value {
     json!({ "path": path, "content": "x", "grant": format!("gr_{}", "0".repeat(32)) })
 }
+
+#[tokio::test]
+async fn a_file_that_changed_after_it_was_measured_cannot_be_accepted() -> anyhow::Result<()> {
+    let run = Enforced::start().await?;
+    let measured = "hello\n";
+    let step = json!({
+        "id": "s1", "server": SHELL, "tool": "write_file",
+        "arguments": { "path": { "exact": "made" }, "content": { "sha256": Digest::of(measured), "shown": measured } },
+        "reversibility": "reversible", "rollback": "delete it",
+    });
+    let check =
+        json!({ "file": { "server": SHELL, "path": "made", "sha256": Digest::of(measured) } });
+    let tests = json!([{ "criterion": CRITERION, "check": check }]);
+    let begun = run.begun(json!([step]), tests).await?;
+    let grant = begun.grant("s1").context("no handle")?;
+    let write = json!({ "path": "made", "content": measured, "grant": grant });
+    call(&run.shell, "write_file", write).await?;
+    let done = json!({ "run_id": begun.run.run_id, "epoch": begun.run.epoch, "report": "done" });
+    call(&run.registry, "generation_complete", done).await?;
+    let wait = json!({ "run_id": begun.run.run_id, "timeout_s": 50 });
+    let asked = call(&run.registry, "checkpoint_wait", wait).await?;
+    assert_eq!(asked["checks"][0]["verdict"], "pass", "{asked}");
+    let checkpoint = text(&asked, "checkpoint_id")?;
+
+    let made = run.place.workspace().join("made");
+    fs::write(&made, "hello!\n")?;
+    let refused = run.place.decide("approve", checkpoint, &[]).await;
+    let refused = refused
+        .err()
+        .context("what nobody measured was accepted")?
+        .to_string();
+    ensure!(refused.contains("EVIDENCE_STALE"), "{refused}");
+    assert_eq!(run.state_of(&begun.run).await?, "awaiting_v2");
+
+    // The file that was measured can be accepted.
+    fs::write(&made, measured)?;
+    run.place.decide("approve", checkpoint, &[]).await?;
+    assert_eq!(run.state_of(&begun.run).await?, "validated");
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod effects;
+mod exhausted;
 mod way;
 
 use std::{
@@ -29,7 +30,7 @@ use crate::{
     keys::Keys,
     plan::Plan,
     run::{Run, RunState, Verdict, transition::Limits},
-    store::{TokenKind, sqlite::SqliteStore},
+    store::{TokenKind, Write, sqlite::SqliteStore},
 };
 
 const AGENT: &str = "planner";

@@ -1,6 +1,8 @@
 //! A run that was stopped, and callers that are not the one a handle was made for.
 
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use hyper::StatusCode;
@@ -13,8 +15,9 @@ use super::planes::token_in;
 const PATIENCE_MS: u64 = 5_000;
 
 #[tokio::test]
-async fn no_process_outlives_the_pause_or_kill_of_its_run() -> anyhow::Result<()> {
-    for verb in ["pause", "kill"] {
+async fn no_process_outlives_the_pause_or_kill_of_its_run_or_the_loss_of_its_lease()
+-> anyhow::Result<()> {
+    for end in ["pause", "kill", "lose the lease"] {
         let run = Enforced::start().await?;
         let begun = run
             .begun(json!([exec_step("s1", "sleep 600")]), json!([]))
@@ -25,12 +28,28 @@ async fn no_process_outlives_the_pause_or_kill_of_its_run() -> anyhow::Result<()
         let started = call(&run.shell, "exec", execute).await?;
         assert_eq!(started["state"], "running");
 
-        let words = [verb, &begun.run.run_id, "--reason", "a test"];
-        run.place.human(&words, None).await?;
+        if end == "lose the lease" {
+            let_the_lease_lapse(&run.place.state(), &begun.run.run_id)?;
+        } else {
+            let words = [end, &begun.run.run_id, "--reason", "a test"];
+            run.place.human(&words, None).await?;
+        }
         let wait = json!({ "id": started["id"], "wait": { "until": "exit", "ms": PATIENCE_MS } });
         let ended = call(&run.shell, "read_output", wait).await?;
-        assert_eq!(ended["state"], "killed", "after `{verb}`: {ended}");
+        assert_eq!(ended["state"], "killed", "after `{end}`: {ended}");
     }
+    Ok(())
+}
+
+/// As a quarter of an hour without a call of the claimant would.
+fn let_the_lease_lapse(state: &Path, run_id: &str) -> anyhow::Result<()> {
+    let database = rusqlite::Connection::open(state.join("registry.sqlite"))?;
+    database.busy_timeout(Duration::from_secs(5))?;
+    let changed = database.execute(
+        "UPDATE runs SET lease_until = '2020-01-01T00:00:00Z', rev = rev + 1 WHERE run_id = ?1",
+        [run_id],
+    )?;
+    assert_eq!(changed, 1);
     Ok(())
 }
 
