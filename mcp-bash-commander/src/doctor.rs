@@ -131,7 +131,7 @@ async fn examine_registry(report: &mut Doctor, registry: Option<(&EffectClient, 
         );
         return;
     };
-    match client.settle().await {
+    match client.look().await {
         Ok(()) => report.ok("registry", format!("reached at {}", socket.display())),
         Err(refusal) => report.fail(
             "registry",

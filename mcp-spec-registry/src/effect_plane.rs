@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use shared::effect::protocol::{Begin, End, Hello, Refusal, RefusedCall, WorkResult};
+use shared::effect::protocol::{Begin, End, Hello, Refusal, RefusedCall, Welcome, WorkResult};
 
 use crate::{
     daemon::PeerUid,
@@ -27,7 +27,7 @@ const MOST_BYTES: usize = 512 * 1024;
 /// The routes of the effect plane.
 pub(crate) fn router(registry: Registry) -> Router {
     Router::new()
-        .route("/v1/hello", post(hello))
+        .route("/v1/hello", post(hello).get(look))
         .route("/v1/actions/begin", post(begin))
         .route("/v1/actions/end", post(end))
         .route("/v1/actions/refused", post(refused))
@@ -78,6 +78,20 @@ async fn hello(
     let hello: Hello = parse(body)?;
     let uid = peer.map(|Extension(PeerUid(uid))| uid);
     answer(move || registry.hello(&service, uid, hello)).await
+}
+
+async fn look(
+    State(registry): State<Registry>,
+    Service(service): Service,
+) -> Result<Response, Failure> {
+    answer(move || {
+        Ok(Welcome {
+            service,
+            last_seq: 0,
+            audit_head: registry.signed_head()?,
+        })
+    })
+    .await
 }
 
 async fn begin(

@@ -33,6 +33,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use serde_json::json;
 use shared::{digest::Digest, effect::protocol::SignedHead};
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -162,6 +163,16 @@ impl Registry {
         } else {
             Err(unproven("plan", digest.as_str()))
         }
+    }
+
+    /// Records that an agent called a tool that does not exist.
+    ///
+    /// # Errors
+    /// A failing store.
+    pub fn record_unknown_tool(&self, agent: &str, tool: &str) -> Result<(), RegistryError> {
+        let actor = format!("agent:{agent}");
+        let payload = json!({ "tool": tool });
+        self.note(effects::draft(&actor, "call.unknown_tool", &actor, payload))
     }
 
     fn now(&self) -> OffsetDateTime {

@@ -1,6 +1,10 @@
 //! The MCP face of the registry: tools, prompts and resources of the agent plane.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
@@ -15,6 +19,7 @@ use rmcp::{
     tool_handler,
 };
 use shared::{
+    budget,
     call::{CallGuard, Limits},
     metrics::Metrics,
     principal::{self, Kind},
@@ -22,12 +27,20 @@ use shared::{
     tools::ToolsError,
 };
 
-use crate::{prompts, registry::Registry, resources, tools};
+use crate::{
+    prompts,
+    registry::{Registry, blocking},
+    resources, tools,
+};
 
 /// Beyond the longest wait of `checkpoint_wait`.
 const WAITING_DEADLINE: Duration = Duration::from_secs(58);
 /// Tests before Generate may each take a while.
 const CHECKING_DEADLINE: Duration = Duration::from_mins(5);
+/// Bytes of a guessed tool's name that go on record.
+const LONGEST_GUESS: usize = 64;
+/// Guesses that go on record in the life of a process: an agent must not be able to fill the disk with them.
+const MOST_GUESSES: usize = 256;
 
 const INSTRUCTIONS: &str = "Outcome specifications say what must be true; you find out how. The cycle: spec_search, run_request, \
 agent_register and run_claim; make a plan and plan_submit it; a human decides (V1) on a page you cannot reach, wait with \
@@ -40,6 +53,8 @@ pub struct SpecRegistry {
     pub(crate) registry: Registry,
     tools: Arc<ToolRouter<Self>>,
     guard: CallGuard,
+    /// By agent and name, those that are on record.
+    guesses: Arc<Mutex<HashSet<(String, String)>>>,
 }
 
 impl SpecRegistry {
@@ -61,7 +76,24 @@ impl SpecRegistry {
             registry,
             tools: Arc::new(tools::router()?),
             guard,
+            guesses: Arc::default(),
         })
+    }
+
+    /// Leaves in the audit that an agent tried a tool that does not exist: it may look for one that decides.
+    async fn record_guess(&self, agent: String, name: &str) {
+        let tool = budget::head(name, LONGEST_GUESS).text.to_owned();
+        {
+            let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+            if guesses.len() >= MOST_GUESSES || !guesses.insert((agent.clone(), tool.clone())) {
+                return;
+            }
+        }
+        let registry = self.registry.clone();
+        let recorded = blocking(move || registry.record_unknown_tool(&agent, &tool)).await;
+        if let Err(error) = recorded {
+            tracing::error!(%error, "a guessed tool is not on record");
+        }
     }
 
     /// The agent that calls, by its credential.
@@ -87,6 +119,11 @@ impl ServerHandler for SpecRegistry {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        if self.tools.get(&request.name).is_none()
+            && let Ok(agent) = Self::caller(&context)
+        {
+            self.record_guess(agent, &request.name).await;
+        }
         self.guard.call(self, &self.tools, request, context).await
     }
 
@@ -103,7 +140,8 @@ impl ServerHandler for SpecRegistry {
         request: GetPromptRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        Ok(prompts::get(&self.registry, &request).await?.into())
+        let prompt = prompts::get(&self.registry, &request);
+        Ok(self.guard.request("prompts/get", prompt).await?.into())
     }
 
     async fn complete(
@@ -111,7 +149,8 @@ impl ServerHandler for SpecRegistry {
         request: CompleteRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        prompts::complete(&self.registry, &request).await
+        let completed = prompts::complete(&self.registry, &request);
+        self.guard.request("completion/complete", completed).await
     }
 
     async fn list_resources(
@@ -119,7 +158,8 @@ impl ServerHandler for SpecRegistry {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        resources::list(&self.registry).await
+        let listed = resources::list(&self.registry);
+        self.guard.request("resources/list", listed).await
     }
 
     async fn list_resource_templates(
@@ -137,7 +177,8 @@ impl ServerHandler for SpecRegistry {
         request: ReadResourceRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        resources::read(&self.registry, &request.uri).await
+        let read = resources::read(&self.registry, &request.uri);
+        self.guard.request("resources/read", read).await
     }
 
     fn get_info(&self) -> ServerConfig {

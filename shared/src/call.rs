@@ -35,6 +35,11 @@ use crate::{
 /// How the SDK begins its complaint about arguments.
 const WRONG_ARGUMENTS: &str = "failed to deserialize parameters: ";
 
+/// Code in the log of a call of a tool that does not exist.
+const UNKNOWN_TOOL: &str = "UNKNOWN_TOOL";
+/// Bytes of such a tool's name that are recorded.
+const LONGEST_GUESS: usize = 64;
+
 /// What a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -152,6 +157,7 @@ impl CallGuard {
                 Some("-32602"),
                 started.elapsed(),
             );
+            self.record_guess(&request, &context, started).await;
             return Err(unknown_tool(&request.name, router));
         };
         let call = Call {
@@ -270,6 +276,33 @@ impl CallGuard {
         match tokio::time::timeout(grace, working).await {
             Ok(done) => settle(done, tool, self.limits.result_bytes),
             Err(_) => Ok(stopped.to_result().into()),
+        }
+    }
+
+    /// A line for a tool that does not exist. That it cannot be written is no reason to say anything else to the caller.
+    async fn record_guess(
+        &self,
+        request: &CallToolRequestParams,
+        context: &RequestContext<RoleServer>,
+        started: Instant,
+    ) {
+        let Some(log) = &self.log else { return };
+        let record = Record {
+            principal: principal::of(context)
+                .map(|principal| principal.name.to_string())
+                .unwrap_or_default(),
+            tool: crate::budget::head(&request.name, LONGEST_GUESS)
+                .text
+                .to_owned(),
+            arguments_sha256: arguments_digest(request.arguments.as_ref()),
+            run: None,
+            action: None,
+            outcome: Outcome::Refused,
+            code: Some(UNKNOWN_TOOL.to_owned()),
+            ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        if let Err(error) = log.add(&record).await {
+            tracing::error!(%error, "a call of an unknown tool was not recorded");
         }
     }
 

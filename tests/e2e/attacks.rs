@@ -53,11 +53,30 @@ async fn no_tool_moves_a_checkpoint_and_guessing_names_changes_nothing() -> anyh
     assert_eq!(before["run"]["state"], after["run"]["state"]);
     assert_eq!(before["open_checkpoint"], after["open_checkpoint"]);
     ensure!(after["last_decision"].is_null(), "{after}");
+    // Each guess is on record, here and, at the end, in the shell's log.
+    let database = rusqlite::Connection::open(run.place.state().join("registry.sqlite"))?;
+    let guessed: u32 = database.query_row(
+        "SELECT count(*) FROM audit JOIN audit_payloads USING (seq)
+         WHERE action = 'call.unknown_tool' AND json ->> 'tool' IN ('approve', 'checkpoint_approve', 'run_resume')",
+        [],
+        |row| row.get(0),
+    )?;
+    assert_eq!(guessed, 3);
     // The same checkpoint is moved by a human.
     run.place
         .decide("approve", &waiting.checkpoint, &[])
         .await?;
     assert_eq!(run.state_of(&waiting.run).await?, "approved");
+
+    run.shell_process.terminate().await?;
+    let log = fs::read_to_string(run.place.path().join("shell-state/calls.jsonl"))?;
+    for guess in ["approve", "checkpoint_approve", "run_resume"] {
+        let line = log
+            .lines()
+            .find(|line| line.contains(&format!("\"{guess}\"")));
+        let line = line.with_context(|| format!("`{guess}` is not in the shell's log"))?;
+        ensure!(line.contains("UNKNOWN_TOOL"), "{line}");
+    }
     Ok(())
 }
 

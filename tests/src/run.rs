@@ -140,18 +140,24 @@ impl Place {
         state: &str,
         flags: impl IntoIterator<Item = OsString>,
     ) -> anyhow::Result<(ServerProcess, Client)> {
+        let mut command = self.shell_command(state);
+        command.args(flags).args(["--agent", agent]);
+        let mut process = ServerProcess::spawn(command)?;
+        let client = process.client(Era::Modern).await?;
+        Ok((process, client))
+    }
+
+    /// A command of the shell's program on the workspace of this place, with its state in this folder.
+    pub fn shell_command(&self, state: &str) -> Command {
         let mut command = Command::new(&self.shell);
         command
             .env_clear()
             .envs(environment(&self.path().join("shell")))
-            .args(flags)
-            .args(["--agent", agent, "--workspace"])
+            .arg("--workspace")
             .arg(self.workspace())
             .arg("--state-dir")
             .arg(self.path().join(state));
-        let mut process = ServerProcess::spawn(command)?;
-        let client = process.client(Era::Modern).await?;
-        Ok((process, client))
+        command
     }
 
     /// Connects to the agent socket as the agent of this name.

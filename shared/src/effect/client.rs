@@ -273,6 +273,16 @@ impl EffectClient {
         .await
     }
 
+    /// Whether the registry could be asked now. Unlike [`EffectClient::settle`] it says no hello, so it may be called beside a
+    /// running server with the same credential and state: a hello of another process would take that server's place.
+    ///
+    /// # Errors
+    /// As [`EffectClient::begin`].
+    pub async fn look(&self) -> Result<(), Refusal> {
+        let deadline = Instant::now() + LONGEST_EXCHANGE;
+        self.line(deadline).await?.look(deadline).await
+    }
+
     /// Runs an exchange to its end even if the caller is dropped: half an exchange would leave the count in doubt.
     async fn undisturbed<T: Send + 'static>(
         &self,

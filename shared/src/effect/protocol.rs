@@ -37,7 +37,7 @@ pub struct ToolDeclaration {
     pub schema: Value,
 }
 
-/// Answer to [`Hello`].
+/// Answer to [`Hello`], and to `GET /v1/hello`, which declares nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Welcome {

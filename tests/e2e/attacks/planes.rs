@@ -1,13 +1,14 @@
 //! Credentials of one plane on another, what can be reached from inside a jail, and a shell without its registry.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 use hyper::{Request, StatusCode};
 use serde_json::json;
 use tests::client::{Client, send_http};
-use tests::run::{AGENT, Enforced, address_of, call, text};
+use tests::run::{AGENT, Enforced, address_of, call, exec_step, text};
 use tokio::process::Command;
 
 use super::{forged_write, outcome};
@@ -261,4 +262,39 @@ pub(super) fn token_in(file: &str) -> anyhow::Result<String> {
         .find_map(|line| line.strip_prefix("token = "))
         .map(|value| value.trim_matches('"').to_owned())
         .context("no token in the file")
+}
+
+#[tokio::test]
+async fn a_doctor_beside_the_live_shell_takes_nothing_from_it() -> anyhow::Result<()> {
+    let run = Enforced::start().await?;
+    let step = exec_step("s1", "echo ran >> proof");
+    let begun = run.begun(json!([step]), json!([])).await?;
+    let doctor = |token: std::path::PathBuf| {
+        let mut command = run.place.shell_command("shell-state");
+        command
+            .args(["--enforced", "--registry"])
+            .arg(address_of(&run.place.socket("effect")))
+            .arg("--registry-token")
+            .arg(token)
+            .args(["doctor", "--json"]);
+        command.output()
+    };
+    let report = doctor(run.place.service_token()).await?;
+    let report = String::from_utf8(report.stdout)?;
+    ensure!(report.contains("reached at"), "{report}");
+
+    let execute = json!({ "command": "echo ran >> proof", "grant": begun.grant("s1") });
+    let done = call(&run.shell, "exec", execute).await?;
+    assert_eq!(done["exit_code"], 0, "{done}");
+
+    // It does look: another token is found out.
+    let other = run.place.path().join("other.toml");
+    let text = fs::read_to_string(run.place.service_token())?;
+    let token = token_in(&text)?;
+    fs::write(&other, text.replace(&token, &"A".repeat(token.len())))?;
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o600))?;
+    let report = doctor(other).await?;
+    let report = String::from_utf8(report.stdout)?;
+    ensure!(report.contains("no service has this token"), "{report}");
+    Ok(())
 }

@@ -54,8 +54,26 @@ impl Heads {
     pub(super) fn accept_at_hello(&mut self, head: Option<&SignedHead>) -> Result<(), Refusal> {
         self.load()?;
         match (&self.kept, head) {
-            (Some(kept), None) => Err(self.contradicted(kept.clone(), "none")),
+            (Some(kept), None) => Err(self.contradicted(kept.clone(), None)),
             (_, head) => self.accept(head),
+        }
+    }
+
+    /// Judges a head and leaves the file alone, which belongs to a server that may be running.
+    ///
+    /// # Errors
+    /// As [`Heads::accept_at_hello`].
+    pub(super) fn look_at(&mut self, head: Option<&SignedHead>) -> Result<(), Refusal> {
+        self.reload();
+        self.load()?;
+        if let Some(head) = head {
+            self.check_signature(head)?;
+        }
+        match (&self.kept, head) {
+            (Some(kept), head) if head.is_none_or(|head| is_older_or_other(head, &kept.head)) => {
+                Err(self.rolled_back(&contradiction(kept, head)))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -71,15 +89,10 @@ impl Heads {
         if self.kept.as_ref().is_some_and(|kept| kept.head == *head) {
             return Ok(());
         }
-        if !self.is_genuine(head) {
-            return Err(Refusal {
-                code: "AUDIT_SIGNATURE_INVALID".to_owned(),
-                message: "the registry's audit head is not signed with the key in the service credential".to_owned(),
-                hint: "someone else may answer on the registry's socket; if the registry was set up anew, make a new service token".to_owned(),
-            });
-        }
-        if let Some(kept) = self.kept.clone().filter(|kept| head.seq <= kept.head.seq) {
-            return Err(self.contradicted(kept, &format!("{} {}", head.seq, head.hash.short())));
+        self.check_signature(head)?;
+        let contradicts = |kept: &Kept| is_older_or_other(head, &kept.head);
+        if let Some(kept) = self.kept.clone().filter(contradicts) {
+            return Err(self.contradicted(kept, Some(head)));
         }
         let kept = Kept {
             head: head.clone(),
@@ -144,11 +157,8 @@ impl Heads {
         Ok(())
     }
 
-    fn contradicted(&mut self, kept: Kept, shown: &str) -> Refusal {
-        let known = format!("{} {}", kept.head.seq, kept.head.hash.short());
-        let contradiction = format!(
-            "had the head {known} and now shows {shown}: its record was cut, or an older one was put back"
-        );
+    fn contradicted(&mut self, kept: Kept, shown: Option<&SignedHead>) -> Refusal {
+        let contradiction = contradiction(&kept, shown);
         let kept = Kept {
             contradiction: Some(contradiction.clone()),
             ..kept
@@ -158,6 +168,17 @@ impl Heads {
         }
         self.kept = Some(kept);
         self.rolled_back(&contradiction)
+    }
+
+    fn check_signature(&self, head: &SignedHead) -> Result<(), Refusal> {
+        if self.is_genuine(head) {
+            return Ok(());
+        }
+        Err(Refusal {
+            code: "AUDIT_SIGNATURE_INVALID".to_owned(),
+            message: "the registry's audit head is not signed with the key in the service credential".to_owned(),
+            hint: "someone else may answer on the registry's socket; if the registry was set up anew, make a new service token".to_owned(),
+        })
     }
 
     fn is_genuine(&self, head: &SignedHead) -> bool {
@@ -193,6 +214,19 @@ impl Heads {
             hint: "make room in, or mend, the state directory".to_owned(),
         }
     }
+}
+
+fn is_older_or_other(head: &SignedHead, kept: &SignedHead) -> bool {
+    head.seq <= kept.seq && head != kept
+}
+
+fn contradiction(kept: &Kept, shown: Option<&SignedHead>) -> String {
+    let name = |head: &SignedHead| format!("{} {}", head.seq, head.hash.short());
+    let shown = shown.map_or_else(|| "none".to_owned(), name);
+    format!(
+        "had the head {} and now shows {shown}: its record was cut, or an older one was put back",
+        name(&kept.head)
+    )
 }
 
 /// The newest whole entry of the file, and the slot it is in. A contradiction outlasts every head.
@@ -282,6 +316,11 @@ mod tests {
             }
             assert_eq!(code(heads.accept(None)), "accepted");
             let mut next = Heads::new(key().verifying_key(), folder.path());
+            assert_eq!(
+                code(next.look_at(contradiction.as_ref())),
+                "AUDIT_ROLLED_BACK"
+            );
+            assert_eq!(code(next.look_at(Some(&head(8, "h")))), "accepted");
             assert_eq!(
                 code(next.accept_at_hello(contradiction.as_ref())),
                 "AUDIT_ROLLED_BACK"

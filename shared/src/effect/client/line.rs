@@ -99,6 +99,22 @@ impl Line {
         Ok(welcome)
     }
 
+    /// Asks who this is to the registry, on a connection of its own: declares nothing, counts nothing, keeps nothing.
+    pub(super) async fn look(&mut self, deadline: Instant) -> Result<(), Refusal> {
+        let mut connection = Connection::open(&self.peer)
+            .await
+            .map_err(|why| self.refusal(why))?;
+        let answer = connection
+            .request(Method::GET, "/v1/hello", Vec::new(), next_answer(deadline))
+            .await
+            .map_err(|why| self.refusal(why))?;
+        if answer.status != StatusCode::OK {
+            return Err(answer.refusal());
+        }
+        let welcome: Welcome = answer.read()?;
+        self.heads.look_at(welcome.audit_head.as_ref())
+    }
+
     /// Delivers everything that is owed.
     pub(super) async fn settle(&mut self, deadline: Instant) -> Result<(), Refusal> {
         self.connect(deadline).await?;
