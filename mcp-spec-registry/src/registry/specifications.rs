@@ -6,7 +6,9 @@ use shared::digest::Digest;
 use super::{AddedSpecification, Registry, RegistryError, effects::draft};
 use crate::{
     run::Run,
-    specification::{Criterion, Specification, SpecificationError, search_text},
+    specification::{
+        Criterion, Difference, Specification, SpecificationError, Version, search_text,
+    },
     store::{
         Change, Expectation, SpecificationHit, SpecificationRow, SpecificationStatus, StoreError,
         Write,
@@ -165,7 +167,7 @@ impl Registry {
     /// An agent's proposal. It is stored, and becomes active only when a human approves a plan for it.
     ///
     /// # Errors
-    /// `SPEC_INVALID`, `VERSION_EXISTS`, `BASE_MISMATCH`.
+    /// `SPEC_INVALID`, `VERSION_EXISTS`, `VERSION_NOT_LATER`, `BASE_MISMATCH`.
     pub fn spec_propose(
         &self,
         agent: &str,
@@ -179,10 +181,15 @@ impl Registry {
         let versions = self.0.store.specification_versions(id)?;
         let newest = versions.last();
         if let Some(newest) = newest.filter(|newest| base_digest != Some(&newest.digest)) {
+            let base = versions.iter().find(|row| Some(&row.digest) == base_digest);
+            let meanwhile = match base {
+                Some(base) => since(&read(base)?, &read(newest)?, &specification),
+                None => String::new(),
+            };
             return Err(RegistryError::new(
                 "BASE_MISMATCH",
                 format!(
-                    "the newest version of {id} is {} with digest {}",
+                    "the newest version of {id} is {} with digest {}{meanwhile}",
                     newest.version, newest.digest
                 ),
                 "read it with spec_get, make your change to it, and give its digest as base_digest",
@@ -202,7 +209,7 @@ impl Registry {
     /// A human adds a specification; it is active at once.
     ///
     /// # Errors
-    /// `SPEC_INVALID`, `VERSION_EXISTS`.
+    /// `SPEC_INVALID`, `VERSION_EXISTS`, `VERSION_NOT_LATER`.
     pub fn add_specification(
         &self,
         text: &[u8],
@@ -295,6 +302,7 @@ impl Registry {
                 "give the changed text a new version",
             ));
         }
+        check_later(specification, versions)?;
         let row = SpecificationRow {
             spec_id: spec_id.to_owned(),
             version: version.to_owned(),
@@ -333,6 +341,50 @@ impl Registry {
             Ok(_) => Ok(()),
         }
     }
+}
+
+/// What comes into force last must have the highest number, or the numbers would say the wrong thing.
+fn check_later(
+    specification: &Specification,
+    versions: &[SpecificationRow],
+) -> Result<(), RegistryError> {
+    let was_in_force = versions
+        .iter()
+        .filter(|row| row.status != SpecificationStatus::Proposed);
+    for row in was_in_force {
+        let Ok(earlier) = row.version.parse::<Version>() else {
+            continue;
+        };
+        if specification.version.compare(&earlier).is_le() {
+            return Err(RegistryError::new(
+                "VERSION_NOT_LATER",
+                format!(
+                    "{} {} is or was in force, and {} does not come after it",
+                    row.spec_id,
+                    row.version,
+                    specification.version.as_str()
+                ),
+                format!("give the text a version after {}", row.version),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What happened to the base of a proposal meanwhile, what the proposal does to it, and where the two meet.
+fn since(base: &Specification, newest: &Specification, proposed: &Specification) -> String {
+    let theirs = Difference::between(base, newest);
+    let yours = Difference::between(base, proposed);
+    let both = theirs.conflicts_with(&yours);
+    let both = if both.is_empty() {
+        "no criterion is changed by both".to_owned()
+    } else {
+        format!("both change {}", both.join(", "))
+    };
+    format!(
+        "; since your base {}: it {theirs}; yours {yours}; {both}",
+        base.version.as_str()
+    )
 }
 
 /// Everything a plan has to map: criteria, then constraints.

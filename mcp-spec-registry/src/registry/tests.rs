@@ -3,6 +3,7 @@
 mod attacks;
 mod effects;
 mod exhausted;
+mod versions;
 mod way;
 
 use std::{

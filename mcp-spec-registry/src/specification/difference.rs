@@ -1,6 +1,7 @@
 //! What changed between two versions of a specification, in terms of what they demand.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -79,6 +80,31 @@ impl Difference {
             &self.reworded,
         ];
         lists.into_iter().flatten().map(String::as_str)
+    }
+}
+
+/// As the end of a sentence: "added a, b; loosened c".
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lists = [
+            ("added", &self.added),
+            ("removed", &self.removed),
+            ("tightened", &self.tightened),
+            ("loosened", &self.loosened),
+            ("reworded", &self.reworded),
+        ];
+        let mut said: Vec<String> = lists
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(verb, names)| format!("{verb} {}", names.join(", ")))
+            .collect();
+        if self.outcome_changed {
+            said.push("changed the outcome".to_owned());
+        }
+        if said.is_empty() {
+            said.push("changed nothing that is demanded".to_owned());
+        }
+        formatter.write_str(&said.join(", "))
     }
 }
 
