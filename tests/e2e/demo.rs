@@ -64,6 +64,39 @@ async fn the_demo_reaches_the_outcome_and_tells_how() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn without_json_the_demo_tells_its_story_in_words() -> anyhow::Result<()> {
+    let program = Server::SpecRegistry.program().await?;
+    let mut command = Command::new(program.with_file_name("demo"));
+    command.args(["--yes-i-am-testing", "--reject-first"]);
+    let mut process = ServerProcess::spawn(command)?;
+    let (_, mut stdout) = process.pipes()?;
+    let mut told = String::new();
+    tokio::time::timeout(LONGEST_STORY, stdout.read_to_string(&mut told)).await??;
+    ensure!(process.wait().await?.success(), "the demo failed: {told}");
+    let mut rest = told.as_str();
+    for step in [
+        "test-web-service",
+        "V1",
+        "bind to loopback only",
+        "V1",
+        "GRANT_NOT_COVERED",
+        "provisional",
+        "V2",
+        "validated",
+        "audit",
+    ] {
+        let at = rest.find(step);
+        let at = at.with_context(|| format!("`{step}` does not come where it should: {told}"))?;
+        rest = &rest[at + step.len()..];
+    }
+    ensure!(
+        !told.contains('\u{1b}'),
+        "colours without a terminal: {told}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_first_no_makes_the_agent_plan_again_and_the_story_shows_why() -> anyhow::Result<()> {
     let mut demo = Demo::start(&["--yes-i-am-testing", "--reject-first"]).await?;
     let (status, story) = demo.told().await?;

@@ -11,6 +11,9 @@ const pictures = process.env.SCREENSHOTS ?? fs.mkdtempSync('/tmp/page-pictures-'
 fs.mkdirSync(pictures, { recursive: true });
 const WIDTHS = { phone: { width: 390, height: 844 }, desktop: { width: 1280, height: 900 } };
 const LARGEST_PAGE = 50 * 1024;
+// 64 KiB, of which the defaults that the registry adds take a little.
+const LARGEST_PLAN = 64 * 1024 - 256;
+const LINE = '<style>*{display:none}</style> line after line, all of it\n';
 
 // A step that never ends fails too.
 setTimeout(() => { console.error('the approval page: not done after 4 minutes'); process.exit(1); }, 240_000).unref();
@@ -75,8 +78,9 @@ async function test() {
   await narrow(page);
 
   // Enter in a field decides nothing; a no without a reason says what is missing.
-  await page.focus('#code');
-  await page.keyboard.type(await code(page));
+  const typed = await code(page);
+  await reach(page, '#code');
+  await page.keyboard.type(typed);
   await page.keyboard.press('Enter');
   assert.match(page.url(), /\/c\/[0-9A-Z]{6}$/);
   await decideByKeyboard(page, 'Reject revision 1', { reason: '' });
@@ -89,8 +93,13 @@ async function test() {
   epoch = (await agent.call('run_get', { run_id: run.run_id })).run?.epoch ?? epoch;
   const hostile = '</p><script>document.title="pwned";alert(1)</script><img src="http://127.0.0.1:9/x.png" onerror="alert(2)">'
     + '<form action="http://127.0.0.1:9/"><button>ok</button></form>\u202egnp.exe\u200b\u001b[2J\u001b[1;1HAPPROVED \u0440\u0430ypal ';
-  const long = `${'<style>*{display:none}</style> line after line, all of it\n'.repeat(600)}`;
-  await submit(planFor(added.digest, { content: long, server: SERVICE, note: hostile.repeat(20) }));
+  const hostilePlan = (lines) => planFor(added.digest, { content: LINE.repeat(lines), server: SERVICE, note: hostile.repeat(20) });
+  const bytes = (plan) => Buffer.byteLength(JSON.stringify(plan));
+  const lines = Math.floor((LARGEST_PLAN - bytes(hostilePlan(0))) / (bytes(hostilePlan(1)) - bytes(hostilePlan(0))));
+  const largest = hostilePlan(lines);
+  assert.ok(bytes(largest) > LARGEST_PLAN - 100, `the largest plan has only ${bytes(largest)} bytes`);
+  const long = LINE.repeat(lines);
+  await submit(largest);
   await page.goto(registry.page);
   await open(page);
   await picture(page, 'v1-hostile');
@@ -107,7 +116,7 @@ async function test() {
   const shown = registry.command(['show', page.url().slice(-6)]);
   fs.writeFileSync(path.join(pictures, 'show.txt'), shown);
   assert.ok(!/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202e\u200b]/.test(shown), 'a control character reaches the terminal');
-  assert.ok(shown.split('line after line, all of it').length > 1200, 'the content is cut');
+  assert.ok(shown.split('line after line, all of it').length > 2 * lines, 'the content is cut');
   assert.ok(shown.trimEnd().endsWith(await code(page)), 'the code is not at the end');
 
   // Superseded while it is open: the decision is refused and the way on is shown.
@@ -141,7 +150,11 @@ async function test() {
   await open(page);
   await picture(page, 'v2');
   await narrow(page);
-  for (const box of await page.locator('input[name=accept_unknown]').all()) await box.check();
+  const unknown = await page.locator('input[name=accept_unknown]').count();
+  for (let box = 0; box < unknown; box++) {
+    await reach(page, 'input[name=accept_unknown]:not(:checked)');
+    await page.keyboard.press('Space');
+  }
   await decideByKeyboard(page, 'Accept the outcome', { reason: 'It works.' });
   assert.match(await page.textContent('h1'), /approved/);
   await page.goto(`${registry.page}/history`);
@@ -167,8 +180,7 @@ async function test() {
 
 // From the queue to its first checkpoint.
 async function open(page) {
-  const link = page.locator('.cards a').first();
-  await link.focus();
+  await reach(page, '.cards a');
   await Promise.all([page.waitForNavigation(), page.keyboard.press('Enter')]);
 }
 
@@ -179,7 +191,7 @@ async function code(page) {
 // Reason, code, secret and the button, reached and pressed with the keyboard.
 async function decideByKeyboard(page, button, { reason }) {
   const typed = await code(page);
-  await page.focus('#reason');
+  await reach(page, '#reason');
   await page.keyboard.press('ControlOrMeta+a');
   if (reason) await page.keyboard.type(reason); else await page.keyboard.press('Delete');
   await reach(page, '#code');
@@ -197,8 +209,9 @@ async function decideByKeyboard(page, button, { reason }) {
   assert.fail(`Tab does not reach "${button}"`);
 }
 
+// Tab by Tab, as somebody without a mouse gets there; behind the last element it begins anew.
 async function reach(page, selector) {
-  for (let presses = 0; presses < 20; presses++) {
+  for (let presses = 0; presses < 100; presses++) {
     if (await page.evaluate((wanted) => document.activeElement.matches(wanted), selector)) return;
     await page.keyboard.press('Tab');
   }
