@@ -13,6 +13,7 @@ mod execution;
 mod runs;
 mod specifications;
 mod strength;
+mod texts;
 mod work;
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod other_uids;
 mod planes;
+mod record;
 mod stopped;
 
 use std::fs;

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{
     Registry, RegistryError, checking::services_of, effects::draft, random_checkpoint_id,
-    random_hex, runs::too_many_checkpoints, unproven,
+    random_hex, runs::too_many_checkpoints, texts, unproven,
 };
 use crate::{
     plan::Plan,
@@ -234,6 +234,7 @@ impl Registry {
         epoch: u64,
         what: &str,
     ) -> Result<crate::run::Checkpoint, RegistryError> {
+        texts::check("what", what, texts::LONG)?;
         let checkpoint_id = random_checkpoint_id()?;
         let nonce = random_hex()?;
         self.update(run_id, |record| {
@@ -264,6 +265,7 @@ impl Registry {
         epoch: u64,
         report: &str,
     ) -> Result<GenerationCompleted, RegistryError> {
+        texts::check("report", report, texts::REPORT)?;
         let registry = self.clone();
         let (agent, owned_run, report) = (agent.to_owned(), run_id.to_owned(), report.to_owned());
         let (record, tests) = blocking(move || {

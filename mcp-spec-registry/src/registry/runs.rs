@@ -5,7 +5,7 @@ use shared::digest::Digest;
 
 use super::{
     Registry, RegistryError, effects::draft, new_ulid, random_checkpoint_id, random_hex,
-    specifications::criteria_of,
+    specifications::criteria_of, texts,
 };
 use crate::{
     plan::{Declarations, Plan, PlanError, lint},
@@ -285,6 +285,8 @@ impl Registry {
         description: &str,
         persona: Option<&str>,
     ) -> Result<AgentRow, RegistryError> {
+        texts::check("description", description, texts::SHORT)?;
+        texts::check("persona", persona.unwrap_or_default(), texts::SHORT)?;
         let known = self.0.store.agent(agent)?;
         let row = AgentRow {
             name: agent.to_owned(),
@@ -329,6 +331,7 @@ impl Registry {
                 "only its claimant explains what is done in a run",
             ));
         }
+        texts::check_rationale(&rationale, record.rationales.len())?;
         let rationale = Rationale {
             rationale_id: new_ulid(),
             agent: agent.to_owned(),

@@ -3,7 +3,7 @@
 use serde_json::json;
 use shared::digest::Digest;
 
-use super::{AddedSpecification, Registry, RegistryError, effects::draft};
+use super::{AddedSpecification, Registry, RegistryError, effects::draft, texts};
 use crate::{
     run::Run,
     specification::{
@@ -176,6 +176,7 @@ impl Registry {
         base_digest: Option<&Digest>,
         reason: &str,
     ) -> Result<StoredSpecification, RegistryError> {
+        texts::check("reason", reason, texts::SHORT)?;
         let specification = parse(text.as_bytes(), spec_id)?;
         let id = specification.spec_id.as_str();
         let versions = self.0.store.specification_versions(id)?;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::run::{
-    CheckPhase, CheckVerdict, Evaluation, RunRecord,
+    CheckPhase, CheckVerdict, Evaluation, Rationale, RunRecord,
     transition::{RequestInputs, checks_done, request},
 };
 
@@ -135,5 +135,48 @@ fn a_check_that_fails_in_the_last_cycle_ends_the_run() -> anyhow::Result<()> {
         decided(last, CheckVerdict::Pass)?,
         (RunState::AwaitingV2, None)
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_agent_writes_has_an_end_and_so_has_how_often() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let (run, _) = world.begun().await?;
+    let registry = &world.registry;
+    let long = "x".repeat(64 * 1024);
+    let rationale = |text: &str, options: usize| Rationale {
+        rationale_id: String::new(),
+        run_id: run.run_id.clone(),
+        agent: AGENT.to_owned(),
+        question: text.to_owned(),
+        options: vec!["a".to_owned(); options],
+        chosen: "a".to_owned(),
+        why: "b".to_owned(),
+        recorded_at: OffsetDateTime::now_utc(),
+    };
+    let record = |text: &str, options| registry.rationale_record(AGENT, rationale(text, options));
+    let base = Digest::of(SPECIFICATION);
+    let refused = [
+        code(registry.agent_register(AGENT, &long, None)),
+        code(
+            registry
+                .spec_propose(AGENT, SPECIFICATION, None, Some(&base), &long)
+                .map(|_| ()),
+        ),
+        code(registry.deviation_report(AGENT, &run.run_id, run.epoch, &long)),
+        code(
+            registry
+                .generation_complete(AGENT, &run.run_id, run.epoch, &long)
+                .await,
+        ),
+        code(record(&long, 1)),
+    ];
+    assert_eq!(refused, ["TEXT_TOO_LONG"; 5]);
+    assert_eq!(code(record("why", 17)), "TOO_MANY");
+    for _ in 0..256 {
+        record("why", 16)?;
+    }
+    assert_eq!(code(record("why", 16)), "TOO_MANY");
+    assert_eq!(world.state(&run)?, RunState::Generating);
     Ok(())
 }
