@@ -5,7 +5,11 @@ use std::process::ExitCode;
 use mcp_bash_commander::config::{Config, ENVIRONMENT};
 use mcp_bash_commander::jail::Launcher;
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    shared::config::exit_code(run())
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     let launcher = Launcher::start()?;
     shared::telemetry::start(ENVIRONMENT, "warn");
     let config: Config = shared::config::parse(ENVIRONMENT);

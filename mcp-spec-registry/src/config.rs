@@ -64,6 +64,12 @@ pub enum Command {
     ClientConfig {
         /// Which client.
         client: Client,
+        /// Also the shell, `mcp-bash-commander` from this program's folder, for this workspace.
+        #[arg(long, value_name = "DIR")]
+        workspace: Option<PathBuf>,
+        /// The shell's credential (`token add --kind service`): it then asks this registry before each change.
+        #[arg(long, value_name = "FILE", requires = "workspace")]
+        shell_token: Option<PathBuf>,
     },
     /// Look at everything the registry needs and at what its checkpoints are worth; names what is missing and how to mend it.
     Doctor {

@@ -54,14 +54,23 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     let given = state_dir.as_deref();
     match command {
         Some(Command::Doctor { json }) => return doctor::run(given, socket_dir, json),
-        Some(Command::ClientConfig { client }) => {
+        Some(Command::ClientConfig {
+            client,
+            workspace,
+            shell_token,
+        }) => {
             let program = std::env::current_exe()?;
             let given = given.map(std::path::absolute).transpose()?;
-            say(&client_config::client_config(
-                client,
-                &program,
-                given.as_deref(),
-            ))?;
+            let workspace = workspace.map(std::path::absolute).transpose()?;
+            let token = shell_token.map(std::path::absolute).transpose()?;
+            let beside = program.with_file_name("mcp-bash-commander");
+            let shell = workspace.as_deref().map(|workspace| client_config::Shell {
+                program: &beside,
+                workspace,
+                token: token.as_deref(),
+            });
+            let config = client_config::client_config(client, &program, given.as_deref(), shell);
+            say(&config)?;
             return Ok(ExitCode::SUCCESS);
         }
         _ => {}
@@ -156,9 +165,14 @@ fn read_token(path: &Path) -> anyhow::Result<Zeroizing<String>> {
 }
 
 fn verify_audit(state_dir: &Path, against: Option<&str>) -> anyhow::Result<ExitCode> {
+    let database = state_dir.join("registry.sqlite");
+    anyhow::ensure!(
+        database.exists(),
+        "there is no registry in `{}` to verify; give --state-dir the directory of one. If there was one, it was removed",
+        state_dir.display()
+    );
     let keys = keys::Keys::open(&state_dir.join("keys"))?;
     let against = against.map(audit::Against::read).transpose()?;
-    let database = state_dir.join("registry.sqlite");
     match audit::verify_database(&database, keys.verifying(), against.as_ref()) {
         Ok(summary) => {
             let head = summary.head.map_or_else(String::new, |head| {

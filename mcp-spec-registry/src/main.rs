@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use mcp_spec_registry::config::{Config, ENVIRONMENT};
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     shared::telemetry::start(ENVIRONMENT, "warn");
     let config: Config = shared::config::parse(ENVIRONMENT);
-    mcp_spec_registry::run(config)
+    shared::config::exit_code(mcp_spec_registry::run(config))
 }

@@ -1,9 +1,19 @@
 //! Configuration on the command line and in the environment, and the report that `doctor` prints.
 
-use std::{ffi::OsString, fmt, time::Duration};
+use std::{ffi::OsString, fmt, process::ExitCode, time::Duration};
 
 use clap::{Arg, ArgAction, Command, Parser, builder::BoolishValueParser};
 use serde::Serialize;
+
+/// What a program ends with: its code, or 1 after it has told the error and its causes in one line. (`Result` as the type of `main`
+/// would add a backtrace where the environment asks for one, below every slip of a user.)
+#[expect(clippy::print_stderr, reason = "the last words of a program")]
+pub fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("Error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
 
 /// Parses the command line, giving every `--some-flag` the environment variable `<PREFIX>_SOME_FLAG` (also below
 /// subcommands), which `--help` then shows. Ends the process with a message where the line is wrong, as clap does.

@@ -243,6 +243,63 @@ fn the_changelog_has_a_heading_for_each_crate() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Names in capitals that are no codes: variables of the environment, and their prefixes.
+const NO_CODES: [&str; 12] = [
+    "AF_ALG",
+    "BASH_COMMANDER",
+    "CARGO_PKG_VERSION",
+    "LC_ALL",
+    "LC_CTYPE",
+    "NO_COLOR",
+    "SCREAMING_SNAKE_CASE",
+    "SPEC_REGISTRY",
+    "SPEC_REGISTRY_SOCKET_DIR",
+    "SPEC_REGISTRY_TEST_CRASH_DIR",
+    "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
+];
+
+#[test]
+fn every_error_code_is_documented_and_exists() -> anyhow::Result<()> {
+    let documented = fs::read_to_string(workspace().join("docs/errors.md"))?;
+    let is_code = |word: &str| {
+        word.len() > 3
+            && word.contains('_')
+            && word.starts_with(|first: char| first.is_ascii_uppercase())
+            && word
+                .chars()
+                .all(|character| matches!(character, 'A'..='Z' | '0'..='9' | '_'))
+            && !NO_CODES.contains(&word)
+    };
+    let mut sources = String::new();
+    for krate in ["mcp-bash-commander", "mcp-spec-registry", "shared"] {
+        for file in files_below(&workspace().join(krate).join("src"))? {
+            let path = file.display().to_string();
+            let is_other = path.contains("/tests") // and `tests.rs`
+                || path.contains("/bin/")
+                || path.ends_with("policy/environment.rs");
+            if !is_other && file.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&file)?;
+                let code = text.split("#[cfg(test)]\nmod tests {").next();
+                sources.push_str(code.unwrap_or_default());
+            }
+        }
+    }
+    let literals: Vec<&str> = sources.split('"').filter(|word| is_code(word)).collect();
+    anyhow::ensure!(literals.len() > 100, "only {} codes found", literals.len());
+    let missing: Vec<&&str> = literals
+        .iter()
+        .filter(|code| !documented.contains(&format!("`{code}`")))
+        .collect();
+    assert!(missing.is_empty(), "not in docs/errors.md: {missing:?}");
+    let invented: Vec<&str> = documented
+        .split('`')
+        .filter(|word| is_code(word) && !sources.contains(word))
+        .collect();
+    assert!(invented.is_empty(), "only in docs/errors.md: {invented:?}");
+    Ok(())
+}
+
 /// One file of Rust.
 struct Source {
     /// Its path below the root of the workspace.

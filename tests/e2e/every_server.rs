@@ -303,7 +303,7 @@ async fn the_end_of_input_and_a_signal_each_end_a_server() -> anyhow::Result<()>
 async fn the_reference_of_tools_is_current() -> anyhow::Result<()> {
     let mut page = String::from(
         "# Tools\n\nGenerated from what the servers list: `UPDATE_EXPECT=1 cargo test -p tests` writes this page.\n\
-         In enforced mode changing tools of effect servers take one more argument, `grant`.\n",
+         In enforced mode changing tools of effect servers take one more argument, `grant`; those that concern only one's own\n         sessions, such as `stop`, do not.\n",
     );
     for server in Server::ALL {
         write!(page, "\n## {}\n", server.name())?;

@@ -42,7 +42,7 @@ install_once() {
 unpack_debian() {
   local folder=$1 wanted
   shift
-  command -v apt-get dpkg >/dev/null || missing "no Debian packages on this machine; install $1 and put it on PATH"
+  { command -v apt-get && command -v dpkg; } >/dev/null || missing "no Debian packages on this machine; install $1 and put it on PATH"
   if ! apt-get -s install --no-install-recommends "$@" >/dev/null 2>&1; then
     [ "$(id -u)" = 0 ] || missing "no package index; as root: apt-get update"
     apt-get -qq update

@@ -54,6 +54,19 @@ fn build() -> anyhow::Result<PathBuf> {
     cargo
         .current_dir(workspace())
         .args(["build", "--workspace", "--bins", "--quiet"]);
+    // What cargo sets for the program it runs would look like a changed environment to build scripts, which then run again.
+    for (name, _) in std::env::vars_os() {
+        let of_this_package = [
+            "CARGO_MANIFEST_",
+            "CARGO_PKG_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+        ];
+        let name = name.to_string_lossy().into_owned();
+        if of_this_package.iter().any(|start| name.starts_with(start)) {
+            cargo.env_remove(name);
+        }
+    }
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }

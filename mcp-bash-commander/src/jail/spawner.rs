@@ -20,24 +20,42 @@ use super::{Layer, datagram};
 
 /// The kernel uid and gid of jails of a server that runs as root: those of `nobody`.
 const NOBODY: u32 = 65534;
+/// Which of an order's descriptors is the socket that its jail reports on.
+const STATUS: usize = 1;
 
 /// Does the launcher's work until the server closes its socket, standard input of this process, or dies.
 pub(super) fn serve() -> ! {
-    let status = match prepare() {
-        Ok((host, children)) => {
-            work(&host, &children);
-            0
-        }
-        Err(error) => {
-            tracing::error!(%error, "the jail's launcher cannot start");
-            1
-        }
-    };
-    sys::exit_now(status)
+    match prepare() {
+        Ok((host, children)) => work(&host, &children),
+        Err(failure) => refuse_all(&failure),
+    }
+    sys::exit_now(0)
 }
 
-fn prepare() -> Result<(Host, OwnedFd), String> {
-    let failed = |step: &'static str| move |errno: Errno| format!("{step}: {errno}");
+/// Answers every order with why no jail can be made: the server can tell, and its log need not be read.
+fn refuse_all(failure: &Failure) {
+    let orders = rustix::stdio::stdin();
+    loop {
+        let mut watched = [PollFd::new(&orders, PollFlags::IN)];
+        match poll(&mut watched, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+        match datagram::receive(orders) {
+            Ok(Some((_, descriptors))) => {
+                if let Some(status) = descriptors.get(STATUS) {
+                    let _ = datagram::send(status, &failure.report().encode(), &[]);
+                }
+            }
+            Err(Errno::AGAIN | Errno::MSGSIZE) => {}
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+fn prepare() -> Result<(Host, OwnedFd), Failure> {
+    let failed =
+        |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(failed("set the death signal"))?;
     rustix::process::chdir("/").map_err(failed("enter /"))?;
@@ -45,7 +63,10 @@ fn prepare() -> Result<(Host, OwnedFd), String> {
     let uid = rustix::process::geteuid().as_raw();
     let identity = if uid == 0 {
         // What root belonged to, nobody shall.
-        rustix::thread::set_thread_groups(&[]).map_err(failed("leave all groups"))?;
+        rustix::thread::set_thread_groups(&[]).map_err(|errno| {
+            let detail = "leave all groups: root is the only user of its namespace; run the server as an ordinary user instead";
+            Failure::new(Layer::UserNs, errno, detail.to_owned())
+        })?;
         Identity {
             privileged: true,
             uid: NOBODY,
@@ -59,7 +80,8 @@ fn prepare() -> Result<(Host, OwnedFd), String> {
             gid,
         }
     };
-    let mut filters = Filters::compile().map_err(|error| error.to_string())?;
+    let mut filters = Filters::compile()
+        .map_err(|error| Failure::new(Layer::Seccomp, Errno::INVAL, error.to_string()))?;
     filters.confine_launcher();
     let landlock_abi = sys::landlock_abi().unwrap_or(0);
     Ok((

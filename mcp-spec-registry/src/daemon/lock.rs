@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
-    #[error("`{path}` is held by process {holder}; stop it, or give --state-dir another directory")]
+    #[error(
+        "`{path}` is held by process {holder}, which is a running registry; one that a client started ends when it has been idle for 10 minutes. End it with `kill {holder}`, or give --state-dir another directory"
+    )]
     Held {
         /// The lock's file.
         path: PathBuf,

@@ -132,7 +132,7 @@ fn identify(draft: &mut Draft, given: Option<&str>) -> Option<SpecId> {
         (None, Some(given)) => (given.to_owned(), None),
         (None, None) => {
             let message = "the specification has no id";
-            let hint = "write `spec_id: my-service` as its first line, or give `spec_id` beside it";
+            let hint = "write `spec_id: my-service` as its first line, or give `spec_id` beside it (on the command line: --spec-id ID)";
             draft.problems.push(Problem::new(
                 Severity::Error,
                 ProblemCode::SpecIdMissing,

@@ -185,7 +185,7 @@ fn check_grant(
         return Err(refusal(
             "GRANT_NOT_YOURS",
             message,
-            "each agent uses the handles of its own claim",
+            "each agent uses the handles of its own claim; a server started over stdio takes its agent's name from --agent, which must be the one that claimed the run",
         ));
     }
     if grant.service != inputs.service {
