@@ -14,7 +14,7 @@ use shared::effect::protocol::{
 use shared::tool_error::ToolError;
 
 use crate::jail::PinnedInput;
-use crate::session::{Killed, Origin, Session, Sessions};
+use crate::session::{Killed, OrderMark, Origin, Session, Sessions};
 use crate::workspace::{Workspace, WorkspaceError};
 
 /// The changing tools that need no grant: stopping one's own process. (Reading one's own output changes nothing.)
@@ -32,16 +32,18 @@ pub fn needs_grant(tool: &str, class: EffectClass) -> bool {
 pub struct Action {
     client: EffectClient,
     permit: Permit,
+    asked_at: OrderMark,
     is_ended: bool,
 }
 
 impl Action {
-    /// Asks the registry whether this call may be made.
+    /// Asks the registry whether this call may be made. `asked_at` is a moment before.
     ///
     /// # Errors
     /// `GRANT_REQUIRED` without a grant, else what the registry says, or that it cannot be asked.
     pub async fn begin(
         client: &EffectClient,
+        asked_at: OrderMark,
         grant: Option<&str>,
         principal: &str,
         tool: &str,
@@ -59,6 +61,7 @@ impl Action {
         Ok(Self {
             client: client.clone(),
             permit,
+            asked_at,
             is_ended: false,
         })
     }
@@ -74,6 +77,7 @@ impl Action {
             run_id: self.permit.run_id.clone(),
             action_id: self.permit.action_id.clone(),
             outlives_step: self.outlives_step(),
+            asked_at: self.asked_at,
         }
     }
 
@@ -260,10 +264,7 @@ impl Orders {
     }
 
     async fn end_sessions(&self, run_id: &str, and_lasting: bool) -> WorkResult {
-        let outlives =
-            |session: &Arc<Session>| session.origin().is_some_and(|origin| origin.outlives_step);
-        let mut sessions = self.sessions.of_run(run_id);
-        sessions.retain(|session| and_lasting || !outlives(session));
+        let sessions = self.sessions.order_end(run_id, and_lasting);
         let mut processes = 0;
         for session in &sessions {
             let usage = session.usage().ok().flatten();

@@ -258,9 +258,17 @@ impl BashCommander {
         {
             asked.0.store(true, Ordering::Relaxed);
         }
-        let action = Action::begin(&enforced.client, grant, principal, tool, arguments)
-            .await
-            .inspect_err(|_| call::was_refused(context))?;
+        let asked_at = self.state.sessions.order_mark();
+        let action = Action::begin(
+            &enforced.client,
+            asked_at,
+            grant,
+            principal,
+            tool,
+            arguments,
+        )
+        .await
+        .inspect_err(|_| call::was_refused(context))?;
         let (run, action_id) = action.names();
         call::belongs_to(context, Some(run), Some(action_id));
         Ok(Some(action))

@@ -1,6 +1,7 @@
 //! Running and finished commands: whose they are, what they wrote, how they ended. A live one is never dropped to make room.
 
 mod follow;
+mod orders;
 mod spool;
 mod table;
 mod text;
@@ -41,6 +42,9 @@ pub enum SessionError {
     /// The server is ending.
     #[error("the server is ending")]
     Ending,
+    /// The run was stopped while the command was on its way.
+    #[error("the run was stopped before the command was started")]
+    RunEnded,
     /// The jail could not be made.
     #[error(transparent)]
     Jail(#[from] JailError),
@@ -153,7 +157,13 @@ pub struct Origin {
     pub action_id: String,
     /// Whether it may outlive its step.
     pub outlives_step: bool,
+    /// Taken before the registry was asked: an order to end the run that came since concerns this action.
+    pub asked_at: OrderMark,
 }
+
+/// A moment between two orders to end runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct OrderMark(u64);
 
 /// A command to start.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ pub use strength::{Peers, strength};
 pub use work::WorkBoard;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -70,10 +70,12 @@ struct Inner {
     plans: Mutex<HashMap<Digest, Arc<Plan>>>,
     /// Services as they last said hello; a declaration of all tools takes longer to read than all else that a call asks for.
     services: Mutex<HashMap<String, Arc<ServiceRow>>>,
+    /// Runs whose plan and approval were proven by this process, with the digest of the plan.
+    proven: Mutex<HashSet<(String, Digest)>>,
     /// First view of each checkpoint, by checkpoint.
     viewed: Mutex<HashMap<String, OffsetDateTime>>,
-    /// Last record number of each effect server's process.
-    sequences: Mutex<HashMap<String, u64>>,
+    /// Last record number of each effect server's process, by service and process.
+    sequences: Mutex<HashMap<(String, String), u64>>,
     /// Changes of runs are decided one after the other in this process; only other processes can then conflict.
     writing: Mutex<()>,
     changes: watch::Sender<u64>,
@@ -99,6 +101,7 @@ impl Registry {
             peers: Mutex::default(),
             plans: Mutex::default(),
             services: Mutex::default(),
+            proven: Mutex::default(),
             viewed: Mutex::default(),
             sequences: Mutex::default(),
             writing: Mutex::default(),

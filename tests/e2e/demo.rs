@@ -81,7 +81,7 @@ async fn without_json_the_demo_tells_its_story_in_words() -> anyhow::Result<()> 
         "V1",
         "GRANT_NOT_COVERED",
         "provisional",
-        "V2",
+        "outcome",
         "validated",
         "audit",
     ] {

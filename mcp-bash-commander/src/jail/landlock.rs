@@ -7,7 +7,7 @@ use landlock::{
 use rustix::io::Errno;
 
 use super::child::Failure;
-use super::protocol::Order;
+use super::protocol::{Order, WorkspaceOrder};
 use super::{Access, Layer};
 
 /// The oldest version with both scopes; its rights were all tried.
@@ -64,6 +64,13 @@ fn grants(order: &Order) -> Vec<(std::ffi::OsString, BitFlags<AccessFs>)> {
     let run = look | AccessFs::Execute;
     let devices = AccessFs::MakeChar | AccessFs::MakeBlock;
     let change = AccessFs::from_all(NEEDED) & !devices & !AccessFs::IoctlDev;
+    // Rights add up from above: what /tmp may do, a workspace below it may too.
+    let in_tmp = |workspace: &WorkspaceOrder| workspace.target.starts_with("/tmp");
+    let below_tmp = if order.workspace.as_ref().is_some_and(in_tmp) {
+        change & !AccessFs::MakeSock
+    } else {
+        change
+    };
     let mut grants = vec![
         ("/".into(), AccessFs::ReadDir.into()),
         ("/etc".into(), look),
@@ -72,7 +79,7 @@ fn grants(order: &Order) -> Vec<(std::ffi::OsString, BitFlags<AccessFs>)> {
             "/dev".into(),
             look | AccessFs::WriteFile | AccessFs::IoctlDev,
         ),
-        ("/tmp".into(), change),
+        ("/tmp".into(), below_tmp),
     ];
     grants.extend(
         order

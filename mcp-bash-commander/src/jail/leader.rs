@@ -3,7 +3,9 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::child::{Failure, Host};
@@ -45,7 +47,7 @@ fn prepare(order: &Order, host: &Host, streams: &[OwnedFd; 3]) -> Result<LayerSe
     landlock::restrict(order, host.landlock_abi)?;
     applied.insert(Layer::Landlock);
     // Under Landlock already, so that no directory counts that the command could not use.
-    rustix::process::chdir(&order.cwd).map_err(|errno| {
+    enter(&order.cwd).map_err(|errno| {
         Failure::new(
             Layer::WorkingDirectory,
             errno,
@@ -57,6 +59,18 @@ fn prepare(order: &Order, host: &Host, streams: &[OwnedFd; 3]) -> Result<LayerSe
         .map_err(|error| Failure::new(Layer::Seccomp, Errno::INVAL, error.to_string()))?;
     applied.insert(Layer::Seccomp);
     Ok(applied)
+}
+
+/// Enters a directory without following any link: a plan names where a command works, and a link would lead elsewhere.
+fn enter(directory: &Path) -> Result<(), Errno> {
+    let opened = rustix::fs::openat2(
+        rustix::fs::CWD,
+        directory,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )?;
+    rustix::process::fchdir(&opened)
 }
 
 /// Executes the program, looked up in the `PATH` of the environment if its name has no slash. Returns only a failure.

@@ -108,11 +108,16 @@ fn denied_everywhere() -> Vec<Rule> {
         vec![vec![IsNot(0, 0), IsNot(0, u32::MAX)]],
     ));
     rules.extend(setuid_files());
-    rules.extend(
-        INIT_IS_NOT_YOURS
-            .iter()
-            .map(|(call, argument)| (*call, vec![vec![Is(*argument, 1)]])),
-    );
+    rules.extend(INIT_IS_NOT_YOURS.iter().map(|(call, argument)| {
+        let mut refused = vec![vec![Is(*argument, 1)]];
+        // By user they would reach init too, which has the same one.
+        match *call {
+            libc::SYS_setpriority => refused.push(vec![Is(0, PRIO_USER)]),
+            libc::SYS_ioprio_set => refused.push(vec![Is(0, IOPRIO_WHO_USER)]),
+            _ => {}
+        }
+        (*call, refused)
+    }));
     rules
 }
 
@@ -208,6 +213,8 @@ const INIT_IS_NOT_YOURS: &[(i64, u8)] = &[
     (libc::SYS_move_pages, 0),
 ];
 
+const PRIO_USER: u32 = 2;
+const IOPRIO_WHO_USER: u32 = 3;
 const SYS_OPEN_TREE_ATTR: i64 = 467;
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541C;

@@ -8,8 +8,11 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::follow::{drain, watch_over};
+use super::orders::Orders;
 use super::spool::Spool;
-use super::{Ended, Killed, Order, Session, SessionError, SessionId, State, Stream, lock};
+use super::{
+    Ended, Killed, Order, OrderMark, Origin, Session, SessionError, SessionId, State, Stream, lock,
+};
 use crate::jail::{JailedProcess, Launcher};
 use crate::publish::PublishedPort;
 
@@ -37,6 +40,20 @@ struct Table {
     live: usize,
     is_ending: bool,
     sessions: BTreeMap<SessionId, Arc<Session>>,
+    orders: Orders,
+}
+
+impl Table {
+    /// Whether a command may come up now.
+    fn admit(&self, origin: Option<&Origin>) -> Result<(), SessionError> {
+        if self.is_ending {
+            return Err(SessionError::Ending);
+        }
+        if origin.is_some_and(|origin| self.orders.concern(origin)) {
+            return Err(SessionError::RunEnded);
+        }
+        Ok(())
+    }
 }
 
 /// A place among the live sessions, given back when the jail is over.
@@ -73,7 +90,7 @@ impl Sessions {
     /// No free place, a jail that lacks a layer, a program that is not there, or a port that cannot be published. Nothing of the
     /// command is left then.
     pub async fn start(&self, order: Order) -> Result<Arc<Session>, SessionError> {
-        let place = self.reserve()?;
+        let place = self.reserve(order.origin.as_ref())?;
         let ports = order.jail.published.clone();
         let JailedProcess {
             stdout,
@@ -113,9 +130,8 @@ impl Sessions {
         });
         {
             let mut table = lock(&self.0.table);
-            if table.is_ending {
-                return Err(SessionError::Ending);
-            }
+            // Dropping the jail kills what has begun in it.
+            table.admit(session.origin.as_ref())?;
             table.sessions.insert(session.id, Arc::clone(&session));
         }
         tokio::spawn(drain(Arc::clone(&session), Stream::Stdout, stdout));
@@ -129,11 +145,9 @@ impl Sessions {
         Ok(session)
     }
 
-    fn reserve(&self) -> Result<Place, SessionError> {
+    fn reserve(&self, origin: Option<&Origin>) -> Result<Place, SessionError> {
         let mut table = lock(&self.0.table);
-        if table.is_ending {
-            return Err(SessionError::Ending);
-        }
+        table.admit(origin)?;
         if table.live >= self.0.most_live {
             return Err(SessionError::Full(self.0.most_live));
         }
@@ -176,17 +190,27 @@ impl Sessions {
             .collect()
     }
 
-    /// All sessions that still run and were started for a run.
-    pub fn of_run(&self, run_id: &str) -> Vec<Arc<Session>> {
-        let table = lock(&self.0.table);
-        let is_of_run = |session: &&Arc<Session>| {
-            session
-                .origin
-                .as_ref()
-                .is_some_and(|origin| origin.run_id == run_id)
-                && !session.state().is_over
+    /// This moment, to be taken before the registry is asked whether something may be started.
+    pub fn order_mark(&self) -> OrderMark {
+        lock(&self.0.table).orders.now()
+    }
+
+    /// Whether what this action is about to do must not be done any more.
+    pub fn is_stopped(&self, origin: &Origin) -> bool {
+        lock(&self.0.table).orders.concern(origin)
+    }
+
+    /// Takes an order to end what was started for a run, lasting processes too or not: nothing that was asked for before comes up
+    /// any more, and what runs is returned, for the caller to end.
+    pub fn order_end(&self, run_id: &str, and_lasting: bool) -> Vec<Arc<Session>> {
+        let mut table = lock(&self.0.table);
+        table.orders.note(run_id, and_lasting);
+        let is_meant = |session: &&Arc<Session>| {
+            session.origin.as_ref().is_some_and(|origin| {
+                origin.run_id == run_id && (and_lasting || !origin.outlives_step)
+            }) && !session.state().is_over
         };
-        table.sessions.values().filter(is_of_run).cloned().collect()
+        table.sessions.values().filter(is_meant).cloned().collect()
     }
 
     /// How many run now, and how many may.

@@ -65,6 +65,8 @@ impl From<SessionError> for ToolError {
                 Self::new("UNKNOWN_SESSION", message).with_hint("list_sessions shows yours")
             }
             SessionError::Ending => Self::new(code::CANCELLED, message),
+            SessionError::RunEnded => Self::new("RUN_STOPPED", message)
+                .with_hint("run_get of the spec registry shows where the run stands"),
             SessionError::Publish { .. } => Self::new("PORT_NOT_PUBLISHED", message)
                 .with_hint("try again; if it fails again, tell the operator"),
         }

@@ -17,6 +17,7 @@ use shared::tools::ToolEffect;
 
 use super::error::invalid;
 use crate::server::BashCommander;
+use crate::session::SessionError;
 use crate::workspace::Expected;
 
 pub(super) const EFFECT: ToolEffect =
@@ -62,8 +63,11 @@ impl BashCommander {
             None => self.write(params, expected).await?,
             Some(action) => {
                 let result = match action.pinned_inputs(&self.state().workspace).await {
-                    Ok(_) => self.write(params, expected).await,
                     Err(changed) => Err(changed),
+                    Ok(_) if self.state().sessions.is_stopped(&action.origin()) => {
+                        Err(SessionError::RunEnded.into())
+                    }
+                    Ok(_) => self.write(params, expected).await,
                 };
                 action.end(result, report).await?
             }

@@ -24,12 +24,14 @@ use crate::{
         AddedSpecification, DecisionInput, EnrolledApprover, HistoryEntry, QueueEntry, Receipt,
         Registry, RegistryError, blocking,
     },
-    run::{ReturnTo, RunState, Verdict},
-    store::TokenKind,
+    run::{ReturnTo, Run, RunState, Verdict},
+    store::{RunFilter, TokenKind},
 };
 
 /// Largest request: a specification.
 const MOST_BYTES: usize = 512 * 1024;
+/// Open runs shown by `queue`.
+const MOST_RUNS: u32 = 100;
 /// Decisions shown by `history`.
 const HISTORY: u32 = 200;
 
@@ -40,6 +42,51 @@ pub(super) struct Queue {
     pub(super) page: Option<String>,
     /// Open checkpoints, oldest first.
     pub(super) checkpoints: Vec<QueueEntry>,
+    /// Runs that have not ended, newest first: what can be paused, cancelled or killed.
+    pub(super) runs: Vec<OpenRun>,
+}
+
+/// A run that has not ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct OpenRun {
+    pub(super) run_id: String,
+    pub(super) spec_id: String,
+    pub(super) spec_version: String,
+    pub(super) environment: String,
+    pub(super) state: RunState,
+    pub(super) paused: bool,
+    /// The agent that works on it, if one does.
+    pub(super) claimant: Option<String>,
+}
+
+impl From<Run> for OpenRun {
+    fn from(run: Run) -> Self {
+        Self {
+            run_id: run.run_id,
+            spec_id: run.spec_id,
+            spec_version: run.spec_version,
+            environment: run.environment,
+            state: run.state,
+            paused: run.paused,
+            claimant: run.claimant,
+        }
+    }
+}
+
+/// What waits and what is under way, as page and socket show it.
+pub(super) fn whole_queue(
+    registry: &Registry,
+) -> Result<(Vec<QueueEntry>, Vec<OpenRun>), RegistryError> {
+    let open = RunFilter {
+        open_only: true,
+        limit: MOST_RUNS,
+        ..RunFilter::default()
+    };
+    let runs = registry.runs(&open)?;
+    Ok((
+        registry.queue()?,
+        runs.into_iter().map(OpenRun::from).collect(),
+    ))
 }
 
 /// A decision as it is sent.
@@ -181,10 +228,11 @@ async fn only_the_owner(
 
 async fn queue(State(plane): State<Plane>) -> Result<Json<Queue>, Failure> {
     let registry = plane.registry.clone();
-    let checkpoints = blocking(move || registry.queue()).await?;
+    let (checkpoints, runs) = blocking(move || whole_queue(&registry)).await?;
     Ok(Json(Queue {
         page: plane.registry.page(),
         checkpoints,
+        runs,
     }))
 }
 

@@ -21,7 +21,7 @@ use self::{
     terminal::{Style, Terminal},
 };
 use super::{
-    api::{Control, Controlled, Enrol, Queue},
+    api::{Control, Controlled, Enrol, OpenRun, Queue},
     secret,
     view::{CheckpointView, Machine, Prose, words},
 };
@@ -394,7 +394,7 @@ async fn approver_name(client: &Client, given: Option<String>) -> anyhow::Result
     match approvers.as_slice() {
         [] => anyhow::bail!("nobody is enrolled; `mcp-spec-registry enrol --name NAME` enrols you"),
         [only] => Ok(only.name.clone()),
-        _ => terminal::ask("your name"),
+        _ => terminal::ask("your name", "--name"),
     }
 }
 
@@ -476,10 +476,32 @@ async fn queue(client: &Client, terminal: Terminal, json: bool) -> anyhow::Resul
             ),
         )?;
     }
+    for (number, run) in queue.runs.iter().enumerate() {
+        if number == 0 {
+            let title = "open runs, for `pause`, `resume`, `cancel` and `kill`";
+            terminal.say(Style::Faint, title)?;
+        }
+        terminal.say(Style::Plain, &open_run(run))?;
+    }
     if let Some(page) = &queue.page {
         terminal.say(Style::Faint, &format!("page: {page}"))?;
     }
     Ok(())
+}
+
+fn open_run(run: &OpenRun) -> String {
+    let paused = if run.paused { ", paused" } else { "" };
+    let worked_on = run.claimant.as_ref().map_or_else(String::new, |agent| {
+        format!(", claimed by {}", Machine::of(agent).as_str())
+    });
+    format!(
+        "{}  {} {}, environment {}: {}{paused}{worked_on}",
+        run.run_id,
+        run.spec_id,
+        Machine::of(&run.spec_version).as_str(),
+        Machine::of(&run.environment).as_str(),
+        run.state
+    )
 }
 
 async fn history(client: &Client, terminal: Terminal, json: bool) -> anyhow::Result<()> {

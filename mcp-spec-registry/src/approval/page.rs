@@ -29,7 +29,7 @@ use self::{
     shell::{answer, page},
 };
 use super::{
-    api::status,
+    api::{self, status},
     attempt::Attempts,
     session::{self, Sessions},
     view::CheckpointView,
@@ -153,11 +153,12 @@ async fn queue(State(site): State<Site>, headers: HeaderMap) -> Response {
     let Some(viewer) = site.viewer(&headers) else {
         return sign_in_first("/");
     };
-    let queue = blocking(move || site.registry.queue()).await;
+    let whole = blocking(move || api::whole_queue(&site.registry)).await;
+    let now = OffsetDateTime::now_utc();
     done(
         &viewer,
         "Queue",
-        queue.map(|queue| lists::queue(&queue, OffsetDateTime::now_utc())),
+        whole.map(|(queue, runs)| lists::queue(&queue, &runs, now)),
     )
 }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     checks::{CheckRound, EvaluationDraft, RoundTest, Snapshot, Subject, WorkChannel, snapshot},
     run::{
-        CheckPhase, CheckVerdict, Evaluation, RunRecord, RunState,
+        Action, CheckPhase, CheckVerdict, Evaluation, RunRecord, RunState,
         transition::{checks_done, record_before},
     },
     store::RunFilter,
@@ -137,7 +137,7 @@ impl Registry {
         .await;
         let drafts = self.run_round(&record, CheckPhase::After).await?;
         // What runs now is what V2 accepts; it is looked at after the restart checks, which change nothing that counts.
-        let snapshot = snapshot(&subjects(&record), &self.0.work).await;
+        let snapshot = snapshot(&everything_left(&record), &self.0.work).await;
         let registry = self.clone();
         let run_id = run_id.to_owned();
         let checkpoint_id = random_checkpoint_id()?;
@@ -259,7 +259,7 @@ impl Registry {
         let Some(checkpoint) = record.open_checkpoint() else {
             return Ok(());
         };
-        let snapshot = snapshot(&subjects(record), &self.0.work).await;
+        let snapshot = snapshot(&everything_left(record), &self.0.work).await;
         let measured = newest_round(record, checkpoint.revision);
         if evidence_digest(&measured, &snapshot)? == checkpoint.subject_digest {
             return Ok(());
@@ -278,8 +278,19 @@ pub(super) fn services_of(record: &RunRecord) -> BTreeSet<&str> {
     services.map(|action| action.service.as_str()).collect()
 }
 
-/// What each step left running or behind, in this cycle of the plan in force.
+/// What each step left running or behind, in this cycle of the plan in force; of a step that was done more than once, the newest.
 fn subjects(record: &RunRecord) -> BTreeMap<String, Subject> {
+    left_by(record, |action| action.step_id.clone())
+}
+
+/// What each action left running or behind: whatever of it changes after it was measured makes the evidence stale.
+fn everything_left(record: &RunRecord) -> BTreeMap<String, Subject> {
+    left_by(record, |action| {
+        format!("{} {}", action.step_id, action.action_id)
+    })
+}
+
+fn left_by(record: &RunRecord, name: impl Fn(&Action) -> String) -> BTreeMap<String, Subject> {
     let mut subjects = BTreeMap::new();
     for action in &record.actions {
         let current =
@@ -287,7 +298,7 @@ fn subjects(record: &RunRecord) -> BTreeMap<String, Subject> {
         let is_done = action.outcome == Some(shared::effect::protocol::Outcome::Ok);
         if current && is_done {
             subjects.insert(
-                action.step_id.clone(),
+                name(action),
                 Subject {
                     service: action.service.clone(),
                     session: action.session.clone(),

@@ -14,11 +14,14 @@ use super::{Registry, RegistryError, lock, new_ulid};
 use crate::{
     audit::EntryDraft,
     run::{
-        Action, CallRecord,
+        Action, CallRecord, Run,
         transition::{BeginInputs, EndInputs, begin, begin_again, end, lose},
     },
     store::{Change, ServiceRow, Write},
 };
+
+/// Processes whose count of records is kept; one that is forgotten begins anew.
+const MOST_SEQUENCES: usize = 1024;
 
 /// An intent that was allowed, as the registry answers it.
 pub type BegunAction = Permit;
@@ -68,7 +71,7 @@ impl Registry {
         // Also where nothing changed: the registry may have ended between the two.
         self.lose_actions_of_others(service, &hello.instance, &hello.undelivered_ends)?;
         let last_seq = lock(&self.0.sequences)
-            .get(&hello.instance)
+            .get(&(service.to_owned(), hello.instance.clone()))
             .copied()
             .unwrap_or(0);
         Ok(Welcome {
@@ -193,6 +196,7 @@ impl Registry {
                 });
             }
             let (action, change) = begin(record, &plan, &inputs, &self.0.limits, self.now())?;
+            self.check_proven(&record.run, &digest)?;
             Ok((Ok((action, plan)), Some(change)))
         })?;
         let (action, plan) = decided?;
@@ -208,6 +212,28 @@ impl Registry {
             lifetime: action.lifetime,
             audit_head: self.or_signed_head(head)?,
         })
+    }
+
+    /// That this plan was approved is proven once for each process: state and handles are rows that somebody could write by hand.
+    fn check_proven(&self, run: &Run, plan: &Digest) -> Result<(), RegistryError> {
+        const MOST: usize = 1024;
+        let key = (run.run_id.clone(), plan.clone());
+        if lock(&self.0.proven).contains(&key) {
+            return Ok(());
+        }
+        self.prove(&self.record(&run.run_id)?).map_err(|error| {
+            if error.code == "NOT_APPROVED" {
+                super::unproven("state of run", &run.run_id)
+            } else {
+                error
+            }
+        })?;
+        let mut proven = lock(&self.0.proven);
+        if proven.len() >= MOST {
+            proven.clear();
+        }
+        proven.insert(key);
+        Ok(())
     }
 
     /// Records what became of an action.
@@ -342,15 +368,19 @@ impl Registry {
     fn check_sequence(&self, service: &str, instance: &str, seq: u64) -> Result<(), RegistryError> {
         let last = {
             let mut sequences = lock(&self.0.sequences);
+            // Names of processes are theirs to choose, so one service must not speak for another's.
+            if sequences.len() >= MOST_SEQUENCES {
+                sequences.clear();
+            }
             // Of a process that was known before this registry started, the first number heard counts.
             let last = sequences
-                .entry(instance.to_owned())
+                .entry((service.to_owned(), instance.to_owned()))
                 .or_insert(seq.saturating_sub(1));
             let before = *last;
             *last = before.max(seq);
             before
         };
-        if seq > last + 1 {
+        if seq > last.saturating_add(1) {
             let payload = json!({ "instance": instance, "last": last, "seq": seq });
             self.note(draft(
                 &format!("service:{service}"),
@@ -373,6 +403,8 @@ fn known_action(
         return Ok(None);
     };
     let same = known.run_id == record.run.run_id
+        && known.step_id == record.grant.step_id
+        && known.epoch == record.grant.epoch
         && known.tool == request.tool
         && known.principal == request.principal
         && known.arguments_sha256 == *arguments_sha256;

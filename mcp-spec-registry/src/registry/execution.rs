@@ -180,7 +180,7 @@ impl Registry {
     }
 
     /// Checks the signatures made when plan, decision and enrolment were written, and that the specification still holds.
-    fn prove(&self, record: &RunRecord) -> Result<std::sync::Arc<Plan>, RegistryError> {
+    pub(super) fn prove(&self, record: &RunRecord) -> Result<std::sync::Arc<Plan>, RegistryError> {
         let run = &record.run;
         let decision = approval_in_force(record)?;
         let signed = decision

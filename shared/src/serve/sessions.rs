@@ -6,7 +6,9 @@ use std::{
 };
 
 use http::HeaderMap;
-use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::session::{
+    SessionId, SessionManager as _, local::LocalSessionManager,
+};
 
 /// Sessions at once; each holds a task and a channel, and ends after five idle minutes.
 const MAX_SESSIONS: usize = 256;
@@ -57,6 +59,13 @@ impl Sessions {
             owners.insert(id.to_owned(), principal.clone()).is_none()
         };
         if is_new {
+            // Whatever its headers said: a request without a session has begun one.
+            if self.manager.sessions.read().await.len() > MAX_SESSIONS {
+                let began: SessionId = id.into();
+                if let Err(error) = self.manager.close_session(&began).await {
+                    tracing::debug!(%error, "one session too many is not closed");
+                }
+            }
             let open = self.manager.sessions.read().await;
             let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
             if owners.len() > 2 * MAX_SESSIONS {

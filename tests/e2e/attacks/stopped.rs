@@ -28,6 +28,10 @@ async fn no_process_outlives_the_pause_or_kill_of_its_run_or_the_loss_of_its_lea
         let started = call(&run.shell, "exec", execute).await?;
         assert_eq!(started["state"], "running");
 
+        // What a human needs to stop it stands in the queue.
+        let queue = run.place.human(&["queue", "--json"], None).await?;
+        let queue: serde_json::Value = serde_json::from_str(&queue)?;
+        assert_eq!(queue["runs"][0]["run_id"], begun.run.run_id.as_str());
         if end == "lose the lease" {
             let_the_lease_lapse(&run.place.state(), &begun.run.run_id)?;
         } else {

@@ -21,6 +21,10 @@ pub(super) async fn run(
     verdict: Verdict,
     args: DecideArgs,
 ) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        verdict == Verdict::Reject || !(args.is_final || args.return_to.is_some()),
+        "--final and --return-to say what a `reject` leads to; leave them out"
+    );
     let path = checkpoint_path(&args.id);
     let view: CheckpointView = client.get(&path).await?;
     if !args.json {
@@ -47,18 +51,20 @@ pub(super) async fn run(
     terminal.say_to_human(&format!("\n{}", view.says(verdict)));
     let reason = match args.reason {
         Some(reason) => reason,
-        None if verdict == Verdict::Approve && !args.is_final => String::new(),
-        None => terminal::ask(if verdict == Verdict::Clarify {
-            "your question"
-        } else {
-            "why not"
-        })?,
+        None if verdict == Verdict::Approve => String::new(),
+        None => {
+            let question = match verdict {
+                Verdict::Clarify => "your question",
+                Verdict::Approve | Verdict::Reject => "why not",
+            };
+            terminal::ask(question, "--reason")?
+        }
     };
     let accepted_unknown = accept_unknown(&view, verdict, args.accept_unknown)?;
     let approver = approver_name(client, args.name).await?;
     let code = match args.code {
         Some(code) => code,
-        None => terminal::ask("the code above")?,
+        None => terminal::ask("the code above", "--code")?,
     };
     let secret = terminal::ask_secret(
         &format!("secret of {}", Prose::of(&approver).as_str()),
@@ -95,10 +101,13 @@ fn accept_unknown(
     }
     let mut accepted = Vec::new();
     for criterion in view.unknown() {
-        let name = terminal::ask(&format!(
-            "nobody knows whether {} holds; type its name to accept that",
-            criterion.id.as_str()
-        ))?;
+        let name = terminal::ask(
+            &format!(
+                "nobody knows whether {} holds; type its name to accept that",
+                criterion.id.as_str()
+            ),
+            "--accept-unknown",
+        )?;
         anyhow::ensure!(
             name == criterion.key,
             "not accepted, so the outcome is not; use `reject` to say no"

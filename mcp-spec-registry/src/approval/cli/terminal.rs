@@ -114,11 +114,11 @@ fn ascii(text: &str) -> String {
     plain
 }
 
-/// Asks for a line on the terminal.
-pub(super) fn ask(question: &str) -> anyhow::Result<String> {
+/// Asks for a line on the terminal; without one, `flag` is what would have told it.
+pub(super) fn ask(question: &str, flag: &str) -> anyhow::Result<String> {
     anyhow::ensure!(
         io::stdin().is_terminal(),
-        "`{question}` cannot be asked: standard input is no terminal"
+        "`{question}` cannot be asked, because standard input is no terminal; give {flag}"
     );
     let mut error = io::stderr().lock();
     write!(error, "{question}: ")?;

@@ -8,6 +8,7 @@ use super::{
     shell::{reason_of, sentence, words_of},
 };
 use crate::{
+    approval::api::OpenRun,
     approval::view::{CheckpointView, DecisionView, Machine, Prose, Sentence, words},
     registry::{HistoryEntry, QueueEntry, Receipt, RegistryError},
     run::{CheckpointKind, RunRecord},
@@ -44,7 +45,7 @@ pub(super) fn sign_in(next: &str, name: &str, error: Option<&RegistryError>) -> 
 }
 
 /// What waits for a human.
-pub(super) fn queue(queue: &[QueueEntry], now: OffsetDateTime) -> Markup {
+pub(super) fn queue(queue: &[QueueEntry], runs: &[OpenRun], now: OffsetDateTime) -> Markup {
     html! {
         h1 {
             @if queue.is_empty() { "Nothing waits for you" }
@@ -76,6 +77,22 @@ pub(super) fn queue(queue: &[QueueEntry], now: OffsetDateTime) -> Markup {
                     }
                 }
             }
+        }
+        @if !runs.is_empty() {
+            h2 { "Under way" }
+            ul {
+                @for run in runs {
+                    li {
+                        a href={ "/run/" (run.run_id) } { (run.run_id) }
+                        " " (run.spec_id) " " (Machine::of(&run.spec_version).as_str()) ": " (run.state)
+                        @if run.paused { ", paused" }
+                        @if let Some(agent) = &run.claimant {
+                            ", claimed by " code { (Machine::of(agent).as_str()) }
+                        }
+                    }
+                }
+            }
+            p.note { "`mcp-spec-registry pause`, `cancel` or `kill` with the run's number stops one." }
         }
     }
 }

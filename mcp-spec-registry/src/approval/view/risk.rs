@@ -61,8 +61,12 @@ pub(super) fn risks(risks: &PlanRisks) -> Vec<RiskView> {
             Weight::Grave,
             "Code nobody has seen",
             &risks.unseen_code,
-            |found| format!("{found} code that is neither shown here nor part of the system"),
-            "all code is shown here, pinned, or part of the system",
+            |found| {
+                format!(
+                    "{found} what looks like code that is neither shown here nor part of the system"
+                )
+            },
+            "no word of a command looks like code from elsewhere; read the commands all the same",
             ("step runs", "steps run"),
         ),
     ];

@@ -353,11 +353,11 @@ impl Story {
         self.blank();
         self.line("Next: point your client at it");
         self.line(&format!(
-            "  Claude Code   claude mcp add spec-registry -- {} stdio",
+            "  Claude Code   {} client-config claude-code --workspace DIR",
             program.display()
         ));
         self.line(&format!(
-            "  others        {} client-config claude-desktop|claude-code|codex",
+            "  others        {} client-config claude-desktop|codex --workspace DIR",
             program.display()
         ));
         self.push("decisions", decision.clone());
