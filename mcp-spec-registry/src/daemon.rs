@@ -8,11 +8,11 @@ pub mod lock;
 pub mod pipe;
 pub mod sockets;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{
-    Router,
+    Extension, Router,
     extract::{ConnectInfo, Request, connect_info::Connected},
     middleware::{Next, from_fn},
     serve::IncomingStream,
@@ -23,8 +23,11 @@ use shared::{
     serve::{HttpServer, announce, shutdown_on_signals},
 };
 use time::OffsetDateTime;
-use tokio::net::{TcpListener, UnixListener};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     approval, checks::Engine, config::ServeCommand, effect_plane, keys::Keys, registry::Registry,
@@ -32,6 +35,10 @@ use crate::{
 };
 use activity::Activity;
 use sockets::Sockets;
+
+/// Connections to the approval page at once.
+const MOST_BROWSERS: usize = 64;
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Uid of the process at the other end of a unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,13 +174,36 @@ async fn serve_page(
     activity: &Activity,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let router = approval::page::router(registry, address);
-    let service = activity
-        .count(router)
-        .into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned())
-        .await?;
+    let page = activity.count(approval::page::router(registry, address));
+    // Whoever can reach the port, with or without a secret, gets no more of the process's descriptors than these.
+    let places = Arc::new(Semaphore::new(MOST_BROWSERS));
+    let connections = TaskTracker::new();
+    loop {
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place?,
+            () = shutdown.cancelled() => break,
+        };
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::debug!(%error, "a browser was not let in");
+                    // Out of descriptors: until one is free there is nothing to accept with.
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            },
+            () = shutdown.cancelled() => break,
+        };
+        let routes = page.clone().layer(Extension(ConnectInfo(peer)));
+        let shutdown = shutdown.clone();
+        connections.spawn(async move {
+            shared::serve::answer(stream, routes, shutdown).await;
+            drop(place);
+        });
+    }
+    connections.close();
+    connections.wait().await;
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::http::HttpServer;
+pub use self::http::{HttpServer, answer};
 use self::lines::LineTransport;
 use crate::{
     metrics::Metrics,

@@ -220,16 +220,20 @@ async fn a_file_that_changed_after_it_was_measured_cannot_be_accepted() -> anyho
     let measured = "hello\n";
     let step = json!({
         "id": "s1", "server": SHELL, "tool": "write_file",
-        "arguments": { "path": { "exact": "made" }, "content": { "sha256": Digest::of(measured), "shown": measured } },
-        "reversibility": "reversible", "rollback": "delete it",
+        "arguments": {
+            "path": { "one_of": ["made", "made later"] }, "content": { "sha256": Digest::of(measured), "shown": measured },
+        },
+        "reversibility": "reversible", "rollback": "delete it", "uses": 2,
     });
     let check =
         json!({ "file": { "server": SHELL, "path": "made", "sha256": Digest::of(measured) } });
     let tests = json!([{ "criterion": CRITERION, "check": check }]);
     let begun = run.begun(json!([step]), tests).await?;
     let grant = begun.grant("s1").context("no handle")?;
-    let write = json!({ "path": "made", "content": measured, "grant": grant });
-    call(&run.shell, "write_file", write).await?;
+    for path in ["made", "made later"] {
+        let write = json!({ "path": path, "content": measured, "grant": grant });
+        call(&run.shell, "write_file", write).await?;
+    }
     let done = json!({ "run_id": begun.run.run_id, "epoch": begun.run.epoch, "report": "done" });
     call(&run.registry, "generation_complete", done).await?;
     let wait = json!({ "run_id": begun.run.run_id, "timeout_s": 50 });
@@ -237,18 +241,19 @@ async fn a_file_that_changed_after_it_was_measured_cannot_be_accepted() -> anyho
     assert_eq!(asked["checks"][0]["verdict"], "pass", "{asked}");
     let checkpoint = text(&asked, "checkpoint_id")?;
 
-    let made = run.place.workspace().join("made");
-    fs::write(&made, "hello!\n")?;
-    let refused = run.place.decide("approve", checkpoint, &[]).await;
-    let refused = refused
-        .err()
-        .context("what nobody measured was accepted")?
-        .to_string();
-    ensure!(refused.contains("EVIDENCE_STALE"), "{refused}");
-    assert_eq!(run.state_of(&begun.run).await?, "awaiting_v2");
+    // Of each use of a step, not of the last alone.
+    for path in ["made", "made later"] {
+        let made = run.place.workspace().join(path);
+        fs::write(&made, "hello!\n")?;
+        let refused = run.place.decide("approve", checkpoint, &[]).await;
+        let refused = refused.err().context("what nobody measured was accepted")?;
+        let refused = refused.to_string();
+        ensure!(refused.contains("EVIDENCE_STALE"), "{path}: {refused}");
+        assert_eq!(run.state_of(&begun.run).await?, "awaiting_v2");
+        fs::write(&made, measured)?;
+    }
 
-    // The file that was measured can be accepted.
-    fs::write(&made, measured)?;
+    // The files that were measured can be accepted.
     run.place.decide("approve", checkpoint, &[]).await?;
     assert_eq!(run.state_of(&begun.run).await?, "validated");
     Ok(())

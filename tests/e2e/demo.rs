@@ -75,15 +75,15 @@ async fn without_json_the_demo_tells_its_story_in_words() -> anyhow::Result<()> 
     ensure!(process.wait().await?.success(), "the demo failed: {told}");
     let mut rest = told.as_str();
     for step in [
-        "test-web-service",
-        "V1",
+        "1 Request    test-web-service",
+        "3 Verify V1  waiting",
         "bind to loopback only",
-        "V1",
+        "3 Verify V1  ✓ approved",
         "GRANT_NOT_COVERED",
         "provisional",
-        "outcome",
+        "6 Validate   ✓ accepted",
         "validated",
-        "audit",
+        "audit: ",
     ] {
         let at = rest.find(step);
         let at = at.with_context(|| format!("`{step}` does not come where it should: {told}"))?;

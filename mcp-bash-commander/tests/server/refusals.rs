@@ -72,6 +72,11 @@ const FAILING: &[(&str, &str, &str)] = &[
     ),
     (
         "exec",
+        r#"{"command": "true", "cwd": "link"}"#,
+        "NO_SUCH_DIRECTORY",
+    ),
+    (
+        "exec",
         r#"{"command": "true", "env": {"LD_PRELOAD": "x.so"}}"#,
         "ENVIRONMENT_REFUSED",
     ),
@@ -95,6 +100,8 @@ const FAILING: &[(&str, &str, &str)] = &[
 #[test]
 fn every_bad_call_is_answered_with_a_code_and_the_server_goes_on() -> anyhow::Result<()> {
     let place = Place::new()?;
+    fs::create_dir(place.workspace().join("there"))?;
+    std::os::unix::fs::symlink("there", place.workspace().join("link"))?;
     let mut client = place.start()?;
     let invalid = INVALID
         .iter()
@@ -109,6 +116,8 @@ fn every_bad_call_is_answered_with_a_code_and_the_server_goes_on() -> anyhow::Re
     ] {
         assert_eq!(client.error("exec", &arguments)?, "INVALID_ARGUMENTS");
     }
+    let there = client.ok("exec", &json!({ "command": "true", "cwd": "there" }))?;
+    assert_eq!(there["exit_code"], json!(0), "{there}");
     assert_eq!(
         client.exec("echo alive")?["stdout"]["text"],
         json!("alive\n")
@@ -116,7 +125,7 @@ fn every_bad_call_is_answered_with_a_code_and_the_server_goes_on() -> anyhow::Re
     let listed = client.ok("list_sessions", &json!({}))?;
     assert_eq!(
         listed["sessions"].as_array().map(Vec::len),
-        Some(1),
+        Some(2),
         "what was refused was not started"
     );
     Ok(())

@@ -323,7 +323,8 @@ async fn connect(stream: TcpStream, tls: Option<Tls>, routes: Router, shutdown: 
     }
 }
 
-async fn answer(
+/// Answers the requests of one connection until it ends, is idle or slow to say what it wants for too long, or the server ends.
+pub async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     routes: Router,
     shutdown: CancellationToken,

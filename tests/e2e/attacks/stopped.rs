@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use hyper::StatusCode;
 use serde_json::json;
+use shared::digest::Digest;
 use tests::run::{AGENT, Enforced, call, exec_step};
 
 use super::planes::token_in;
@@ -41,6 +42,61 @@ async fn no_process_outlives_the_pause_or_kill_of_its_run_or_the_loss_of_its_lea
         let wait = json!({ "id": started["id"], "wait": { "until": "exit", "ms": PATIENCE_MS } });
         let ended = call(&run.shell, "read_output", wait).await?;
         assert_eq!(ended["state"], "killed", "after `{end}`: {ended}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_on_its_way_does_not_come_up_after_its_run_was_killed() -> anyhow::Result<()> {
+    const BYTES: usize = 32 << 20;
+    for is_killed in [true, false] {
+        let run = Enforced::start().await?;
+        // To hash these takes longer than to kill the run.
+        let content = vec![b'x'; BYTES];
+        let mut inputs = Vec::new();
+        for number in 0..6 {
+            let path = format!("input-{number}");
+            fs::write(run.place.workspace().join(&path), &content)?;
+            inputs.push(json!({ "path": path, "sha256": Digest::of(&content) }));
+        }
+        let command = "echo started >> proof";
+        let mut step = exec_step("s1", command);
+        step["inputs"] = json!(inputs);
+        let begun = run.begun(json!([step]), json!([])).await?;
+        let execute =
+            json!({ "command": command, "grant": begun.grant("s1").context("no handle")? });
+        let executing = run.shell.call("exec", execute);
+        let killing = async {
+            // The permit is on record before the inputs are looked at.
+            loop {
+                let seen = json!({ "run_id": begun.run.run_id });
+                let seen = call(&run.registry, "run_get", seen).await?;
+                if seen["actions"]
+                    .as_array()
+                    .is_some_and(|actions| !actions.is_empty())
+                {
+                    break;
+                }
+            }
+            if is_killed {
+                let words = ["kill", &begun.run.run_id, "--reason", "a test"];
+                run.place.human(&words, None).await?;
+            }
+            anyhow::Ok(())
+        };
+        let (executed, killed) = tokio::join!(executing, killing);
+        killed?;
+        let proof = run.place.workspace().join("proof");
+        if is_killed {
+            assert_eq!(executed?.error_code()?, "RUN_STOPPED");
+            ensure!(
+                !proof.exists(),
+                "the command ran although its run was killed"
+            );
+        } else {
+            executed?.success()?;
+            ensure!(proof.exists(), "the control did not run");
+        }
     }
     Ok(())
 }

@@ -258,6 +258,25 @@ async fn rows_written_into_the_database_by_hand_prove_nothing() -> anyhow::Resul
         "RECORD_UNPROVEN"
     );
 
+    // The same, past execution_begin: a run in Generate and a handle, both written by hand.
+    let world = World::new()?;
+    let (run, _) = world.submitted()?;
+    let handle = "gr_00000000000000000000000000000000";
+    world.database()?.execute(
+        "UPDATE runs SET state = 'generating', rev = rev + 1, lease_until = '2999-01-01T00:00:00Z' WHERE run_id = ?1",
+        [&run.run_id],
+    )?;
+    world.database()?.execute(
+        "INSERT INTO grants (handle_sha256, short, run_id, step_id, plan_digest, principal, service, epoch, uses_left, expires_at, revoked)
+         SELECT ?1, 'forged', run_id, 's1', plan_digest, claimant, 'shell', epoch, 1, '2999-01-01T00:00:00Z', 0 FROM runs",
+        [Digest::of(handle).as_str()],
+    )?;
+    let write = json!({ "path": "hello.txt", "content": "hello" });
+    let begin = world
+        .registry
+        .begin("shell", &call(handle, "write_file", write, 1));
+    assert_eq!(code(begin), "RECORD_UNPROVEN");
+
     // An honest approval whose plan is exchanged afterwards, one byte.
     let world = World::new()?;
     let run = world.approved().await?;

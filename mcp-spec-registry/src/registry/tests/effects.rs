@@ -437,3 +437,33 @@ async fn a_process_that_comes_up_after_the_end_of_its_run_is_ended() -> anyhow::
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn numbers_and_keys_of_one_service_do_not_touch_another() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let (_, begun) = world.begun().await?;
+    // Another service speaks in the name of this one's process, with the largest number there is.
+    let mut foreign = write_hello(&begun, u64::MAX)?;
+    for _ in 0..2 {
+        let refused = world.registry.begin("other-shell", &foreign);
+        assert_eq!(code(refused), "SERVICE_UNKNOWN");
+    }
+    let permit = world.registry.begin("shell", &write_hello(&begun, 1)?)?;
+    world.registry.end("shell", &ended(&permit.action_id, 2))?;
+    let alarms = world.audited("alarm.sequence_gap")?;
+    let look = json!({ "command": "cat hello.txt" });
+    world
+        .registry
+        .begin("shell", &call(&begun.steps[1].grant, "exec", look, 5000))?;
+    assert_eq!(world.audited("alarm.sequence_gap")?, alarms + 1);
+
+    // A key that was used for a handle is not the key of another handle's call.
+    foreign = write_hello(&begun, 5001)?;
+    foreign.grant.clone_from(&begun.steps[1].grant);
+    foreign.idempotency_key = "key-1".to_owned();
+    assert_eq!(
+        code(world.registry.begin("shell", &foreign)),
+        "IDEMPOTENCY_CONFLICT"
+    );
+    Ok(())
+}

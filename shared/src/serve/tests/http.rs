@@ -248,6 +248,30 @@ async fn the_token_says_who_calls_in_both_eras() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn no_header_gets_more_sessions_than_there_are() -> anyhow::Result<()> {
+    const MOST: usize = 256;
+    let server = Server::open().await?;
+    let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}).to_string();
+    let mut alive = 0;
+    for _ in 0..MOST + 8 {
+        // As a request of the later era, which has no sessions; the body begins one all the same.
+        let request = server.post(None).header("mcp-method", "initialize");
+        let begun = server.send(request.body(initialize_body())?).await?;
+        let Some(session) = begun.headers.get("mcp-session-id") else {
+            continue;
+        };
+        let request = server
+            .post(None)
+            .header("mcp-session-id", session)
+            .body(Full::new(Bytes::from(list.clone())))?;
+        alive += usize::from(server.send(request).await?.status == StatusCode::OK);
+    }
+    assert!(alive <= MOST, "{alive} sessions");
+    assert!(alive > 1, "the control: sessions can be begun so");
+    server.stop().await
+}
+
+#[tokio::test]
 async fn a_session_serves_only_the_principal_that_began_it() -> anyhow::Result<()> {
     let server = Server::with_tokens().await?;
     let session = server
