@@ -9,7 +9,9 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signature, VerifyingKey};
+use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
 use super::super::protocol::{Refusal, SignedHead};
 
@@ -21,10 +23,15 @@ pub(super) struct Heads {
     /// Which slot of the file `kept` is in.
     slot: u64,
     is_loaded: bool,
+    /// Syncs whose end was not looked at yet; until then the slot of the newest write may be torn.
+    syncing: Vec<JoinHandle<io::Result<()>>>,
 }
 
-/// The file has two slots of this many bytes, written in turn: one write in place and one sync, and a write that a power cut tears
-/// leaves the other slot whole.
+/// The file has two slots of this many bytes. A write goes to the slot that is not the last synced one, so a write that a power cut
+/// tears leaves the other slot whole.
+///
+/// The bytes are written before a head counts as accepted, which a crash of the process cannot undo; that the disk has them for
+/// good is waited for before the outcome of an action is told ([`Heads::synced`]), and takes its time while the action does.
 const SLOT: usize = 4096;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,7 +51,20 @@ impl Heads {
             kept: None,
             slot: 0,
             is_loaded: false,
+            syncing: Vec::new(),
         }
+    }
+
+    /// Waits until the disk has the newest head.
+    ///
+    /// # Errors
+    /// It does not take it.
+    pub(super) async fn synced(&mut self) -> Result<(), Refusal> {
+        for syncing in std::mem::take(&mut self.syncing) {
+            let synced = syncing.await.map_err(io::Error::other).flatten();
+            synced.map_err(|error| self.not_kept(&error))?;
+        }
+        Ok(())
     }
 
     /// Takes note of the head in the answer to a hello, which a registry that ever signed one always gives.
@@ -139,22 +159,40 @@ impl Heads {
     }
 
     fn keep(&mut self, kept: &Kept) -> Result<(), Refusal> {
-        let slot = 1 - self.slot;
+        // Until the newest slot is synced the other one is the only one that is surely whole.
+        let slot = if self.syncing.iter().all(JoinHandle::is_finished) {
+            for syncing in std::mem::take(&mut self.syncing) {
+                let synced = syncing.now_or_never().unwrap_or(Ok(Ok(())));
+                let synced = synced.map_err(io::Error::other).flatten();
+                synced.map_err(|error| self.not_kept(&error))?;
+            }
+            1 - self.slot
+        } else {
+            self.slot
+        };
         let written =
             in_slot(kept).and_then(|bytes| match File::options().write(true).open(&self.path) {
                 Ok(file) => {
                     file.write_all_at(&bytes, slot * SLOT as u64)?;
-                    file.sync_data()?;
-                    Ok(slot)
+                    Ok((slot, Some(file)))
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     write_durably(&self.path, &bytes.repeat(2))?;
-                    Ok(0)
+                    Ok((0, None))
                 }
                 Err(error) => Err(error),
             });
-        self.slot = written.map_err(|error| self.not_kept(&error))?;
-        Ok(())
+        let (slot, file) = written.map_err(|error| self.not_kept(&error))?;
+        self.slot = slot;
+        let Some(file) = file else { return Ok(()) };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                let syncing = runtime.spawn_blocking(move || file.sync_data());
+                self.syncing.push(syncing);
+                Ok(())
+            }
+            Err(_) => file.sync_data().map_err(|error| self.not_kept(&error)),
+        }
     }
 
     fn contradicted(&mut self, kept: Kept, shown: Option<&SignedHead>) -> Refusal {
@@ -282,6 +320,7 @@ pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
+    use anyhow::Context as _;
     use ed25519_dalek::{Signer, SigningKey};
 
     fn key() -> SigningKey {
@@ -357,6 +396,32 @@ mod tests {
             assert_eq!(code(heads.accept(Some(&forged))), "AUDIT_SIGNATURE_INVALID");
         }
         assert_eq!(code(heads.accept(Some(&genuine))), "accepted");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn heads_that_come_faster_than_the_disk_leave_the_synced_one_alone() -> anyhow::Result<()>
+    {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("audit-head.json");
+        let mut heads = Heads::new(key().verifying_key(), folder.path());
+        heads.accept(Some(&head(1, "a")))?;
+        heads.accept(Some(&head(2, "b")))?;
+        heads.synced().await?;
+        let synced = heads.slot;
+        // None of these is waited for, so all but the first of them have one slot to share.
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let never = tokio::task::spawn_blocking(move || stopped.recv().map_err(io::Error::other));
+        heads.accept(Some(&head(3, "c")))?;
+        heads.syncing.push(never);
+        for seq in 4..8 {
+            heads.accept(Some(&head(seq, "d")))?;
+            assert_ne!(heads.slot, synced);
+        }
+        stop.send(())?;
+        heads.synced().await?;
+        let (_, newest) = newest(&fs::read(path)?).context("no head")?;
+        assert_eq!(newest.head.seq, 7);
         Ok(())
     }
 

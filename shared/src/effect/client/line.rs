@@ -249,6 +249,8 @@ impl Line {
             if seq != 0 && seq <= self.last_seq {
                 return Ok(Ok(())); // It arrived; only the answer was lost.
             }
+            // What is told as done must not be undone for us by a registry that was put back meanwhile.
+            self.heads.synced().await?;
             seq = self.last_seq + 1;
             let end = report.numbered(&self.introduction.instance, seq);
             match self.post("/v1/actions/end", &end, seq, deadline).await {
