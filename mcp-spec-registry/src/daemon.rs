@@ -8,7 +8,7 @@ pub mod lock;
 pub mod pipe;
 pub mod sockets;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use axum::{
@@ -23,11 +23,8 @@ use shared::{
     serve::{HttpServer, announce, shutdown_on_signals},
 };
 use time::OffsetDateTime;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::Semaphore,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     approval, checks::Engine, config::ServeCommand, effect_plane, keys::Keys, registry::Registry,
@@ -38,7 +35,6 @@ use sockets::Sockets;
 
 /// Connections to the approval page at once.
 const MOST_BROWSERS: usize = 64;
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Uid of the process at the other end of a unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,34 +172,11 @@ async fn serve_page(
 ) -> anyhow::Result<()> {
     let page = activity.count(approval::page::router(registry, address));
     // Whoever can reach the port, with or without a secret, gets no more of the process's descriptors than these.
-    let places = Arc::new(Semaphore::new(MOST_BROWSERS));
-    let connections = TaskTracker::new();
-    loop {
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place?,
-            () = shutdown.cancelled() => break,
-        };
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::debug!(%error, "a browser was not let in");
-                    // Out of descriptors: until one is free there is nothing to accept with.
-                    tokio::time::sleep(ACCEPT_AGAIN).await;
-                    continue;
-                }
-            },
-            () = shutdown.cancelled() => break,
-        };
+    shared::serve::serve_connections(&listener, MOST_BROWSERS, shutdown, |stream, peer| {
         let routes = page.clone().layer(Extension(ConnectInfo(peer)));
-        let shutdown = shutdown.clone();
-        connections.spawn(async move {
-            shared::serve::answer(stream, routes, shutdown).await;
-            drop(place);
-        });
-    }
-    connections.close();
-    connections.wait().await;
+        shared::serve::answer(stream, routes, shutdown.clone())
+    })
+    .await;
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::http::{HttpServer, answer};
+pub use self::http::{HttpServer, answer, serve_connections};
 use self::lines::LineTransport;
 use crate::{
     metrics::Metrics,

@@ -213,11 +213,6 @@ impl Sessions {
         table.sessions.values().filter(is_meant).cloned().collect()
     }
 
-    /// How many run now, and how many may.
-    pub fn live(&self) -> (usize, usize) {
-        (lock(&self.0.table).live, self.0.most_live)
-    }
-
     /// Kills everything and starts nothing more.
     pub fn end(&self) {
         let mut table = lock(&self.0.table);

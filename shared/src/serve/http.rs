@@ -209,35 +209,8 @@ impl HttpServer {
     ) -> Result<(), ServeError> {
         let Self { listener, tls, .. } = &self;
         let routes = self.routes(handler, metrics, &shutdown);
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let mut connections = JoinSet::new();
-        loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else {
-                break;
-            };
-            let stream = tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
-                    Err(error) => {
-                        // Out of descriptors, mostly; accepting again at once would only spin.
-                        tracing::warn!(%error, "accepting a connection failed");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        continue;
-                    }
-                },
-                () = shutdown.cancelled() => break,
-            };
-            let (routes, tls, shutdown) = (routes.clone(), tls.clone(), shutdown.clone());
-            connections.spawn(async move {
-                connect(stream, tls, routes, shutdown).await;
-                drop(slot);
-            });
-            while connections.try_join_next().is_some() {}
-        }
-        let _ = tokio::time::timeout(WIND_UP, async {
-            while connections.join_next().await.is_some() {}
-        })
-        .await;
+        let serve = |stream, _peer| connect(stream, tls.clone(), routes.clone(), shutdown.clone());
+        serve_connections(listener, MAX_CONNECTIONS, &shutdown, serve).await;
         Ok(())
     }
 
@@ -306,6 +279,43 @@ fn loopback(agent: Option<&str>) -> Principal {
         Some(name) => Principal::new(name, Kind::Agent, Via::Flag),
         None => Principal::new("loopback", Kind::Agent, Via::Loopback),
     }
+}
+
+/// Hands each connection to `serve`, at most `most` at a time, until `shutdown` is cancelled; those under way then have a moment
+/// to end.
+pub async fn serve_connections<F>(
+    listener: &TcpListener,
+    most: usize,
+    shutdown: &CancellationToken,
+    serve: impl Fn(TcpStream, SocketAddr) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(most));
+    let mut connections = JoinSet::new();
+    let next = async || loop {
+        let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
+        match listener.accept().await {
+            Ok((stream, peer)) => return Some((stream, peer, slot)),
+            Err(error) => {
+                // Out of descriptors, mostly; accepting again at once would only spin.
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    };
+    while let Some(Some((stream, peer, slot))) = shutdown.run_until_cancelled(next()).await {
+        let served = serve(stream, peer);
+        connections.spawn(async move {
+            served.await;
+            drop(slot);
+        });
+        while connections.try_join_next().is_some() {}
+    }
+    let _ = tokio::time::timeout(WIND_UP, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
 }
 
 async fn connect(stream: TcpStream, tls: Option<Tls>, routes: Router, shutdown: CancellationToken) {

@@ -163,11 +163,7 @@ async fn a_human_signs_in_reads_and_approves() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_cookie_lets_one_look_and_never_decide() -> anyhow::Result<()> {
-    let (fixture, waiting) = Fixture::waiting()?;
-    let id = &waiting.checkpoint.checkpoint_id;
-    let code = fixture.registry.checkpoint_file(id)?.code;
-    let shown = waiting.plan_digest.to_string();
-    let mut browser = Browser::signed_in(&fixture.registry).await?;
+    let (fixture, id, code, shown, mut browser) = asked().await?;
     for (without, status) in [
         ("secret", StatusCode::FORBIDDEN),
         ("code", StatusCode::FORBIDDEN),
@@ -502,11 +498,7 @@ async fn of_two_who_decide_at_once_the_second_is_told_who_won_and_how() -> anyho
 
 #[tokio::test]
 async fn a_no_needs_a_reason_and_what_was_typed_is_kept_except_secrets() -> anyhow::Result<()> {
-    let (fixture, waiting) = Fixture::waiting()?;
-    let id = &waiting.checkpoint.checkpoint_id;
-    let code = fixture.registry.checkpoint_file(id)?.code;
-    let shown = waiting.plan_digest.to_string();
-    let mut browser = Browser::signed_in(&fixture.registry).await?;
+    let (_fixture, id, code, shown, mut browser) = asked().await?;
     let mut without = fields("reject", &code, &shown);
     without.retain(|(name, _)| *name != "reason");
     let page = browser.post(&format!("/c/{id}/decide"), &without).await?;
@@ -518,11 +510,7 @@ async fn a_no_needs_a_reason_and_what_was_typed_is_kept_except_secrets() -> anyh
 #[tokio::test]
 async fn strangers_who_guess_at_the_sign_in_do_not_keep_a_signed_in_approver_from_deciding()
 -> anyhow::Result<()> {
-    let (fixture, waiting) = Fixture::waiting()?;
-    let id = &waiting.checkpoint.checkpoint_id;
-    let code = fixture.registry.checkpoint_file(id)?.code;
-    let shown = waiting.plan_digest.to_string();
-    let mut browser = Browser::signed_in(&fixture.registry).await?;
+    let (_fixture, id, code, shown, mut browser) = asked().await?;
     let mut stranger = Browser {
         router: browser.router.clone(),
         cookie: None,
@@ -546,11 +534,7 @@ async fn strangers_who_guess_at_the_sign_in_do_not_keep_a_signed_in_approver_fro
 #[tokio::test]
 async fn guessing_is_slowed_down_for_that_source_while_stopping_a_run_still_works()
 -> anyhow::Result<()> {
-    let (fixture, waiting) = Fixture::waiting()?;
-    let id = &waiting.checkpoint.checkpoint_id;
-    let code = fixture.registry.checkpoint_file(id)?.code;
-    let shown = waiting.plan_digest.to_string();
-    let mut browser = Browser::signed_in(&fixture.registry).await?;
+    let (fixture, id, code, shown, mut browser) = asked().await?;
     let mut wrong = fields("approve", &code, &shown);
     wrong.retain(|(name, _)| *name != "secret");
     wrong.push(("secret", "not the secret"));
@@ -607,6 +591,15 @@ async fn a_body_larger_than_any_form_is_refused() -> anyhow::Result<()> {
     assert_eq!(page.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(browser.get("/").await?.status, StatusCode::OK);
     Ok(())
+}
+
+/// A checkpoint that waits, its id, code and what a form must say was shown, and somebody who has signed in.
+async fn asked() -> anyhow::Result<(Fixture, String, String, String, Browser)> {
+    let (fixture, waiting) = Fixture::waiting()?;
+    let id = waiting.checkpoint.checkpoint_id;
+    let code = fixture.registry.checkpoint_file(&id)?.code;
+    let browser = Browser::signed_in(&fixture.registry).await?;
+    Ok((fixture, id, code, waiting.plan_digest.to_string(), browser))
 }
 
 /// What a browser would show of a page: tags gone, entities back.
