@@ -1,4 +1,4 @@
-//! A fresh strict jail for one command: namespaces, private root, Landlock and seccomp around a process tree that dies with the server.
+//! A strict jail for one command or a session of them: namespaces, private root, Landlock and seccomp around a process tree that dies with the server.
 //!
 //! Three processes take part. The server asks; the *launcher*, a small single-threaded helper started before tokio, clones; and
 //! in each jail our own *init* (process 1 of its pid namespace) builds the root, starts the command, reaps, and makes sockets
@@ -10,16 +10,18 @@
 //! let launcher = Launcher::start()?; // first thing in `main`, before tokio
 //! let workspace = Workspace::open("/srv/site".as_ref(), "/srv/site".as_ref(), Access::ReadWrite)?;
 //! let mut spec = JailSpec::new(["/bin/sh", "-c", "id -u"]);
-//! spec.cwd = "/srv/site".into();
+//! spec.command.cwd = "/srv/site".into();
 //! spec.workspace = Some(workspace);
-//! let JailedProcess { stdout, stderr, jail } = launcher.run(spec).await?;
+//! let JailedProcess { stdout, stderr, command, .. } = launcher.run(spec).await?;
 //! // read stdout and stderr to their ends, then
-//! let exit = jail.wait().await;
+//! let exit = command.wait().await;
 //! # Ok(()) }
 //! ```
 
 mod child;
+mod codec;
 mod datagram;
+mod denials;
 mod error;
 mod idmap;
 mod init;
@@ -30,18 +32,28 @@ mod leader;
 mod limits;
 mod probe;
 mod process;
+mod processes;
 mod protocol;
 mod root;
 mod seccomp;
 mod spawner;
 mod spec;
+mod start;
+mod streams;
 mod sys;
 mod usage;
+mod waiting;
 
 pub use error::JailError;
 pub use launcher::Launcher;
 pub use layer::{Isolation, Layer};
 pub use probe::{LayerReport, LayerStatus, probe_layers};
-pub use process::{Exit, Finished, Identity, Jail, JailedProcess};
-pub use spec::{Access, JailSpec, Limits, PinnedInput, Stdin, Workspace, system_toolchain};
+pub use process::{DeniedCall, Exit, Finished, Identity, Jail, JailedCommand, JailedProcess};
+pub use protocol::Reach;
+pub use spec::{
+    Access, CommandSpec, JailSpec, Lifetime, Limits, Network, PinnedInput, Stdin, TerminalSize,
+    Workspace, system_toolchain,
+};
+pub use streams::{Input, Output};
+pub use waiting::AwaitedInput;
 pub use usage::{EndedProcess, Usage};

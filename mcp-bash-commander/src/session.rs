@@ -1,10 +1,15 @@
 //! Running and finished commands: whose they are, what they wrote, how they ended. A live one is never dropped to make room.
 
 mod follow;
+mod input;
+mod kept;
 mod orders;
+mod screen;
 mod spool;
 mod table;
 mod text;
+mod violations;
+mod wait;
 
 use std::fmt;
 use std::io;
@@ -14,14 +19,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
-use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use crate::jail::{Exit, Identity, Isolation, Jail, JailError, JailSpec, Usage};
+use crate::jail::{
+    Exit, Identity, Isolation, Jail, JailError, JailSpec, JailedCommand, Output, Reach,
+    Usage,
+};
+pub use input::InputError;
+use input::InputEnd;
+pub use kept::KeptJail;
+pub use screen::Screen;
+use screen::Terminal;
 use spool::Spool;
 pub use spool::{Piece, SpoolFolder};
 pub use table::Sessions;
 pub use text::{Excerpt, cut_to_characters};
+pub use violations::{Source, Violation};
+pub use wait::{Reached, Until};
 
 /// How long an ended command's streams are waited for while processes it left behind hold them.
 const HELD_OPEN: Duration = Duration::from_millis(200);
@@ -48,6 +62,14 @@ pub enum SessionError {
     /// The jail could not be made.
     #[error(transparent)]
     Jail(#[from] JailError),
+    /// The kept session is another kind of jail than the call asks for.
+    #[error("session `{name}` is there already, with other {what}")]
+    OtherTerms {
+        /// The session's name.
+        name: String,
+        /// What differs.
+        what: &'static str,
+    },
     /// A port could not be published.
     #[error("failed to publish port {port}: {source}")]
     Publish {
@@ -93,6 +115,15 @@ pub enum Stream {
     Stderr,
 }
 
+/// Which processes of a command a signal is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The command's own process.
+    Leader,
+    /// The command and everything it started.
+    Tree,
+}
+
 /// Why a command was killed before its own end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Killed {
@@ -130,7 +161,7 @@ pub struct State {
     pub stdout_open: bool,
     /// Whether more may come on standard error.
     pub stderr_open: bool,
-    /// Whether no process of its jail is left.
+    /// Whether nothing of it is left: no process of its jail or, in a kept session, not the command itself.
     pub is_over: bool,
 }
 
@@ -172,8 +203,10 @@ pub struct Order {
     pub owner: Arc<str>,
     /// The command as its owner recognises it.
     pub command: String,
-    /// The jail and the command in it.
+    /// The command, and the jail for it if none is kept.
     pub jail: JailSpec,
+    /// The kept session it runs in; it is made where there is none of that name.
+    pub kept: Option<String>,
     /// When it is killed at the latest.
     pub timeout: Option<Duration>,
     /// Bytes kept of each stream.
@@ -196,12 +229,24 @@ pub struct Session {
     isolation: Isolation,
     published: Vec<(u16, SocketAddr)>,
     origin: Option<Origin>,
-    /// Given up when the jail is over, with its descriptors.
-    jail: Mutex<Option<Jail>>,
+    /// The kept session it runs in.
+    kept: Option<Arc<KeptJail>>,
+    /// Given up when it is over, with the descriptors.
+    running: Mutex<Option<Running>>,
     killed: Mutex<Option<Killed>>,
+    violations: Mutex<Vec<Violation>>,
+    input: InputEnd,
+    terminal: Option<Mutex<Terminal>>,
     stdout: Mutex<Spool>,
     stderr: Mutex<Spool>,
     state: watch::Sender<State>,
+}
+
+/// A command that runs, and its jail.
+#[derive(Debug, Clone)]
+struct Running {
+    command: JailedCommand,
+    jail: Jail,
 }
 
 impl Session {
@@ -239,7 +284,15 @@ impl Session {
 
     /// Its published ports and where the host reaches them.
     pub fn published(&self) -> &[(u16, SocketAddr)] {
-        &self.published
+        match &self.kept {
+            Some(kept) => kept.published(),
+            None => &self.published,
+        }
+    }
+
+    /// The kept session it runs in.
+    pub fn kept(&self) -> Option<&KeptJail> {
+        self.kept.as_deref()
     }
 
     /// What it was started for.
@@ -252,26 +305,36 @@ impl Session {
         *self.state.borrow()
     }
 
-    /// Kills everything in its jail; without effect on one that ended.
+    /// Kills everything in its jail or, in a kept session, the command and everything it started; without effect on one that ended.
     pub fn kill(&self, why: Killed) {
         if self.state().is_over {
             return;
         }
         lock(&self.killed).get_or_insert(why);
-        if let Some(jail) = &*lock(&self.jail)
-            && let Err(error) = jail.kill()
-        {
-            tracing::error!(%error, session = %self.id, "a jail cannot be killed");
+        let Some(Running { command, jail }) = &*lock(&self.running) else {
+            return;
+        };
+        let result = match &self.kept {
+            None => jail.kill(),
+            Some(_) => command.signal(libc::SIGKILL, Reach::Tree),
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, session = %self.id, "a command cannot be killed");
         }
     }
 
-    /// Sends a signal to every process of its jail.
+    /// Sends a signal to the command, or to everything it started.
     ///
     /// # Errors
     /// A jail that does not take the request.
-    pub fn signal(&self, signal: i32) -> Result<(), JailError> {
-        match &*lock(&self.jail) {
-            Some(jail) => jail.signal(signal, true),
+    pub fn signal(&self, signal: i32, scope: Scope) -> Result<(), JailError> {
+        let reach = match (scope, &self.kept) {
+            (Scope::Leader, _) => Reach::Leader,
+            (Scope::Tree, None) => Reach::Jail,
+            (Scope::Tree, Some(_)) => Reach::Tree,
+        };
+        match &*lock(&self.running) {
+            Some(running) => running.command.signal(signal, reach),
             None => Ok(()),
         }
     }
@@ -281,7 +344,10 @@ impl Session {
     /// # Errors
     /// A `/proc` that cannot be read.
     pub fn usage(&self) -> Result<Option<Usage>, JailError> {
-        lock(&self.jail).as_ref().map(Jail::usage).transpose()
+        lock(&self.running)
+            .as_ref()
+            .map(|running| running.jail.usage())
+            .transpose()
     }
 
     /// Ends the processes that serve its published ports; how many they were.
@@ -289,12 +355,13 @@ impl Session {
     /// # Errors
     /// Nothing serves any of the ports.
     pub fn end_serving(&self) -> Result<usize, JailError> {
-        let jail = lock(&self.jail)
-            .clone()
+        let jail = lock(&self.running)
+            .as_ref()
+            .map(|running| running.jail.clone())
             .ok_or(JailError::Ended("it is over".to_owned()))?;
         let mut ended = 0;
         let mut not_serving = None;
-        for (port, _) in &self.published {
+        for (port, _) in self.published() {
             match jail.end_serving(*port) {
                 Ok(processes) => ended += processes.len(),
                 Err(error) => not_serving = Some(error),
@@ -302,7 +369,7 @@ impl Session {
         }
         match not_serving {
             Some(error) if ended == 0 => Err(error),
-            None if self.published.is_empty() => {
+            None if self.published().is_empty() => {
                 Err(JailError::Request("it publishes no port".to_owned()))
             }
             _ => Ok(ended),
@@ -381,13 +448,16 @@ impl Session {
         })
     }
 
-    /// Takes what the pipe has, at most 256 KiB of it; false at its end.
-    fn take(&self, stream: Stream, pipe: &pipe::Receiver) -> io::Result<bool> {
+    /// Takes what the stream has, at most 256 KiB of it; false at its end.
+    fn take(&self, stream: Stream, output: &Output) -> io::Result<bool> {
         let mut buffer = [0; 16 * 1024];
         for _ in 0..16 {
-            match pipe.try_read(&mut buffer) {
+            match output.try_read(&mut buffer) {
                 Ok(0) => return Ok(false),
                 Ok(read) => {
+                    if let Some(terminal) = &self.terminal {
+                        lock(terminal).show(&buffer[..read]);
+                    }
                     let kept = self.spool(stream).append(&buffer[..read]);
                     if let Err(error) = kept {
                         tracing::error!(%error, session = %self.id, "output is no longer kept, only counted");

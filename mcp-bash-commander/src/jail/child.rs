@@ -9,10 +9,10 @@ use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use super::layer::LayerSet;
-use super::protocol::{Order, Report};
+use super::protocol::{CommandNumber, Order, Report};
 use super::root::{self, Part};
 use super::seccomp::Filters;
-use super::{Layer, datagram, init, sys};
+use super::{Layer, Network, datagram, init, sys};
 
 /// Who the jail is, inside and to the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +34,8 @@ pub(super) struct Host {
 
 /// The descriptors that come with an order, and what the launcher prepared.
 pub(super) struct Belongings {
-    /// Standard input, output and error of the command.
-    pub(super) streams: [OwnedFd; 3],
+    /// Standard input, output and error of the command; none if it gets a terminal.
+    pub(super) streams: Vec<OwnedFd>,
     pub(super) workspace: Option<OwnedFd>,
     pub(super) inputs: Vec<OwnedFd>,
     pub(super) parts: Option<Vec<Part>>,
@@ -61,8 +61,10 @@ impl Failure {
         }
     }
 
-    pub(super) fn report(&self) -> Report {
+    /// What the server is told; 0 stands also for the jail as a whole, which is refused with its first command.
+    pub(super) fn report(&self, command: CommandNumber) -> Report {
         Report::Refused {
+            command,
             layer: self.layer,
             errno: self.errno.raw_os_error(),
             detail: self.detail.clone(),
@@ -71,23 +73,27 @@ impl Failure {
 }
 
 /// The namespaces of a jail, all made by one clone.
-pub(super) const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWCGROUP;
+pub(super) fn namespaces(network: Network) -> libc::c_int {
+    let all_but_network = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    match network {
+        Network::None | Network::Loopback | Network::Proxy => {
+            all_but_network | libc::CLONE_NEWNET
+        }
+        Network::Host => all_but_network,
+    }
+}
 
 /// Runs as process 1 of the new namespaces: makes the jail, starts the command, serves until the jail ends.
 pub(super) fn run(order: &Order, status: &OwnedFd, belongings: Belongings, host: &Host) -> ! {
     // A panic must not unwind into the launcher's loop, of which this process is a copy.
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        match make(order, status, belongings, host) {
-            Ok(command) => init::serve(status, &command, order.linger),
-            Err(failure) => {
-                let _ = datagram::send(status, &failure.report().encode(), &[]);
-            }
+        if let Err(failure) = make(order, status, belongings, host) {
+            let _ = datagram::send(status, &failure.report(0).encode(), &[]);
         }
     }));
     sys::exit_now(if ended.is_ok() { 0 } else { 101 })
@@ -98,7 +104,7 @@ fn make(
     status: &OwnedFd,
     belongings: Belongings,
     host: &Host,
-) -> Result<init::Command, Failure> {
+) -> Result<(), Failure> {
     belongings.close_everything_else(status).map_err(|errno| {
         Failure::new(
             Layer::Plumbing,
@@ -125,14 +131,14 @@ fn make(
         &inputs,
     )?;
     drop((workspace, inputs, go));
-    init::start(order, host, status, streams, surrounding)
+    init::serve(order, host, status, streams, surrounding)
 }
 
 impl Belongings {
     /// Closes whatever else the launcher had open. The numbers 0 to 2 stay taken, so that nothing of ours ever gets them.
     fn close_everything_else(&self, status: &OwnedFd) -> Result<(), Errno> {
         for number in 0..=2 {
-            sys::duplicate_to(&self.streams[0], number)?;
+            sys::duplicate_to(status, number)?;
         }
         let trees = self.parts.iter().flatten().filter_map(|part| match part {
             Part::Tree { tree, .. } => Some(tree),
@@ -207,8 +213,10 @@ fn surround(
     if !order.inputs.is_empty() {
         applied.insert(Layer::PinnedInputs);
     }
-    prepare_network(&order.published)?;
-    applied.insert(Layer::NetNs);
+    if order.network != Network::Host {
+        prepare_network(&order.published)?;
+        applied.insert(Layer::NetNs);
+    }
     root.seal()?;
     applied.insert(Layer::PrivateRoot);
     drop_capabilities()?;

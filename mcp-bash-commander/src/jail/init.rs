@@ -1,226 +1,260 @@
-//! Process 1 of a jail: it starts the command, reaps everything, makes sockets inside the jail's network, and ends the jail.
+//! Process 1 of a jail: it starts commands, reaps everything, answers denied calls, makes sockets inside the jail's network, and ends
+//! the jail.
 
-use std::io::Read as _;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, Signal};
 
 use super::child::{Failure, Host};
+use super::denials::Denials;
+use super::landlock::{self, Rules};
 use super::layer::LayerSet;
-use super::protocol::{Order, Report, Request};
-use super::{Layer, datagram, leader, sys};
+use super::protocol::{CommandNumber, Order, Reach, Report, Request};
+use super::{Layer, Lifetime, Network, datagram, processes, start, sys};
 
-/// The command as its parent knows it.
-pub(super) struct Command {
-    pid: i32,
+/// Where the server's proxy listens inside the jail, or on the next port that is free and not published.
+pub(super) const PROXY_PORT: u16 = 3128;
+
+/// A jail as its init knows it.
+pub(super) struct Init<'a> {
+    pub(super) order: &'a Order,
+    pub(super) host: &'a Host,
+    pub(super) status: &'a OwnedFd,
+    pub(super) rules: Rules,
+    /// The layers around every command.
+    pub(super) surrounding: LayerSet,
     child_signal: OwnedFd,
+    denials: Option<Denials>,
+    /// The running commands by their process.
+    pub(super) commands: HashMap<i32, CommandNumber>,
+    /// Was the whole jail told to end?
+    is_ending: bool,
 }
 
-/// Starts the command and reports that it runs, with all layers around it. The streams are then its own alone.
-pub(super) fn start(
+/// Finishes the jail, starts its first command, and serves until the jail ends. When this process ends, the kernel kills every other
+/// one of the jail.
+pub(super) fn serve(
     order: &Order,
     host: &Host,
     status: &OwnedFd,
-    streams: [OwnedFd; 3],
-    surrounding: LayerSet,
-) -> Result<Command, Failure> {
+    streams: Vec<OwnedFd>,
+    mut surrounding: LayerSet,
+) -> Result<(), Failure> {
     let failed =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
     let child_signal = sys::child_signal().map_err(failed("watch children"))?;
-    let (report, report_writer) =
-        rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
-    let pid = sys::start_program(|| leader::run(order, host, &streams, &report_writer))
-        .map_err(failed("make the command's process"))?;
-    drop((streams, report_writer));
-    for number in 0..=2 {
-        // They were placeholders; the command has its own.
-        sys::duplicate_to(status, number).map_err(failed("let go of the streams"))?;
+    if order.network == Network::Proxy {
+        let listener = proxy_listener(&order.published)
+            .map_err(|errno| Failure::new(Layer::NetNs, errno, "make the proxy's listener".to_owned()))?;
+        datagram::send(status, &Report::Listener.encode(), &[listener.as_fd()])
+            .map_err(failed("pass the proxy's listener on"))?;
     }
-    let mut told = Vec::new();
-    std::fs::File::from(report)
-        .read_to_end(&mut told)
-        .map_err(|error| {
-            failed("hear from the command's process")(
-                Errno::from_io_error(&error).unwrap_or(Errno::IO),
-            )
-        })?;
-    let running = running(&told, surrounding)?;
-    datagram::send(status, &running.encode(), &[]).map_err(failed("report the command"))?;
-    Ok(Command { pid, child_signal })
-}
-
-/// The report that the command runs, if that is what its process told before it became the program.
-fn running(told: &[u8], surrounding: LayerSet) -> Result<Report, Failure> {
-    let length = Report::Running {
-        applied: LayerSet::default(),
-        landlock_abi: 0,
-        kernel_uid: 0,
+    let rules = landlock::rules(order, host.landlock_abi)?;
+    let listener = host
+        .filters
+        .confine()
+        .map_err(|error| Failure::new(Layer::Seccomp, Errno::INVAL, error.to_string()))?;
+    surrounding.insert(Layer::Seccomp);
+    if listener.is_some() {
+        surrounding.insert(Layer::DenialReports);
     }
-    .encode()
-    .len();
-    // Before the last step there is a refusal alone, at it there may be one behind the report.
-    let (first, rest) = match Report::decode(told) {
-        Some(Report::Refused { .. }) => (&[][..], told),
-        _ => told.split_at_checked(length).unwrap_or((&[], told)),
+    let mut init = Init {
+        order,
+        host,
+        status,
+        rules,
+        surrounding,
+        child_signal,
+        denials: listener.map(Denials::new),
+        commands: HashMap::new(),
+        is_ending: false,
     };
-    match (Report::decode(first), Report::decode(rest)) {
-        (
-            _,
-            Some(Report::Refused {
-                layer,
-                errno,
-                detail,
-            }),
-        ) => Err(Failure::new(layer, Errno::from_raw_os_error(errno), detail)),
-        (
-            Some(Report::Running {
-                applied,
-                landlock_abi,
-                kernel_uid,
-            }),
-            _,
-        ) if rest.is_empty() => Ok(Report::Running {
-            applied: applied.union(surrounding),
-            landlock_abi,
-            kernel_uid,
-        }),
-        _ => Err(Failure::new(
-            Layer::Plumbing,
-            Errno::CHILD,
-            "the command's process ended before it became the program".to_owned(),
-        )),
-    }
+    start::command(&mut init, 0, &order.command, streams)?;
+    init.work();
+    Ok(())
 }
 
-/// Serves until the server lets go of the jail, or the command has ended and what it left behind has had its time. When this
-/// process ends, the kernel kills every other one of the jail.
-pub(super) fn serve(status: &OwnedFd, command: &Command, linger: Duration) {
-    let mut killed_at: Option<Instant> = None;
-    loop {
-        let rest = killed_at.map(|at| at.saturating_duration_since(Instant::now()));
-        if rest == Some(Duration::ZERO) {
-            return;
-        }
-        let timeout = rest.and_then(|rest| Timespec::try_from(rest).ok());
-        let mut watched = [
-            PollFd::new(status, PollFlags::IN),
-            PollFd::new(&command.child_signal, PollFlags::IN),
-        ];
-        match poll(&mut watched, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return,
-        }
-        let [request, child] = watched.map(|watched| !watched.revents().is_empty());
-        if child {
-            let _ = rustix::io::read(&command.child_signal, &mut [0_u8; 1024]);
-            match reap(status, command) {
-                Reaped::Everything => return,
-                Reaped::Command => killed_at = Some(Instant::now() + linger),
-                Reaped::Others => {}
+/// A listening socket in the jail's network, for the server to accept on.
+fn proxy_listener(published: &[u16]) -> Result<OwnedFd, Errno> {
+    let port = (PROXY_PORT..=u16::MAX)
+        .find(|port| !published.contains(port))
+        .ok_or(Errno::ADDRINUSE)?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::net::bind(
+        &socket,
+        &SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+    )?;
+    rustix::net::listen(&socket, 128)?;
+    Ok(socket)
+}
+
+impl Init<'_> {
+    fn work(&mut self) {
+        let mut killed_at: Option<Instant> = None;
+        loop {
+            let rest = killed_at.map(|at| at.saturating_duration_since(Instant::now()));
+            if rest.is_some_and(|rest| rest.is_zero()) {
+                return;
+            }
+            let timeout = rest.and_then(|rest| Timespec::try_from(rest).ok());
+            let mut watched = vec![
+                PollFd::new(self.status, PollFlags::IN),
+                PollFd::new(&self.child_signal, PollFlags::IN),
+            ];
+            watched.extend(
+                self.denials
+                    .as_ref()
+                    .map(|denials| PollFd::new(denials.listener(), PollFlags::IN)),
+            );
+            match poll(&mut watched, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+            let happened = |at: usize| {
+                watched
+                    .get(at)
+                    .map_or(PollFlags::empty(), PollFd::revents)
+            };
+            let (request, child) = (!happened(0).is_empty(), !happened(1).is_empty());
+            let is_denied = happened(2).contains(PollFlags::IN);
+            drop(watched);
+            if is_denied {
+                self.deny();
+            }
+            if child {
+                let _ = rustix::io::read(&self.child_signal, &mut [0_u8; 1024]);
+                match self.reap() {
+                    Reaped::Everything if self.is_over() => return,
+                    Reaped::First if self.order.lifetime == Lifetime::Command => {
+                        killed_at = Some(Instant::now() + self.order.linger);
+                    }
+                    Reaped::Everything | Reaped::First | Reaped::Others => {}
+                }
+            }
+            if request {
+                match datagram::receive(self.status) {
+                    Ok(Some((bytes, descriptors))) => self.answer(&bytes, descriptors),
+                    Err(Errno::AGAIN) => {}
+                    Ok(None) | Err(_) => return,
+                }
             }
         }
-        if request {
-            match datagram::receive(status) {
-                Ok(Some((bytes, _))) => answer(status, command, &bytes),
-                Err(Errno::AGAIN) => {}
-                Ok(None) | Err(_) => return,
+    }
+
+    /// With no process left: is the jail over, or does it wait for its next command?
+    fn is_over(&self) -> bool {
+        self.order.lifetime == Lifetime::Command || self.is_ending
+    }
+
+    fn deny(&mut self) {
+        let Self {
+            denials,
+            status,
+            commands,
+            ..
+        } = self;
+        if let Some(denials) = denials {
+            denials.answer(status, |pid| processes::command_of(commands, pid));
+        }
+    }
+
+    fn reap(&mut self) -> Reaped {
+        let mut reaped = Reaped::Others;
+        loop {
+            match sys::reap() {
+                Ok(Some((pid, status, usage))) => {
+                    let Some(command) = self.commands.remove(&pid) else {
+                        continue;
+                    };
+                    if command == 0 {
+                        reaped = Reaped::First;
+                    }
+                    if let Some(denials) = &mut self.denials {
+                        denials.settle(self.status, command);
+                    }
+                    let usage = match self.order.lifetime {
+                        // All that ended here was the command's.
+                        Lifetime::Command => sys::children_usage(),
+                        Lifetime::Kept => usage,
+                    };
+                    let report = Report::CommandEnded {
+                        command,
+                        status,
+                        usage,
+                        left: processes::others(),
+                    };
+                    let _ = datagram::send(self.status, &report.encode(), &[]);
+                }
+                Ok(None) => return reaped,
+                // No children are left.
+                Err(_) => return Reaped::Everything,
             }
+        }
+    }
+
+    fn answer(&mut self, bytes: &[u8], descriptors: Vec<OwnedFd>) {
+        match Request::decode(bytes) {
+            Some(Request::Connect { id, port, ipv6 }) => {
+                let connected = connect(port, ipv6);
+                let errno = connected
+                    .as_ref()
+                    .err()
+                    .map_or(0, |errno| errno.raw_os_error());
+                let report = Report::Socket { id, errno }.encode();
+                let socket = connected.ok();
+                let descriptors: Vec<_> = socket.iter().map(|socket| socket.as_fd()).collect();
+                let _ = datagram::send(self.status, &report, &descriptors);
+            }
+            Some(Request::Signal {
+                command,
+                signal,
+                reach,
+            }) => self.signal(command, signal, reach),
+            Some(Request::Start { command }) => {
+                if let Err(failure) = start::further(self, command, descriptors) {
+                    let _ = datagram::send(self.status, &failure.report(command).encode(), &[]);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn signal(&mut self, command: CommandNumber, signal: i32, reach: Reach) {
+        let leader = self
+            .commands
+            .iter()
+            .find_map(|(pid, number)| (*number == command).then_some(*pid));
+        match (reach, leader) {
+            (Reach::Jail, _) => {
+                self.is_ending |= signal == libc::SIGKILL;
+                let _ = sys::signal_everyone(signal);
+            }
+            (Reach::Leader, Some(pid)) => drop(sys::signal(pid, signal)),
+            (Reach::Group, Some(pid)) => drop(sys::signal(-pid, signal)),
+            (Reach::Tree, Some(pid)) => processes::signal_tree(pid, signal),
+            // It ended meanwhile.
+            (_, None) => {}
         }
     }
 }
 
 enum Reaped {
-    /// The command, and no process is left: the jail is over.
+    /// No process is left.
     Everything,
-    /// The command, and others are left.
-    Command,
+    /// The first command, and others are left.
+    First,
     /// Only others, or nobody.
     Others,
-}
-
-fn reap(status: &OwnedFd, command: &Command) -> Reaped {
-    let mut ended = None;
-    loop {
-        match sys::reap() {
-            Ok(Some((pid, wait_status, _))) if pid == command.pid => ended = Some(wait_status),
-            Ok(Some(_)) => {}
-            Ok(None) => break,
-            Err(_) => {
-                if let Some(wait_status) = ended {
-                    report_end(status, wait_status, 0);
-                }
-                return Reaped::Everything;
-            }
-        }
-    }
-    let Some(wait_status) = ended else {
-        return Reaped::Others;
-    };
-    report_end(status, wait_status, other_processes());
-    Reaped::Command
-}
-
-fn report_end(status: &OwnedFd, wait_status: i32, left: u32) {
-    let report = Report::CommandEnded {
-        status: wait_status,
-        usage: sys::children_usage(),
-        left,
-    };
-    let _ = datagram::send(status, &report.encode(), &[]);
-}
-
-/// How many processes the jail has beside this one.
-fn other_processes() -> u32 {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return 0;
-    };
-    let processes = entries.flatten().filter(|entry| {
-        entry
-            .file_name()
-            .as_encoded_bytes()
-            .first()
-            .is_some_and(u8::is_ascii_digit)
-    });
-    u32::try_from(processes.count().saturating_sub(1)).unwrap_or(u32::MAX)
-}
-
-fn answer(status: &OwnedFd, command: &Command, bytes: &[u8]) {
-    match Request::decode(bytes) {
-        Some(Request::Connect { id, port, ipv6 }) => {
-            let connected = connect(port, ipv6);
-            let errno = connected
-                .as_ref()
-                .err()
-                .map_or(0, |errno| errno.raw_os_error());
-            let report = Report::Socket { id, errno }.encode();
-            let socket = connected.ok();
-            let descriptors: Vec<_> = socket.iter().map(|socket| socket.as_fd()).collect();
-            let _ = datagram::send(status, &report, &descriptors);
-        }
-        Some(Request::Signal {
-            signal,
-            everyone: true,
-        }) => {
-            let _ = sys::signal_everyone(signal);
-        }
-        Some(Request::Signal {
-            signal,
-            everyone: false,
-        }) => {
-            if let (Some(pid), Some(signal)) =
-                (Pid::from_raw(command.pid), Signal::from_named_raw(signal))
-            {
-                let _ = rustix::process::kill_process_group(pid, signal);
-            }
-        }
-        None => {}
-    }
 }
 
 /// A socket of this network namespace, connected or about to be: it never makes init wait.

@@ -1,21 +1,34 @@
 //! The second wall around files, and the first around TCP: Landlock rules that say the same as the mounts.
 
+use std::os::fd::OwnedFd;
+
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath,
-    PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+    PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
 };
 use rustix::io::Errno;
 
 use super::child::Failure;
 use super::protocol::{Order, WorkspaceOrder};
-use super::{Access, Layer};
+use super::{Access, Layer, Network, sys};
 
 /// The oldest version with both scopes; its rights were all tried.
 const NEEDED: ABI = ABI::V6;
 const NEEDED_NUMBER: u32 = 6;
 
-/// Restricts this thread, and what it executes, to the grants of `order`. The private root must be in place.
-pub(super) fn restrict(order: &Order, kernel_abi: u32) -> Result<(), Failure> {
+/// The rules of a jail, to be applied by each of its commands.
+pub(super) struct Rules(OwnedFd);
+
+impl Rules {
+    /// Restricts this thread, and what it executes. `no_new_privs` must be set.
+    pub(super) fn restrict(&self) -> Result<(), Failure> {
+        sys::landlock_restrict(&self.0)
+            .map_err(|errno| Failure::new(Layer::Landlock, errno, "restrict".to_owned()))
+    }
+}
+
+/// The grants of `order` as rules. The private root must be in place.
+pub(super) fn rules(order: &Order, kernel_abi: u32) -> Result<Rules, Failure> {
     let failed = |what: String| Failure::new(Layer::Landlock, Errno::INVAL, what);
     if kernel_abi < NEEDED_NUMBER {
         return Err(Failure::new(
@@ -27,7 +40,11 @@ pub(super) fn restrict(order: &Order, kernel_abi: u32) -> Result<(), Failure> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(NEEDED))
-        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(NEEDED)))
+        .and_then(|ruleset| match order.network {
+            Network::None => ruleset.handle_access(AccessNet::from_all(NEEDED)),
+            // What there is to reach, the network namespace or the host decides.
+            Network::Loopback | Network::Proxy | Network::Host => Ok(ruleset),
+        })
         .and_then(|ruleset| ruleset.scope(Scope::from_all(NEEDED)))
         .and_then(Ruleset::create)
         .map_err(|error| failed(error.to_string()))?;
@@ -43,19 +60,18 @@ pub(super) fn restrict(order: &Order, kernel_abi: u32) -> Result<(), Failure> {
             .add_rule(PathBeneath::new(parent, rights))
             .map_err(|error| failed(format!("{}: {error}", path.to_string_lossy())))?;
     }
-    for port in &order.published {
+    let judged_ports: &[u16] = match order.network {
+        Network::None => &order.published,
+        Network::Loopback | Network::Proxy | Network::Host => &[],
+    };
+    for port in judged_ports {
         ruleset = ruleset
             .add_rule(NetPort::new(*port, AccessNet::BindTcp))
             .map_err(|error| failed(format!("port {port}: {error}")))?;
     }
-    let status = ruleset
-        .restrict_self()
-        .map_err(|error| failed(error.to_string()))?;
-    if status.ruleset == RulesetStatus::FullyEnforced && status.no_new_privs {
-        Ok(())
-    } else {
-        Err(failed(format!("only {:?}", status.ruleset)))
-    }
+    Option::<OwnedFd>::from(ruleset)
+        .map(Rules)
+        .ok_or_else(|| failed("the kernel gave no ruleset".to_owned()))
 }
 
 /// What may be done below which path; rights of parents and children add up.

@@ -1,7 +1,6 @@
 //! The server's side of the launcher: starting it, giving it orders, starting it again after it was lost.
 
 use std::ffi::OsStr;
-use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -9,16 +8,15 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
-use tokio::net::unix::pipe;
 
 use super::layer::LayerSet;
 use super::process::Control;
 use super::protocol::{self, Report};
+use super::streams::{Streams, memory_file};
 use super::{
-    Isolation, Jail, JailError, JailSpec, JailedProcess, Layer, Stdin, datagram, spawner, usage,
+    CommandSpec, Isolation, Jail, JailError, JailSpec, JailedCommand, JailedProcess, Layer, datagram,
+    spawner, sys, usage,
 };
 
 /// The argument that makes this program the launcher. It is no command for users.
@@ -75,23 +73,10 @@ impl Launcher {
             )));
         }
         let order = memory_file("jail-order", &protocol::encode_order(&spec)?)?;
-        let stdin = match &spec.stdin {
-            Stdin::Null => {
-                rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(JailError::errno("open /dev/null"))?
-            }
-            Stdin::Bytes(bytes) => memory_file("stdin", bytes)?,
-        };
-        let (stdout, stdout_writer) = output_pipe()?;
-        let (stderr, stderr_writer) = output_pipe()?;
+        let mut streams = Streams::prepare(&spec.command.stdin)?;
         let (ours, theirs) = datagram::pair().map_err(JailError::errno("make a socket"))?;
-        let mut descriptors = vec![
-            order.as_fd(),
-            theirs.as_fd(),
-            stdin.as_fd(),
-            stdout_writer.as_fd(),
-            stderr_writer.as_fd(),
-        ];
+        let mut descriptors = vec![order.as_fd(), theirs.as_fd()];
+        descriptors.extend(streams.theirs.iter().map(OwnedFd::as_fd));
         descriptors.extend(
             spec.workspace
                 .iter()
@@ -99,28 +84,27 @@ impl Launcher {
         );
         descriptors.extend(spec.inputs.iter().map(|input| input.sealed.as_fd()));
         self.0.send(&descriptors)?;
-        drop((order, theirs, stdin, stdout_writer, stderr_writer));
+        drop((order, theirs));
+        streams.theirs.clear();
 
         let control = Control::new(ours).map_err(JailError::io("watch the jail's socket"))?;
-        let jail = tokio::time::timeout(SETUP_TIME, set_up(control, &spec))
-            .await
-            .map_err(|_| {
-                JailError::Ended(format!("not ready after {} seconds", SETUP_TIME.as_secs()))
-            })??;
-        let receiver = |reader| {
-            pipe::Receiver::from_owned_fd(reader).map_err(JailError::io("watch the output"))
-        };
-        Ok(JailedProcess {
-            stdout: receiver(stdout)?,
-            stderr: receiver(stderr)?,
-            jail,
-        })
+        let (jail, command, terminal) =
+            tokio::time::timeout(SETUP_TIME, set_up(control, &spec))
+                .await
+                .map_err(|_| {
+                    JailError::Ended(format!("not ready after {} seconds", SETUP_TIME.as_secs()))
+                })??;
+        JailedProcess::of(jail, command, streams, terminal)
     }
 }
 
-/// Waits for the reports of launcher and init until the command runs.
-async fn set_up(control: Control, spec: &JailSpec) -> Result<Jail, JailError> {
+/// Waits for the reports of launcher and init until the command runs. Its terminal comes along, if it has one.
+async fn set_up(
+    control: Control,
+    spec: &JailSpec,
+) -> Result<(Jail, JailedCommand, Option<OwnedFd>), JailError> {
     let mut init = None;
+    let mut listener = None;
     loop {
         let report = control
             .report()
@@ -131,29 +115,37 @@ async fn set_up(control: Control, spec: &JailSpec) -> Result<Jail, JailError> {
                 // Read at once: a short command may have ended, and its init be gone, before the next report is read.
                 init = descriptors.pop().map(|pidfd| (usage::identify(pid), pidfd));
             }
+            Some((Report::Listener, mut descriptors)) => listener = descriptors.pop(),
             Some((
                 Report::Refused {
                     layer,
                     errno,
                     detail,
+                    ..
                 },
                 _,
             )) => {
-                return Err(refusal(layer, errno, detail, spec));
+                return Err(refusal(layer, errno, detail, &spec.command));
             }
             Some((
                 Report::Running {
                     applied,
                     landlock_abi,
                     kernel_uid,
+                    ..
                 },
-                _,
+                mut descriptors,
             )) => {
                 let (identity, pidfd) = init.take().ok_or_else(|| {
                     JailError::Ended("it reported before it was started".to_owned())
                 })?;
                 let isolation = Isolation::of(applied, asked(spec), landlock_abi, kernel_uid);
-                return Ok(Jail::follow(control, identity, pidfd, isolation));
+                let listener = listener
+                    .map(|listener| sys::listener(listener))
+                    .transpose()
+                    .map_err(JailError::io("take over the proxy's listener"))?;
+                let (jail, command) = Jail::follow(control, identity, pidfd, isolation, listener);
+                return Ok((jail, command, descriptors.pop()));
             }
             Some((Report::JailEnded { status, .. }, _)) => {
                 return Err(JailError::Ended(format!(
@@ -182,7 +174,13 @@ fn asked(spec: &JailSpec) -> LayerSet {
     asked
 }
 
-fn refusal(layer: Layer, errno: i32, detail: String, spec: &JailSpec) -> JailError {
+/// The error that a refusal of launcher or init is to a caller.
+pub(super) fn refusal(
+    layer: Layer,
+    errno: i32,
+    detail: String,
+    spec: &CommandSpec,
+) -> JailError {
     match layer {
         Layer::Program => JailError::Program {
             program: spec
@@ -278,23 +276,4 @@ fn keep(program: PathBuf, socket: OwnedFd) -> std::io::Result<()> {
     receiver
         .recv()
         .unwrap_or_else(|_| Err(std::io::Error::other("its keeper thread ended")))
-}
-
-/// A file in memory with these bytes, read from its beginning.
-fn memory_file(name: &str, bytes: &[u8]) -> Result<OwnedFd, JailError> {
-    let failed = "keep the command's input in memory";
-    let memory = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
-        .map_err(JailError::errno(failed))?;
-    let mut memory = std::fs::File::from(memory);
-    memory.write_all(bytes).map_err(JailError::io(failed))?;
-    std::io::Seek::rewind(&mut memory).map_err(JailError::io(failed))?;
-    Ok(memory.into())
-}
-
-/// A pipe whose reading end never blocks and whose writing end is an ordinary one.
-fn output_pipe() -> Result<(OwnedFd, OwnedFd), JailError> {
-    let (reader, writer) =
-        rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(JailError::errno("make a pipe"))?;
-    rustix::io::ioctl_fionbio(&reader, true).map_err(JailError::errno("make a pipe"))?;
-    Ok((reader, writer))
 }

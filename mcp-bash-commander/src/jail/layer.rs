@@ -39,6 +39,8 @@ pub enum Layer {
     Landlock,
     /// System-call filters.
     Seccomp,
+    /// Each denied system call is told; without it they are denied all the same.
+    DenialReports,
     /// Not a layer: descriptors, session and reporting between the processes of the jail.
     Plumbing,
     /// Not a layer: entering the working directory.
@@ -49,7 +51,7 @@ pub enum Layer {
 
 impl Layer {
     /// Every layer a strict jail has; the steps that are none are left out.
-    pub const STRICT: [Self; 15] = [
+    pub const STRICT: [Self; 16] = [
         Self::UserNs,
         Self::MntNs,
         Self::PidNs,
@@ -65,6 +67,7 @@ impl Layer {
         Self::NoNewPrivs,
         Self::Landlock,
         Self::Seccomp,
+        Self::DenialReports,
     ];
 
     /// The name in results, logs and errors.
@@ -85,6 +88,7 @@ impl Layer {
             Self::NoNewPrivs => "no_new_privs",
             Self::Landlock => "landlock",
             Self::Seccomp => "seccomp",
+            Self::DenialReports => "denial_reports",
             Self::Plumbing => "plumbing",
             Self::WorkingDirectory => "working_directory",
             Self::Program => "program",

@@ -3,36 +3,38 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Component, Path};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::child::{Failure, Host};
+use super::child::Failure;
+use super::landlock::Rules;
 use super::layer::LayerSet;
-use super::protocol::{Order, Report};
-use super::{Layer, landlock, limits, sys};
+use super::protocol::{CommandOrder, Order};
+use super::{Layer, Lifetime, limits, sys};
+
+/// What the command's process needs of the jail it is made in.
+pub(super) struct Jail<'a> {
+    pub(super) order: &'a Order,
+    pub(super) rules: &'a Rules,
+}
 
 /// Becomes the command. It writes to `report` first the layers of this process, then, only if the program could not be started, why;
-/// starting the program closes it.
-pub(super) fn run(order: &Order, host: &Host, streams: &[OwnedFd; 3], report: &OwnedFd) -> ! {
-    let failure = match prepare(order, host, streams) {
+/// starting the program closes it. The filters of system calls stand already: nothing here may be among what they deny.
+pub(super) fn run(jail: &Jail, command: &CommandOrder, streams: &[OwnedFd; 3], report: &OwnedFd) -> ! {
+    let failure = match prepare(jail, command, streams) {
         Ok(applied) => {
-            let running = Report::Running {
-                applied,
-                landlock_abi: host.landlock_abi,
-                kernel_uid: host.identity.uid,
-            };
-            let _ = rustix::io::write(report, &running.encode());
-            start(order)
+            let _ = rustix::io::write(report, &applied.0.to_le_bytes());
+            start(command)
         }
         Err(failure) => failure,
     };
-    let _ = rustix::io::write(report, &failure.report().encode());
+    let _ = rustix::io::write(report, &failure.report(0).encode());
     sys::exit_now(127)
 }
 
-fn prepare(order: &Order, host: &Host, streams: &[OwnedFd; 3]) -> Result<LayerSet, Failure> {
+fn prepare(jail: &Jail, command: &CommandOrder, streams: &[OwnedFd; 3]) -> Result<LayerSet, Failure> {
     let plumbing =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
     let mut applied = LayerSet::default();
@@ -41,40 +43,50 @@ fn prepare(order: &Order, host: &Host, streams: &[OwnedFd; 3]) -> Result<LayerSe
     for (number, stream) in (0..).zip(streams) {
         sys::duplicate_to(stream, number).map_err(plumbing("connect the streams"))?;
     }
+    if command.terminal.is_some() {
+        rustix::process::ioctl_tiocsctty(&streams[0])
+            .map_err(plumbing("take the terminal over"))?;
+    }
+    if jail.order.lifetime == Lifetime::Kept {
+        // Whatever descends from it then stays below it while it lives, and can be ended with it and nothing else.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(plumbing("adopt orphans"))?;
+    }
     sys::close_on_exec_from(3).map_err(plumbing("close descriptors on exec"))?;
-    limits::apply(&order.limits)?;
+    limits::apply(&jail.order.limits)?;
     applied.insert(Layer::Limits);
-    landlock::restrict(order, host.landlock_abi)?;
+    jail.rules.restrict()?;
     applied.insert(Layer::Landlock);
     // Under Landlock already, so that no directory counts that the command could not use.
-    enter(&order.cwd).map_err(|errno| {
+    enter(&command.cwd).map_err(|errno| {
         Failure::new(
             Layer::WorkingDirectory,
             errno,
-            order.cwd.display().to_string(),
+            command.cwd.display().to_string(),
         )
     })?;
-    host.filters
-        .confine_command()
-        .map_err(|error| Failure::new(Layer::Seccomp, Errno::INVAL, error.to_string()))?;
-    applied.insert(Layer::Seccomp);
     Ok(applied)
 }
 
-/// Enters a directory without following any link: a plan names where a command works, and a link would lead elsewhere.
+/// Enters a directory without following any link: a plan names where a command works, and a link would lead elsewhere. Step by step,
+/// since the one call that could do it at once is not there for jailed processes.
 fn enter(directory: &Path) -> Result<(), Errno> {
-    let opened = rustix::fs::openat2(
-        rustix::fs::CWD,
-        directory,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    )?;
-    rustix::process::fchdir(&opened)
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut here = rustix::fs::open("/", flags, Mode::empty())?;
+    for component in directory.components() {
+        match component {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(_) | Component::ParentDir => {
+                here = rustix::fs::openat(&here, component.as_os_str(), flags, Mode::empty())?;
+            }
+            Component::Prefix(_) => return Err(Errno::INVAL),
+        }
+    }
+    rustix::process::fchdir(&here)
 }
 
 /// Executes the program, looked up in the `PATH` of the environment if its name has no slash. Returns only a failure.
-fn start(order: &Order) -> Failure {
+fn start(order: &CommandOrder) -> Failure {
     let name = &order.argv[0];
     let failed = |errno| Failure::new(Layer::Program, errno, name.to_string_lossy().into_owned());
     if name.as_bytes().contains(&b'/') {

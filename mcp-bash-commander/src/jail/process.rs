@@ -2,21 +2,23 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpStream;
-use tokio::net::unix::pipe;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
-use super::protocol::{Consumed, Report, Request};
+use super::protocol::{self, CommandNumber, Consumed, Denial, Report, Request};
+use super::streams::{Input, Output, Streams, memory_file};
 use super::usage::{self, EndedProcess, Usage};
-use super::{Isolation, JailError, datagram, sys};
+use super::{
+    CommandSpec, Isolation, JailError, Layer, Reach, datagram, launcher, seccomp, sys,
+};
 
 /// Most connections that may be under way into one jail at a time.
 const MAX_PENDING_CONNECTS: usize = 256;
@@ -24,12 +26,46 @@ const MAX_PENDING_CONNECTS: usize = 256;
 /// A command that runs in its jail.
 #[derive(Debug)]
 pub struct JailedProcess {
-    /// What the command writes to its standard output. It ends when no process of the jail holds it open any more.
-    pub stdout: pipe::Receiver,
-    /// What the command writes to its standard error.
-    pub stderr: pipe::Receiver,
-    /// The jail. When the last clone is dropped, the jail is killed.
+    /// What the command writes to its standard output, or to its terminal.
+    pub stdout: Output,
+    /// What the command writes to its standard error, unless that is its terminal.
+    pub stderr: Option<Output>,
+    /// Where the command reads from, if it was started with a pipe or a terminal.
+    pub input: Option<Input>,
+    /// The command.
+    pub command: JailedCommand,
+    /// The jail. When the last clone is dropped, and no command of it is held any more, the jail is killed.
     pub jail: Jail,
+}
+
+impl JailedProcess {
+    pub(super) fn of(
+        jail: Jail,
+        command: JailedCommand,
+        mut streams: Streams,
+        terminal: Option<OwnedFd>,
+    ) -> Result<Self, JailError> {
+        if let Some(master) = terminal {
+            streams.take_terminal(master)?;
+        }
+        let missing = || JailError::Ended("its terminal did not come along".to_owned());
+        Ok(Self {
+            stdout: streams.stdout.ok_or_else(missing)?,
+            stderr: streams.stderr,
+            input: streams.input,
+            command,
+            jail,
+        })
+    }
+}
+
+/// System calls of a command that were denied, of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct DeniedCall {
+    /// What was wanted, as in `socket(AF_NETLINK, 3, 0)` or `mount`.
+    pub call: String,
+    /// How often.
+    pub times: u64,
 }
 
 /// Which process the jail's init is; never confused with a later process of the same number.
@@ -41,7 +77,7 @@ pub struct Identity {
     pub start_ticks: u64,
 }
 
-/// How the command itself ended. Exactly one of `code` and `signal` is set.
+/// How a command itself ended. Exactly one of `code` and `signal` is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
     /// Exit status, if it ended by itself.
@@ -52,7 +88,8 @@ pub struct Exit {
     pub cpu: Duration,
     /// Largest resident memory of one of these processes, in bytes.
     pub max_rss_bytes: u64,
-    /// Processes of the jail that still ran when the command had ended; they are killed after the specification's `linger`.
+    /// Processes of the jail that still ran when the command had ended. Unless the jail is kept, they are killed after the
+    /// specification's `linger`.
     pub left_running: u32,
 }
 
@@ -77,12 +114,16 @@ struct Inner {
     pidfd: OwnedFd,
     isolation: Isolation,
     control: Arc<Control>,
-    exit: watch::Receiver<Option<Exit>>,
     finished: watch::Receiver<Option<Finished>>,
+    next_command: AtomicU64,
+    /// What a proxy accepts on, until somebody takes it.
+    listener: Mutex<Option<TcpListener>>,
 }
 
 /// How long init has to kill all others before it is killed itself.
 const ORDERLY_END: Duration = Duration::from_millis(100);
+/// How long the start of a further command may take.
+const START_TIME: Duration = Duration::from_secs(10);
 
 impl Drop for Inner {
     fn drop(&mut self) {
@@ -90,12 +131,59 @@ impl Drop for Inner {
     }
 }
 
-/// The server's end of the socket that launcher and init report on, and who waits for a connection.
+/// A command of a jail; clones refer to the same. It holds its jail alive.
+#[derive(Debug, Clone)]
+pub struct JailedCommand {
+    number: CommandNumber,
+    jail: Jail,
+    progress: Arc<Progress>,
+}
+
+/// What is heard of a command.
+#[derive(Debug)]
+struct Progress {
+    exit: watch::Sender<Option<Exit>>,
+    denied: Mutex<Vec<(Denial, u64)>>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            exit: watch::Sender::new(None),
+            denied: Mutex::default(),
+        }
+    }
+}
+
+impl Progress {
+    fn end(&self, exit: Exit) {
+        self.exit.send_if_modified(|known| {
+            let is_news = known.is_none();
+            known.get_or_insert(exit);
+            is_news
+        });
+    }
+
+    fn deny(&self, denial: Denial, times: u64) {
+        let mut denied = lock(&self.denied);
+        match denied.iter_mut().find(|(known, _)| *known == denial) {
+            Some((_, known)) => *known = times.max(*known),
+            None => denied.push((denial, times)),
+        }
+    }
+}
+
+/// The answer to the start of a command, with its terminal.
+type StartAnswer = Result<Option<OwnedFd>, (Layer, i32, String)>;
+
+/// The server's end of the socket that launcher and init report on, and who waits for what.
 #[derive(Debug)]
 pub(super) struct Control {
     socket: AsyncFd<OwnedFd>,
     next_id: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<OwnedFd, Errno>>>>,
+    connecting: Mutex<HashMap<u64, oneshot::Sender<Result<OwnedFd, Errno>>>>,
+    starting: Mutex<HashMap<CommandNumber, oneshot::Sender<StartAnswer>>>,
+    commands: Mutex<HashMap<CommandNumber, Arc<Progress>>>,
 }
 
 impl Control {
@@ -103,7 +191,9 @@ impl Control {
         Ok(Self {
             socket: sys::watch(socket)?,
             next_id: AtomicU64::new(1),
-            waiting: Mutex::default(),
+            connecting: Mutex::default(),
+            starting: Mutex::default(),
+            commands: Mutex::default(),
         })
     }
 
@@ -127,70 +217,75 @@ impl Control {
         }
     }
 
-    fn request(&self, request: &Request) -> io::Result<()> {
+    fn request(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         Ok(datagram::send(
             self.socket.get_ref(),
             &request.encode(),
-            &[],
+            descriptors,
         )?)
     }
 
-    fn waiting(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Result<OwnedFd, Errno>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A command whose reports are to be kept.
+    fn expect(&self, command: CommandNumber) -> Arc<Progress> {
+        let progress = Arc::new(Progress::default());
+        lock(&self.commands).insert(command, Arc::clone(&progress));
+        progress
     }
 
     /// Passes reports on until launcher and init are gone.
-    async fn follow(
-        self: Arc<Self>,
-        exit: watch::Sender<Option<Exit>>,
-        finished: watch::Sender<Option<Finished>>,
-    ) {
+    async fn follow(self: Arc<Self>, finished: watch::Sender<Option<Finished>>) {
+        let mut last = (libc::SIGKILL, Consumed::default());
         while let Ok(Some((report, mut descriptors))) = self.report().await {
             match report {
                 Report::CommandEnded {
+                    command,
                     status,
                     usage,
                     left,
                 } => {
-                    exit.send_replace(Some(exit_of(status, usage, left)));
+                    if let Some(progress) = lock(&self.commands).remove(&command) {
+                        progress.end(exit_of(status, usage, left));
+                    }
                 }
+                Report::Denied { denial, times } => self.note(denial, times),
                 Report::Socket { id, errno } => {
                     let answer = descriptors
                         .pop()
                         .ok_or_else(|| Errno::from_raw_os_error(errno));
-                    if let Some(waiter) = self.waiting().remove(&id) {
+                    if let Some(waiter) = lock(&self.connecting).remove(&id) {
                         drop(waiter.send(answer));
                     }
                 }
+                Report::Running { command, .. } => {
+                    self.answer_start(command, Ok(descriptors.pop()));
+                }
+                Report::Refused {
+                    command,
+                    layer,
+                    errno,
+                    detail,
+                } => self.answer_start(command, Err((layer, errno, detail))),
                 Report::JailEnded {
                     status,
                     usage,
                     in_cgroup,
                     out_of_memory,
                 } => {
-                    exit.send_if_modified(|exit| {
-                        let unknown = exit.is_none();
-                        exit.get_or_insert_with(|| exit_of(status, usage, 0));
-                        unknown
-                    });
+                    last = (status, usage);
+                    self.end_commands(last);
                     finished.send_replace(Some(Finished {
                         cpu: Duration::from_micros(usage.cpu_micros),
                         max_rss_bytes: usage.max_rss_kib * 1024,
                         out_of_memory: in_cgroup.then_some(out_of_memory),
                     }));
                 }
-                Report::Started { .. } | Report::Refused { .. } | Report::Running { .. } => {}
+                Report::Started { .. } | Report::Listener => {}
             }
         }
-        self.waiting().clear();
-        // The launcher was lost: the jail died with it, and nobody could say how.
-        exit.send_if_modified(|exit| {
-            let unknown = exit.is_none();
-            exit.get_or_insert_with(|| exit_of(libc::SIGKILL, Consumed::default(), 0));
-            unknown
-        });
+        lock(&self.connecting).clear();
+        lock(&self.starting).clear();
+        // Without a last report the launcher was lost: the jail died with it, and nobody could say how.
+        self.end_commands(last);
         finished.send_if_modified(|finished| {
             let unknown = finished.is_none();
             finished.get_or_insert(Finished {
@@ -201,6 +296,34 @@ impl Control {
             unknown
         });
     }
+
+    fn end_commands(&self, (status, usage): (i32, Consumed)) {
+        for (_, progress) in lock(&self.commands).drain() {
+            progress.end(exit_of(status, usage, 0));
+        }
+    }
+
+    fn answer_start(&self, command: CommandNumber, answer: StartAnswer) {
+        if let Some(waiter) = lock(&self.starting).remove(&command) {
+            drop(waiter.send(answer));
+        }
+    }
+
+    /// A denial that no running command can be told of is told of to all of them.
+    fn note(&self, denial: Denial, times: u64) {
+        let commands = lock(&self.commands);
+        let known = denial.command.and_then(|command| commands.get(&command));
+        match known {
+            Some(progress) => progress.deny(denial, times),
+            None => commands
+                .values()
+                .for_each(|progress| progress.deny(denial, times)),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The exit that the wait status of the command, or of init, tells.
@@ -215,26 +338,138 @@ fn exit_of(status: i32, usage: Consumed, left_running: u32) -> Exit {
     }
 }
 
+impl JailedCommand {
+    /// Waits until the command itself has ended. Processes it left behind may still run, and hold its streams open.
+    pub async fn wait(&self) -> Exit {
+        let mut exit = self.progress.exit.subscribe();
+        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+        ended.unwrap_or_else(|| exit_of(libc::SIGKILL, Consumed::default(), 0))
+    }
+
+    /// How the command ended, if it has.
+    pub fn exit(&self) -> Option<Exit> {
+        *self.progress.exit.borrow()
+    }
+
+    /// The system calls that were denied to it so far, by kind.
+    pub fn denied(&self) -> Vec<DeniedCall> {
+        let denied = lock(&self.progress.denied);
+        let of = |(denial, times): &(Denial, u64)| DeniedCall {
+            call: seccomp::describe(denial.call, denial.arguments),
+            times: *times,
+        };
+        denied.iter().map(of).collect()
+    }
+
+    /// Sends `signal` (as numbered by the kernel) to the command or more; sent from inside the jail, so it can reach nothing else.
+    pub fn signal(&self, signal: i32, reach: Reach) -> Result<(), JailError> {
+        let request = Request::Signal {
+            command: self.number,
+            signal,
+            reach,
+        };
+        self.jail
+            .0
+            .control
+            .request(&request, &[])
+            .map_err(JailError::io("ask the jail to signal"))
+    }
+}
+
 impl Jail {
-    /// Takes over a jail that reported that its command runs.
+    /// Takes over a jail that reported that its first command runs.
     pub(super) fn follow(
         control: Control,
         identity: Identity,
         pidfd: OwnedFd,
         isolation: Isolation,
-    ) -> Self {
+        listener: Option<TcpListener>,
+    ) -> (Self, JailedCommand) {
         let control = Arc::new(control);
-        let (exit_sender, exit) = watch::channel(None);
+        let progress = control.expect(0);
         let (finished_sender, finished) = watch::channel(None);
-        tokio::spawn(Arc::clone(&control).follow(exit_sender, finished_sender));
-        Self(Arc::new(Inner {
+        tokio::spawn(Arc::clone(&control).follow(finished_sender));
+        let jail = Self(Arc::new(Inner {
             identity,
             pidfd,
             isolation,
             control,
-            exit,
             finished,
-        }))
+            next_command: AtomicU64::new(1),
+            listener: Mutex::new(listener),
+        }));
+        let command = JailedCommand {
+            number: 0,
+            jail: jail.clone(),
+            progress,
+        };
+        (jail, command)
+    }
+
+    /// Starts one more command in a kept jail, with the same layers around it.
+    pub async fn start(&self, spec: &CommandSpec) -> Result<JailedProcess, JailError> {
+        let control = &self.0.control;
+        let number = self.0.next_command.fetch_add(1, Ordering::Relaxed);
+        let order = memory_file("jail-order", &protocol::encode_command(spec)?)?;
+        let mut streams = Streams::prepare(&spec.stdin)?;
+        let (sender, receiver) = oneshot::channel();
+        lock(&control.starting).insert(number, sender);
+        let progress = control.expect(number);
+        let started = self.ask_to_start(number, &order, &streams, receiver).await;
+        streams.theirs.clear();
+        match started {
+            Ok(terminal) => {
+                let command = JailedCommand {
+                    number,
+                    jail: self.clone(),
+                    progress,
+                };
+                JailedProcess::of(self.clone(), command, streams, terminal)
+            }
+            Err(error) => {
+                lock(&control.starting).remove(&number);
+                lock(&control.commands).remove(&number);
+                Err(match error {
+                    StartError::Refused(layer, errno, detail) => {
+                        launcher::refusal(layer, errno, detail, spec)
+                    }
+                    StartError::Lost => JailError::Ended("its session is over".to_owned()),
+                    StartError::Io(source) => JailError::Io {
+                        action: "ask the jail to start a command",
+                        source,
+                    },
+                })
+            }
+        }
+    }
+
+    async fn ask_to_start(
+        &self,
+        command: CommandNumber,
+        order: &OwnedFd,
+        streams: &Streams,
+        answer: oneshot::Receiver<StartAnswer>,
+    ) -> Result<Option<OwnedFd>, StartError> {
+        let mut descriptors = vec![order.as_fd()];
+        descriptors.extend(streams.theirs.iter().map(OwnedFd::as_fd));
+        self.0
+            .control
+            .request(&Request::Start { command }, &descriptors)
+            .map_err(StartError::Io)?;
+        if !self.is_alive() {
+            return Err(StartError::Lost);
+        }
+        match tokio::time::timeout(START_TIME, answer).await {
+            Ok(Ok(Ok(terminal))) => Ok(terminal),
+            Ok(Ok(Err((layer, errno, detail)))) => Err(StartError::Refused(layer, errno, detail)),
+            Ok(Err(_)) => Err(StartError::Lost),
+            Err(_) => Err(StartError::Io(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// The listener in the jail's network, for a proxy; once.
+    pub fn take_listener(&self) -> Option<TcpListener> {
+        lock(&self.0.listener).take()
     }
 
     /// The jail's init.
@@ -245,19 +480,6 @@ impl Jail {
     /// The layers around the command.
     pub fn isolation(&self) -> &Isolation {
         &self.0.isolation
-    }
-
-    /// Waits until the command itself has ended. Processes it left behind may still run, and hold its streams open.
-    pub async fn wait(&self) -> Exit {
-        let mut exit = self.0.exit.clone();
-        loop {
-            if let Some(exit) = *exit.borrow_and_update() {
-                return exit;
-            }
-            if exit.changed().await.is_err() {
-                return exit_of(libc::SIGKILL, Consumed::default(), 0);
-            }
-        }
     }
 
     /// Waits until no process of the jail is left.
@@ -277,11 +499,6 @@ impl Jail {
         }
     }
 
-    /// How the command ended, if it has.
-    pub fn exit(&self) -> Option<Exit> {
-        *self.0.exit.borrow()
-    }
-
     /// Is a process of the jail alive?
     pub fn is_alive(&self) -> bool {
         self.0.finished.borrow().is_none()
@@ -293,7 +510,12 @@ impl Jail {
     /// it done in time is killed itself, and the kernel ends the rest.
     pub fn kill(&self) -> Result<(), JailError> {
         let runtime = tokio::runtime::Handle::try_current();
-        if let (Ok(()), Ok(runtime)) = (self.signal(libc::SIGKILL, true), runtime) {
+        let request = Request::Signal {
+            command: 0,
+            signal: libc::SIGKILL,
+            reach: Reach::Jail,
+        };
+        if let (Ok(()), Ok(runtime)) = (self.0.control.request(&request, &[]), runtime) {
             let jail = self.clone();
             runtime.spawn(async move {
                 let in_time = tokio::time::timeout(ORDERLY_END, jail.finished()).await;
@@ -313,15 +535,6 @@ impl Jail {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(JailError::errno("kill the jail")(errno)),
         }
-    }
-
-    /// Sends `signal` (as numbered by the kernel) to the command, or to every process of the jail if `everyone`; sent from inside
-    /// the jail, so it can reach nothing else.
-    pub fn signal(&self, signal: i32, everyone: bool) -> Result<(), JailError> {
-        self.0
-            .control
-            .request(&Request::Signal { signal, everyone })
-            .map_err(JailError::io("ask the jail to signal"))
     }
 
     /// Memory, kernel uids and number of the jail's processes, read from outside the jail.
@@ -350,14 +563,14 @@ impl Jail {
         let id = control.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         {
-            let mut waiting = control.waiting();
+            let mut waiting = lock(&control.connecting);
             waiting.retain(|_, waiter| !waiter.is_closed());
             if waiting.len() >= MAX_PENDING_CONNECTS {
                 return Err(io::ErrorKind::ResourceBusy.into());
             }
             waiting.insert(id, sender);
         }
-        control.request(&Request::Connect { id, port, ipv6 })?;
+        control.request(&Request::Connect { id, port, ipv6 }, &[])?;
         if !self.is_alive() {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
@@ -371,6 +584,13 @@ impl Jail {
             None => Ok(stream),
         }
     }
+}
+
+/// Why a further command did not start.
+enum StartError {
+    Refused(Layer, i32, String),
+    Lost,
+    Io(io::Error),
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! What server, launcher and init say to each other: one order for a jail, then small reports.
 
-use std::ffi::{CString, OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::codec::{Reader, Writer, signed};
 use super::layer::LayerSet;
-use super::{Access, JailError, JailSpec, Layer, Limits};
+use super::{
+    Access, CommandSpec, JailError, JailSpec, Layer, Lifetime, Limits, Network, Stdin, TerminalSize,
+};
 
 /// Most bytes of an order: arguments, environment and paths together. The kernel's own limit of arguments is 2 MiB by default.
 const MAX_ORDER: usize = 8 << 20;
@@ -14,15 +17,24 @@ const MAX_ORDER: usize = 8 << 20;
 /// A jail as the launcher and init are told to make it; its descriptors travel beside it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Order {
-    pub(super) argv: Vec<CString>,
-    pub(super) env: Vec<CString>,
-    pub(super) cwd: PathBuf,
+    pub(super) command: CommandOrder,
+    pub(super) lifetime: Lifetime,
     pub(super) workspace: Option<WorkspaceOrder>,
     pub(super) read_only: Vec<PathBuf>,
     pub(super) inputs: Vec<InputOrder>,
     pub(super) published: Vec<u16>,
+    pub(super) network: Network,
     pub(super) limits: Limits,
     pub(super) linger: Duration,
+}
+
+/// A command as init is told to start it. Without a terminal its three streams are descriptors beside the order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CommandOrder {
+    pub(super) argv: Vec<CString>,
+    pub(super) env: Vec<CString>,
+    pub(super) cwd: PathBuf,
+    pub(super) terminal: Option<TerminalSize>,
 }
 
 /// The workspace; the pinned directory is a descriptor beside the order.
@@ -42,32 +54,15 @@ pub(super) struct InputOrder {
 
 /// The bytes of the order for `spec`.
 pub(super) fn encode_order(spec: &JailSpec) -> Result<Vec<u8>, JailError> {
-    if spec.argv.is_empty() {
-        return Err(JailError::Request("it is empty".to_owned()));
-    }
-    if !spec.cwd.is_absolute() {
-        return Err(JailError::Request(format!(
-            "working directory `{}` is not absolute",
-            spec.cwd.display()
-        )));
-    }
     let mut writer = Writer::default();
-    writer.list(&spec.argv, |writer, argument| {
-        writer.text(argument, "an argument")
-    })?;
-    writer.list(&spec.env, |writer, (name, value)| {
-        if name.is_empty() || name.as_bytes().contains(&b'=') {
-            return Err(JailError::Request(format!(
-                "`{}` is not a name of an environment variable",
-                name.display()
-            )));
-        }
-        let mut pair = name.clone();
-        pair.push("=");
-        pair.push(value);
-        writer.text(&pair, "the environment")
-    })?;
-    writer.path(&spec.cwd)?;
+    write_command(&mut writer, &spec.command)?;
+    writer.number(u64::from(spec.lifetime == Lifetime::Kept));
+    writer.number(match spec.network {
+        Network::None => 0,
+        Network::Loopback => 1,
+        Network::Proxy => 2,
+        Network::Host => 3,
+    });
     match &spec.workspace {
         None => writer.number(0),
         Some(workspace) => {
@@ -100,21 +95,31 @@ pub(super) fn encode_order(spec: &JailSpec) -> Result<Vec<u8>, JailError> {
     ] {
         writer.number(number);
     }
-    if writer.0.len() > MAX_ORDER {
-        return Err(JailError::Request(format!(
-            "arguments and environment are {} bytes; at most {MAX_ORDER} are possible",
-            writer.0.len()
-        )));
-    }
-    Ok(writer.0)
+    finished(writer)
+}
+
+/// The bytes of the order for one more command in a jail.
+pub(super) fn encode_command(spec: &CommandSpec) -> Result<Vec<u8>, JailError> {
+    let mut writer = Writer::default();
+    write_command(&mut writer, spec)?;
+    finished(writer)
 }
 
 /// The order in `bytes`; `None` if they are no order.
 pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
-    let mut reader = Reader(bytes);
-    let argv = reader.list(Reader::text)?;
-    let env = reader.list(Reader::text)?;
-    let cwd = reader.path()?;
+    let mut reader = Reader::new(bytes);
+    let command = read_command(&mut reader)?;
+    let lifetime = match reader.number()? {
+        0 => Lifetime::Command,
+        _ => Lifetime::Kept,
+    };
+    let network = match reader.number()? {
+        0 => Network::None,
+        1 => Network::Loopback,
+        2 => Network::Proxy,
+        3 => Network::Host,
+        _ => return None,
+    };
     let workspace = match reader.number()? {
         0 => None,
         access => Some(WorkspaceOrder {
@@ -144,18 +149,28 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         tmp_bytes: reader.number()?,
     };
     let linger = Duration::from_millis(reader.number()?);
-    reader.0.is_empty().then_some(Order {
-        argv,
-        env,
-        cwd,
+    reader.is_at_end().then_some(Order {
+        command,
+        lifetime,
         workspace,
         read_only,
         inputs,
         published,
+        network,
         limits,
         linger,
     })
 }
+
+/// The order for one more command in `bytes`; `None` if they are no order.
+pub(super) fn decode_command(bytes: &[u8]) -> Option<CommandOrder> {
+    let mut reader = Reader::new(bytes);
+    let command = read_command(&mut reader)?;
+    reader.is_at_end().then_some(command)
+}
+
+/// The number of a command in its jail; the first has 0.
+pub(super) type CommandNumber = u64;
 
 /// What launcher and init report about one jail.
 #[derive(Debug, PartialEq, Eq)]
@@ -164,24 +179,32 @@ pub(super) enum Report {
     Started { pid: i32 },
     /// A step failed and the command was not started.
     Refused {
+        command: CommandNumber,
         layer: Layer,
         errno: i32,
         detail: String,
     },
-    /// The command runs; these layers stand around it.
+    /// A command runs; these layers stand around it. Its terminal comes along, if it has one.
     Running {
+        command: CommandNumber,
+        pid: i32,
         applied: LayerSet,
         landlock_abi: u32,
         kernel_uid: u32,
     },
-    /// The command ended; `left` processes of the jail still run.
+    /// A command ended; `left` processes of the jail still run.
     CommandEnded {
+        command: CommandNumber,
         status: i32,
         usage: Consumed,
         left: u32,
     },
     /// Answer to [`Request::Connect`]: the socket comes along, or the error number is not 0.
     Socket { id: u64, errno: i32 },
+    /// The listener for the server's proxy comes along.
+    Listener,
+    /// System calls of this kind were denied, so often by now.
+    Denied { denial: Denial, times: u64 },
     /// The launcher reaped init: nothing of the jail is left.
     JailEnded {
         status: i32,
@@ -191,6 +214,17 @@ pub(super) enum Report {
     },
 }
 
+/// A system call that was denied, with as much of its arguments as says what was wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Denial {
+    /// The command it came from, if that is known.
+    pub(super) command: Option<CommandNumber>,
+    /// Its number.
+    pub(super) call: i64,
+    /// The lower halves of its first three arguments.
+    pub(super) arguments: [u32; 3],
+}
+
 /// What processes used up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Consumed {
@@ -198,13 +232,32 @@ pub(super) struct Consumed {
     pub(super) max_rss_kib: u64,
 }
 
+/// Whom a signal is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The command's own process.
+    Leader,
+    /// The command's process group.
+    Group,
+    /// Every process that descends from the command.
+    Tree,
+    /// Every process of the jail.
+    Jail,
+}
+
 /// What the server asks of init.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// A socket connected to `port` on the jail's loopback interface.
     Connect { id: u64, port: u16, ipv6: bool },
-    /// A signal for the command, or for every process of the jail.
-    Signal { signal: i32, everyone: bool },
+    /// A signal for a command or more.
+    Signal {
+        command: CommandNumber,
+        signal: i32,
+        reach: Reach,
+    },
+    /// One more command; its order comes along, and its streams if it has no terminal.
+    Start { command: CommandNumber },
 }
 
 impl Report {
@@ -213,30 +266,37 @@ impl Report {
         match self {
             Self::Started { pid } => writer.numbers(&[1, signed(*pid)]),
             Self::Refused {
+                command,
                 layer,
                 errno,
                 detail,
             } => {
-                writer.numbers(&[2, *layer as u64, signed(*errno)]);
+                writer.numbers(&[2, *command, *layer as u64, signed(*errno)]);
                 let bytes = detail.as_bytes();
                 writer.bytes(&bytes[..bytes.len().min(4096)]);
             }
             Self::Running {
+                command,
+                pid,
                 applied,
                 landlock_abi,
                 kernel_uid,
             } => writer.numbers(&[
                 3,
+                *command,
+                signed(*pid),
                 u64::from(applied.0),
                 u64::from(*landlock_abi),
                 u64::from(*kernel_uid),
             ]),
             Self::CommandEnded {
+                command,
                 status,
                 usage,
                 left,
             } => writer.numbers(&[
                 4,
+                *command,
                 signed(*status),
                 usage.cpu_micros,
                 usage.max_rss_kib,
@@ -256,29 +316,43 @@ impl Report {
                 u64::from(*in_cgroup),
                 u64::from(*out_of_memory),
             ]),
+            Self::Listener => writer.number(7),
+            Self::Denied { denial, times } => writer.numbers(&[
+                8,
+                denial.command.map_or(0, |command| command + 1),
+                denial.call.cast_unsigned(),
+                u64::from(denial.arguments[0]),
+                u64::from(denial.arguments[1]),
+                u64::from(denial.arguments[2]),
+                *times,
+            ]),
         }
         writer.0
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader(bytes);
+        let mut reader = Reader::new(bytes);
         Some(match reader.number()? {
             1 => Self::Started {
                 pid: reader.signed()?,
             },
             2 => Self::Refused {
+                command: reader.number()?,
                 layer: Layer::from_code(u8::try_from(reader.number()?).ok()?),
                 errno: reader.signed()?,
                 detail: String::from_utf8_lossy(reader.bytes()?).into_owned(),
             },
             3 => Self::Running {
+                command: reader.number()?,
+                pid: reader.signed()?,
                 applied: LayerSet(reader.small()?),
                 landlock_abi: reader.small()?,
                 kernel_uid: reader.small()?,
             },
             4 => Self::CommandEnded {
+                command: reader.number()?,
                 status: reader.signed()?,
-                usage: reader.consumed()?,
+                usage: read_consumed(&mut reader)?,
                 left: reader.small()?,
             },
             5 => Self::Socket {
@@ -287,9 +361,18 @@ impl Report {
             },
             6 => Self::JailEnded {
                 status: reader.signed()?,
-                usage: reader.consumed()?,
+                usage: read_consumed(&mut reader)?,
                 in_cgroup: reader.number()? != 0,
                 out_of_memory: reader.number()? != 0,
+            },
+            7 => Self::Listener,
+            8 => Self::Denied {
+                denial: Denial {
+                    command: reader.number()?.checked_sub(1),
+                    call: reader.number()?.cast_signed(),
+                    arguments: [reader.small()?, reader.small()?, reader.small()?],
+                },
+                times: reader.number()?,
             },
             _ => return None,
         })
@@ -303,15 +386,26 @@ impl Request {
             Self::Connect { id, port, ipv6 } => {
                 writer.numbers(&[1, *id, u64::from(*port), u64::from(*ipv6)]);
             }
-            Self::Signal { signal, everyone } => {
-                writer.numbers(&[2, signed(*signal), u64::from(*everyone)]);
+            Self::Signal {
+                command,
+                signal,
+                reach,
+            } => {
+                let reach = match reach {
+                    Reach::Leader => 0,
+                    Reach::Group => 1,
+                    Reach::Tree => 2,
+                    Reach::Jail => 3,
+                };
+                writer.numbers(&[2, *command, signed(*signal), reach]);
             }
+            Self::Start { command } => writer.numbers(&[3, *command]),
         }
         writer.0
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader(bytes);
+        let mut reader = Reader::new(bytes);
         Some(match reader.number()? {
             1 => Self::Connect {
                 id: reader.number()?,
@@ -319,122 +413,112 @@ impl Request {
                 ipv6: reader.number()? != 0,
             },
             2 => Self::Signal {
+                command: reader.number()?,
                 signal: reader.signed()?,
-                everyone: reader.number()? != 0,
+                reach: match reader.number()? {
+                    0 => Reach::Leader,
+                    1 => Reach::Group,
+                    2 => Reach::Tree,
+                    3 => Reach::Jail,
+                    _ => return None,
+                },
+            },
+            3 => Self::Start {
+                command: reader.number()?,
             },
             _ => return None,
         })
     }
 }
 
-/// A signed number in the place of an unsigned one; [`Reader::signed`] undoes it.
-fn signed(number: i32) -> u64 {
-    u64::from(number.cast_unsigned())
+fn finished(writer: Writer) -> Result<Vec<u8>, JailError> {
+    let bytes = writer.0;
+    if bytes.len() > MAX_ORDER {
+        return Err(JailError::Request(format!(
+            "arguments and environment are {} bytes; at most {MAX_ORDER} are possible",
+            bytes.len()
+        )));
+    }
+    Ok(bytes)
 }
 
-#[derive(Default)]
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn number(&mut self, number: u64) {
-        self.0.extend(number.to_le_bytes());
+fn write_command(writer: &mut Writer, spec: &CommandSpec) -> Result<(), JailError> {
+    if spec.argv.is_empty() {
+        return Err(JailError::Request("it is empty".to_owned()));
     }
-
-    fn numbers(&mut self, numbers: &[u64]) {
-        for number in numbers {
-            self.number(*number);
+    if !spec.cwd.is_absolute() {
+        return Err(JailError::Request(format!(
+            "working directory `{}` is not absolute",
+            spec.cwd.display()
+        )));
+    }
+    writer.list(&spec.argv, |writer, argument| {
+        writer.text(argument, "an argument")
+    })?;
+    writer.list(&spec.env, |writer, (name, value)| {
+        if name.is_empty() || name.as_bytes().contains(&b'=') {
+            return Err(JailError::Request(format!(
+                "`{}` is not a name of an environment variable",
+                name.display()
+            )));
         }
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.number(bytes.len() as u64);
-        self.0.extend(bytes);
-    }
-
-    fn text(&mut self, text: &OsStr, what: &str) -> Result<(), JailError> {
-        if text.as_bytes().contains(&0) {
-            return Err(JailError::Request(format!("{what} contains a NUL byte")));
+        let mut pair = name.clone();
+        pair.push("=");
+        pair.push(value);
+        writer.text(&pair, "the environment")
+    })?;
+    writer.path(&spec.cwd)?;
+    match spec.stdin {
+        Stdin::Terminal(TerminalSize { rows, columns }) => {
+            writer.numbers(&[1, rows.get().into(), columns.get().into()]);
         }
-        self.bytes(text.as_bytes());
-        Ok(())
+        Stdin::Null | Stdin::Bytes(_) | Stdin::Pipe => writer.number(0),
     }
-
-    fn path(&mut self, path: &Path) -> Result<(), JailError> {
-        self.text(path.as_os_str(), "a path")
-    }
-
-    fn list<T>(
-        &mut self,
-        items: &[T],
-        mut each: impl FnMut(&mut Self, &T) -> Result<(), JailError>,
-    ) -> Result<(), JailError> {
-        self.number(items.len() as u64);
-        items.iter().try_for_each(|item| each(self, item))
-    }
+    Ok(())
 }
 
-struct Reader<'a>(&'a [u8]);
+fn read_command(reader: &mut Reader<'_>) -> Option<CommandOrder> {
+    let argv = reader.list(Reader::text)?;
+    let env = reader.list(Reader::text)?;
+    let cwd = reader.path()?;
+    let terminal = match reader.number()? {
+        0 => None,
+        _ => Some(TerminalSize {
+            rows: u16::try_from(reader.number()?).ok()?.try_into().ok()?,
+            columns: u16::try_from(reader.number()?).ok()?.try_into().ok()?,
+        }),
+    };
+    (!argv.is_empty()).then_some(CommandOrder {
+        argv,
+        env,
+        cwd,
+        terminal,
+    })
+}
 
-impl<'a> Reader<'a> {
-    fn number(&mut self) -> Option<u64> {
-        let (number, rest) = self.0.split_first_chunk::<8>()?;
-        self.0 = rest;
-        Some(u64::from_le_bytes(*number))
-    }
-
-    fn small(&mut self) -> Option<u32> {
-        u32::try_from(self.number()?).ok()
-    }
-
-    fn signed(&mut self) -> Option<i32> {
-        Some(self.small()?.cast_signed())
-    }
-
-    fn consumed(&mut self) -> Option<Consumed> {
-        Some(Consumed {
-            cpu_micros: self.number()?,
-            max_rss_kib: self.number()?,
-        })
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = usize::try_from(self.number()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    fn text(&mut self) -> Option<CString> {
-        CString::new(self.bytes()?).ok()
-    }
-
-    fn path(&mut self) -> Option<PathBuf> {
-        Some(OsString::from_vec(self.bytes()?.to_vec()).into())
-    }
-
-    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        let length = usize::try_from(self.number()?).ok()?;
-        if length > self.0.len() {
-            return None;
-        }
-        (0..length).map(|_| each(self)).collect()
-    }
+fn read_consumed(reader: &mut Reader<'_>) -> Option<Consumed> {
+    Some(Consumed {
+        cpu_micros: reader.number()?,
+        max_rss_kib: reader.number()?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
 
     #[test]
     fn an_order_arrives_as_it_was_given() -> anyhow::Result<()> {
         let mut spec = JailSpec::new(["/bin/echo", "a b", "\u{e9}"]);
         spec.published = vec![80, 65535];
-        spec.env.push(("EMPTY".into(), OsString::new()));
+        spec.command.env.push(("EMPTY".into(), OsString::new()));
         let order =
             decode_order(&encode_order(&spec)?).ok_or_else(|| anyhow::anyhow!("no order"))?;
-        assert_eq!(order.argv[1].as_bytes(), b"a b");
+        assert_eq!(order.command.argv[1].as_bytes(), b"a b");
         assert_eq!(
-            order.env.last().map(CString::as_bytes),
+            order.command.env.last().map(CString::as_bytes),
             Some(&b"EMPTY="[..])
         );
         assert_eq!(order.published, [80, 65535]);
@@ -448,7 +532,7 @@ mod tests {
         assert!(encode_order(&JailSpec::new(["a\0b"])).is_err());
         assert!(encode_order(&JailSpec::new(Vec::<OsString>::new())).is_err());
         let mut spec = JailSpec::new(["true"]);
-        spec.env.push(("A=B".into(), "c".into()));
+        spec.command.env.push(("A=B".into(), "c".into()));
         assert!(encode_order(&spec).is_err());
     }
 
@@ -464,6 +548,7 @@ mod tests {
     #[test]
     fn reports_and_requests_arrive_as_they_were_sent() {
         let refused = Report::Refused {
+            command: 0,
             layer: Layer::Landlock,
             errno: -1,
             detail: "create_ruleset".to_owned(),

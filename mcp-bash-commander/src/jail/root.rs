@@ -181,6 +181,7 @@ pub(super) fn enter(
     }
     place_tmp(&root, order.limits.tmp_bytes).map_err(failed("mount /tmp"))?;
     place_devices(&root, devices).map_err(failed("fill /dev"))?;
+    place_terminals(&root).map_err(failed("mount /dev/pts"))?;
     place_etc(&root, identity).map_err(failed("fill /etc"))?;
     let proc = place_proc(&root).map_err(failed("mount /proc"))?;
     if let (Some(tree), Some(workspace)) = (workspace, &order.workspace) {
@@ -286,10 +287,24 @@ fn place_devices(root: &OwnedFd, devices: Vec<(&&str, OwnedFd)>) -> Result<(), E
         ("stdout", "/proc/self/fd/1"),
         ("stderr", "/proc/self/fd/2"),
         ("shm", "/tmp"),
+        ("ptmx", "pts/ptmx"),
     ] {
         rustix::fs::symlinkat(to, &directory, name)?;
     }
     Ok(())
+}
+
+/// Terminals of the jail's own: none of the host's can be named in here, and none of these outside.
+fn place_terminals(root: &OwnedFd) -> Result<(), Errno> {
+    let place = make_directories(root.as_fd(), Path::new("/dev/pts"))?;
+    let file_system = rustix::mount::fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&file_system, "ptmxmode", "0666")?;
+    rustix::mount::fsconfig_set_string(&file_system, "mode", "0600")?;
+    rustix::mount::fsconfig_set_string(&file_system, "max", "64")?;
+    rustix::mount::fsconfig_create(&file_system)?;
+    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = rustix::mount::fsmount(&file_system, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
+    attach(&mount, &place, "")
 }
 
 fn place_etc(root: &OwnedFd, identity: Identity) -> Result<(), Errno> {

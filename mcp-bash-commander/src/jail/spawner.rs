@@ -44,7 +44,7 @@ fn refuse_all(failure: &Failure) {
         match datagram::receive(orders) {
             Ok(Some((_, descriptors))) => {
                 if let Some(status) = descriptors.get(STATUS) {
-                    let _ = datagram::send(status, &failure.report().encode(), &[]);
+                    let _ = datagram::send(status, &failure.report(0).encode(), &[]);
                 }
             }
             Err(Errno::AGAIN | Errno::MSGSIZE) => {}
@@ -145,25 +145,12 @@ fn carry_out(
     let mut descriptors = descriptors.into_iter();
     let order = descriptors.next()?;
     let status = descriptors.next()?;
-    let streams = [
-        descriptors.next()?,
-        descriptors.next()?,
-        descriptors.next()?,
-    ];
-    let made = read(order).and_then(|order| {
-        make(
-            host,
-            mappings,
-            &order,
-            &status,
-            streams,
-            descriptors.collect(),
-        )
-    });
+    let made = read(order)
+        .and_then(|order| make(host, mappings, &order, &status, descriptors.collect()));
     match made {
         Ok(pid) => Some((pid, status)),
         Err(failure) => {
-            let _ = datagram::send(&status, &failure.report().encode(), &[]);
+            let _ = datagram::send(&status, &failure.report(0).encode(), &[]);
             None
         }
     }
@@ -183,17 +170,19 @@ fn make(
     mappings: &mut Mappings,
     order: &Order,
     status: &OwnedFd,
-    streams: [OwnedFd; 3],
-    mut pinned: Vec<OwnedFd>,
+    mut streams: Vec<OwnedFd>,
 ) -> Result<i32, Failure> {
     let plumbing =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
-    if pinned.len() != usize::from(order.workspace.is_some()) + order.inputs.len() {
+    let stream_count = if order.command.terminal.is_some() { 0 } else { 3 };
+    let workspace_count = usize::from(order.workspace.is_some());
+    if streams.len() != stream_count + workspace_count + order.inputs.len() {
         return Err(plumbing("match the descriptors with the order")(
             Errno::BADMSG,
         ));
     }
-    let inputs = pinned.split_off(usize::from(order.workspace.is_some()));
+    let mut pinned = streams.split_off(stream_count);
+    let inputs = pinned.split_off(workspace_count);
     let workspace = pinned.pop();
     let prepared = if host.identity.privileged {
         Some(prepare_mounts(host, mappings, order, workspace.as_ref())?)
@@ -204,7 +193,7 @@ fn make(
         prepared.map_or((None, None), |(parts, workspace)| (Some(parts), workspace));
     let (go, go_writer) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(plumbing("make a pipe"))?;
-    let side = sys::clone_process(child::NAMESPACES)
+    let side = sys::clone_process(child::namespaces(order.network))
         .map_err(|errno| Failure::new(Layer::UserNs, errno, "make the namespaces".to_owned()))?;
     match side {
         Side::Child => {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,35 +14,21 @@ use sha2::{Digest, Sha256};
 
 use super::JailError;
 
-/// One command and the jail around it. Nothing is inherited: what is not named here is not there.
+/// One command. Nothing is inherited: what is not named here is not there.
 #[derive(Debug, Clone)]
-pub struct JailSpec {
+pub struct CommandSpec {
     /// The program and its arguments. A first element without `/` is looked up in the `PATH` of `env`, inside the jail.
     pub argv: Vec<OsString>,
     /// The complete environment.
     pub env: Vec<(OsString, OsString)>,
     /// Working directory, an absolute path inside the jail.
     pub cwd: PathBuf,
-    /// The directory of the host the command works in.
-    pub workspace: Option<Workspace>,
-    /// Absolute paths of the host that appear read-only at the same place. A path that is a symbolic link on the host is
-    /// the same link in the jail; a path that does not exist refuses the exec.
-    pub read_only: Vec<PathBuf>,
-    /// Files whose bytes are fixed before the command starts.
-    pub inputs: Vec<PinnedInput>,
-    /// TCP ports the command may listen on; every other bind and every connect is denied.
-    pub published: Vec<u16>,
-    /// Upper bounds.
-    pub limits: Limits,
-    /// What the command reads on its standard input.
+    /// What the command reads and where it writes.
     pub stdin: Stdin,
-    /// How long processes left behind by the command may go on after it ended, for instance to flush a pipe, before the jail
-    /// is killed.
-    pub linger: Duration,
 }
 
-impl JailSpec {
-    /// A command with the system's toolchain, a plain `PATH`, no workspace, no ports and the default limits, in `/tmp`.
+impl CommandSpec {
+    /// A command with a plain `PATH`, in `/tmp`, that reads nothing.
     pub fn new<S: Into<OsString>>(argv: impl IntoIterator<Item = S>) -> Self {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
@@ -50,15 +37,75 @@ impl JailSpec {
                 "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin".into(),
             )],
             cwd: PathBuf::from("/tmp"),
+            stdin: Stdin::Null,
+        }
+    }
+}
+
+/// A jail and the first command in it.
+#[derive(Debug, Clone)]
+pub struct JailSpec {
+    /// The first command.
+    pub command: CommandSpec,
+    /// Does the jail end with its first command, or is it kept for further ones?
+    pub lifetime: Lifetime,
+    /// The directory of the host the command works in.
+    pub workspace: Option<Workspace>,
+    /// Absolute paths of the host that appear read-only at the same place. A path that is a symbolic link on the host is
+    /// the same link in the jail; a path that does not exist refuses the exec.
+    pub read_only: Vec<PathBuf>,
+    /// Files whose bytes are fixed before the command starts.
+    pub inputs: Vec<PinnedInput>,
+    /// TCP ports commands may listen on, beside what `network` allows.
+    pub published: Vec<u16>,
+    /// What commands can reach.
+    pub network: Network,
+    /// Upper bounds.
+    pub limits: Limits,
+    /// How long processes left behind by the command may go on after it ended, for instance to flush a pipe, before the jail
+    /// is killed. Of no meaning for a kept jail.
+    pub linger: Duration,
+}
+
+impl JailSpec {
+    /// A jail for one command with the system's toolchain, no workspace, no network, no ports and the default limits.
+    pub fn new<S: Into<OsString>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            command: CommandSpec::new(argv),
+            lifetime: Lifetime::Command,
             workspace: None,
             read_only: system_toolchain(),
             inputs: Vec::new(),
             published: Vec::new(),
+            network: Network::None,
             limits: Limits::default(),
-            stdin: Stdin::Null,
             linger: Duration::from_millis(500),
         }
     }
+}
+
+/// How long a jail lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Lifetime {
+    /// As long as its first command.
+    #[default]
+    Command,
+    /// Until it is killed or its last handle is dropped, whatever becomes of its commands.
+    Kept,
+}
+
+/// What commands can reach over a network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing: they may only listen on published ports.
+    #[default]
+    None,
+    /// Each other, over a loopback interface of the jail's own.
+    Loopback,
+    /// Each other, and a proxy of the server's whose listener stands on the jail's loopback interface.
+    Proxy,
+    /// Whatever the host reaches: there is no network of the jail's own.
+    Host,
 }
 
 /// The parts of this host every command needs to run at all, those of them that exist: programs, libraries, the loader's cache,
@@ -220,6 +267,19 @@ pub enum Stdin {
     Null,
     /// These bytes, then the end.
     Bytes(Vec<u8>),
+    /// A pipe that its handle writes to.
+    Pipe,
+    /// A terminal of the jail's own, which is also standard output and error.
+    Terminal(TerminalSize),
+}
+
+/// Size of a terminal in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: NonZeroU16,
+    /// Characters in a line.
+    pub columns: NonZeroU16,
 }
 
 /// Upper bounds of one jail. Wall-clock time is the caller's to watch.

@@ -150,6 +150,12 @@ fn close_range_with(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<()
     }
 }
 
+/// Takes a listening socket over that another process made.
+pub(super) fn listener(socket: OwnedFd) -> std::io::Result<tokio::net::TcpListener> {
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    tokio::net::TcpListener::from_std(socket.into())
+}
+
 /// Lets the runtime watch a descriptor.
 pub(super) fn watch(descriptor: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is one descriptor, the same for as long as it lives, and `AsyncFd` owns it.
@@ -306,10 +312,106 @@ fn consumed(usage: &libc::rusage) -> Consumed {
     }
 }
 
+/// Sends `signal` to one process, or to a group if the number is negative.
+pub(super) fn signal(pid: i32, signal: i32) -> Result<()> {
+    // SAFETY: kill touches no memory.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
 /// Sends `signal` to every process this one may signal but itself: in init, to the whole jail.
 pub(super) fn signal_everyone(signal: i32) -> Result<()> {
     // SAFETY: kill touches no memory.
     check(unsafe { libc::kill(-1, signal) }).map(drop)
+}
+
+/// Applies a filter to this thread and returns the descriptor on which each call with the verdict `USER_NOTIF` is told. A caller that
+/// waits for its answer can be killed.
+pub(super) fn apply_reporting_filter(program: &[seccompiler::sock_filter]) -> Result<OwnedFd> {
+    const SET_MODE_FILTER: libc::c_uint = 1;
+    const NEW_LISTENER: libc::c_ulong = 1 << 3;
+    const WAIT_KILLABLE: libc::c_ulong = 1 << 5;
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| Errno::TOOBIG)?,
+        // The kernel only reads it; both structures are the kernel's `struct sock_filter`.
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: program and its instructions live during the call; the returned descriptor is new and ours.
+    unsafe {
+        let listener = libc::syscall(
+            libc::SYS_seccomp,
+            SET_MODE_FILTER,
+            NEW_LISTENER | WAIT_KILLABLE,
+            ptr::from_ref(&program),
+        );
+        let listener = RawFd::try_from(listener).map_err(|_| Errno::IO)?;
+        check(listener).map(|listener| OwnedFd::from_raw_fd(listener))
+    }
+}
+
+/// A system call that waits for its answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Notified {
+    id: u64,
+    /// The process, as this one sees it.
+    pub(super) pid: i32,
+    /// Number of the call.
+    pub(super) call: i64,
+    /// Its arguments.
+    pub(super) arguments: [u64; 6],
+}
+
+/// The next call that waits. It may have been killed meanwhile: `ENOENT`.
+pub(super) fn next_notification(listener: impl AsFd) -> Result<Notified> {
+    const RECEIVE: libc::c_ulong = 0xC050_2100;
+    // SAFETY: an all-zero `seccomp_notif` is valid, and what the kernel asks for.
+    let mut notification: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the request writes one `seccomp_notif`, which lives during the call.
+    check(unsafe {
+        libc::ioctl(
+            listener.as_fd().as_raw_fd(),
+            RECEIVE,
+            ptr::from_mut(&mut notification),
+        )
+    })?;
+    Ok(Notified {
+        id: notification.id,
+        pid: notification.pid.cast_signed(),
+        call: notification.data.nr.into(),
+        arguments: notification.data.args,
+    })
+}
+
+/// Lets the call fail with `errno`; it is never made.
+pub(super) fn deny(listener: impl AsFd, notified: &Notified, errno: Errno) -> Result<()> {
+    const SEND: libc::c_ulong = 0xC018_2101;
+    let answer = libc::seccomp_notif_resp {
+        id: notified.id,
+        val: 0,
+        error: -errno.raw_os_error(),
+        flags: 0,
+    };
+    // SAFETY: the request reads one `seccomp_notif_resp`, which lives during the call.
+    check(unsafe {
+        libc::ioctl(
+            listener.as_fd().as_raw_fd(),
+            SEND,
+            ptr::from_ref(&answer),
+        )
+    })
+    .map(drop)
+}
+
+/// Restricts this thread, and what it executes, to a Landlock ruleset; `no_new_privs` must be set.
+pub(super) fn landlock_restrict(ruleset: impl AsFd) -> Result<()> {
+    // SAFETY: the call takes a descriptor and no memory.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_restrict_self,
+            ruleset.as_fd().as_raw_fd(),
+            0_u32,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// The version of the kernel's Landlock.

@@ -141,7 +141,7 @@ fn listening_inode(line: &str, port: u16) -> Option<&str> {
 }
 
 /// Every process below `init`, which adopts all orphans of the jail. Empty when init is gone.
-fn processes(init: Identity) -> io::Result<Vec<i32>> {
+pub(super) fn processes(init: Identity) -> io::Result<Vec<i32>> {
     if init.start_ticks == GONE || identify(init.pid) != init {
         return Ok(Vec::new());
     }

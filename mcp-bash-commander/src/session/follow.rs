@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::unix::pipe;
-
 use super::table::Place;
-use super::{Ended, Killed, Session, Stream, lock};
-use crate::jail::Jail;
+use super::{Ended, Killed, Running, Session, Stream, lock};
+use crate::jail::Output;
 use crate::publish::PublishedPort;
 
 /// Reads a stream to its end.
-pub(super) async fn drain(session: Arc<Session>, stream: Stream, pipe: pipe::Receiver) {
-    while pipe.readable().await.is_ok() {
-        match session.take(stream, &pipe) {
+pub(super) async fn drain(session: Arc<Session>, stream: Stream, output: Output) {
+    while output.readable().await.is_ok() {
+        match session.take(stream, &output) {
             Ok(true) => tokio::task::yield_now().await,
             Ok(false) => break,
             Err(error) => {
@@ -28,13 +26,17 @@ pub(super) async fn drain(session: Arc<Session>, stream: Stream, pipe: pipe::Rec
     });
 }
 
-/// Kills a command whose time is up, notes its end, and gives everything back when its jail is over.
+/// What is held for a command while it lives.
+pub(super) type Held = (Place, Vec<PublishedPort>);
+
+/// Kills a command whose time is up, notes its end, and gives everything back when it is over.
 pub(super) async fn watch_over(
     session: Arc<Session>,
-    jail: Jail,
+    running: Running,
     timeout: Option<Duration>,
-    held: (Place, Vec<PublishedPort>),
+    held: Held,
 ) {
+    let Running { command, jail } = running;
     let time_is_up = async {
         match timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,
@@ -43,10 +45,10 @@ pub(super) async fn watch_over(
     };
     tokio::select! {
         biased;
-        _ = jail.wait() => {}
+        _ = command.wait() => {}
         () = time_is_up => session.kill(Killed::TimedOut),
     }
-    let exit = jail.wait().await;
+    let exit = command.wait().await;
     // A command that ended by itself at the moment it was to be killed was not killed.
     let killed = lock(&session.killed).filter(|_| exit.signal.is_some());
     let ended = Ended {
@@ -55,10 +57,20 @@ pub(super) async fn watch_over(
         killed,
         out_of_memory: None,
     };
-    session.state.send_modify(|state| state.ended = Some(ended));
+    session.note_denials(&command);
+    session.input.close().await;
+    session.state.send_modify(|state| {
+        state.ended = Some(ended);
+        state.is_over = session.kept.is_some();
+    });
+    if session.kept.is_some() {
+        lock(&session.running).take();
+        return;
+    }
     let finished = jail.finished().await;
-    lock(&session.jail).take();
-    drop((jail, held));
+    session.note_denials(&command);
+    lock(&session.running).take();
+    drop((command, jail, held));
     session.state.send_modify(|state| {
         state.is_over = true;
         if let Some(ended) = &mut state.ended {

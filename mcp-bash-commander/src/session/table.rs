@@ -1,6 +1,6 @@
 //! All sessions of a server: places for live ones, memory of finished ones, and whose they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,16 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::follow::{drain, watch_over};
+use super::input::InputEnd;
+use super::kept::{KeptJail, Key, Terms};
 use super::orders::Orders;
+use super::screen::Terminal;
 use super::spool::Spool;
 use super::{
-    Ended, Killed, Order, OrderMark, Origin, Session, SessionError, SessionId, State, Stream, lock,
+    Ended, Killed, Order, OrderMark, Origin, Running, Session, SessionError, SessionId, State,
+    Stream, lock,
 };
-use crate::jail::{JailedProcess, Launcher};
+use crate::jail::{Jail, JailSpec, JailedProcess, Launcher, Stdin};
 use crate::publish::PublishedPort;
 
 /// How long a finished command is remembered.
@@ -32,6 +36,8 @@ struct Shared {
     launcher: Launcher,
     most_live: usize,
     table: Mutex<Table>,
+    /// Held while a kept session is made.
+    making: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +46,7 @@ struct Table {
     live: usize,
     is_ending: bool,
     sessions: BTreeMap<SessionId, Arc<Session>>,
+    kept: HashMap<Key, Arc<KeptJail>>,
     orders: Orders,
 }
 
@@ -77,6 +84,7 @@ impl Sessions {
         Self(Arc::new(Shared {
             launcher,
             most_live,
+            making: tokio::sync::Mutex::default(),
             table: Mutex::new(Table {
                 newest: getrandom::u32().unwrap_or_default().into(),
                 ..Table::default()
@@ -91,58 +99,155 @@ impl Sessions {
     /// command is left then.
     pub async fn start(&self, order: Order) -> Result<Arc<Session>, SessionError> {
         let place = self.reserve(order.origin.as_ref())?;
-        let ports = order.jail.published.clone();
+        let has_terminal = match order.jail.command.stdin {
+            Stdin::Terminal(size) => Some(size),
+            Stdin::Null | Stdin::Bytes(_) | Stdin::Pipe => None,
+        };
+        let (process, relays, kept) = match &order.kept {
+            None => {
+                let ports = order.jail.published.clone();
+                let process = self.0.launcher.run(order.jail).await?;
+                let relays = publish(&process.jail, ports).await?;
+                (process, relays, None)
+            }
+            Some(name) => {
+                let (process, kept) = self
+                    .start_kept(name, &order.owner, order.origin.as_ref(), order.jail)
+                    .await?;
+                (process, Vec::new(), Some(kept))
+            }
+        };
         let JailedProcess {
             stdout,
             stderr,
+            input,
+            command,
             jail,
-        } = self.0.launcher.run(order.jail).await?;
-        let started = Instant::now();
-        let mut relays = Vec::with_capacity(ports.len());
-        for port in ports {
-            let relay = PublishedPort::open(&jail, port).await;
-            relays.push(relay.map_err(|source| SessionError::Publish { port, source })?);
-        }
+        } = process;
+        let running = Running { command, jail };
         let spool = || Mutex::new(Spool::new(order.spools.clone(), order.output_bytes));
         let session = Arc::new(Session {
             id: place.id,
             owner: order.owner,
             command: order.command.chars().take(COMMAND_CHARACTERS).collect(),
             started_at: OffsetDateTime::now_utc(),
-            started,
-            identity: jail.identity(),
-            isolation: jail.isolation().clone(),
+            started: Instant::now(),
+            identity: running.jail.identity(),
+            isolation: running.jail.isolation().clone(),
             published: relays
                 .iter()
                 .map(|relay| (relay.port(), relay.address()))
                 .collect(),
             origin: order.origin,
-            jail: Mutex::new(Some(jail.clone())),
+            kept,
+            running: Mutex::new(Some(running.clone())),
             killed: Mutex::default(),
+            violations: Mutex::default(),
+            input: InputEnd::new(input),
+            terminal: has_terminal.map(|size| Mutex::new(Terminal::new(size))),
             stdout: spool(),
             stderr: spool(),
             state: watch::Sender::new(State {
                 ended: None,
                 stdout_open: true,
-                stderr_open: true,
+                stderr_open: stderr.is_some(),
                 is_over: false,
             }),
         });
         {
             let mut table = lock(&self.0.table);
-            // Dropping the jail kills what has begun in it.
-            table.admit(session.origin.as_ref())?;
+            // Dropping a fresh jail kills what has begun in it; in a kept one it is killed by name.
+            if let Err(error) = table.admit(session.origin.as_ref()) {
+                session.kill(Killed::RunEnded);
+                return Err(error);
+            }
             table.sessions.insert(session.id, Arc::clone(&session));
         }
         tokio::spawn(drain(Arc::clone(&session), Stream::Stdout, stdout));
-        tokio::spawn(drain(Arc::clone(&session), Stream::Stderr, stderr));
+        if let Some(stderr) = stderr {
+            tokio::spawn(drain(Arc::clone(&session), Stream::Stderr, stderr));
+        }
         tokio::spawn(watch_over(
             Arc::clone(&session),
-            jail,
+            running,
             order.timeout,
             (place, relays),
         ));
         Ok(session)
+    }
+
+    /// Starts a command in a kept session of this owner and run; makes the session where there is none.
+    async fn start_kept(
+        &self,
+        name: &str,
+        owner: &Arc<str>,
+        origin: Option<&Origin>,
+        jail: JailSpec,
+    ) -> Result<(JailedProcess, Arc<KeptJail>), SessionError> {
+        let key = Key::new(owner, origin, name);
+        // Two calls that come at once must not make two sessions of one name.
+        let making = self.0.making.lock().await;
+        let there = lock(&self.0.table).kept.get(&key).cloned();
+        if let Some(kept) = there.filter(|kept| kept.is_alive()) {
+            drop(making);
+            kept.check_terms(&jail)?;
+            let process = kept.start(&jail.command).await?;
+            return Ok((process, kept));
+        }
+        let place = self.reserve(origin)?;
+        let terms = Terms::of(&jail);
+        let ports = jail.published.clone();
+        let process = self.0.launcher.run(jail).await?;
+        let relays = publish(&process.jail, ports).await?;
+        let kept = Arc::new(KeptJail::new(
+            &key,
+            place.id,
+            origin,
+            terms,
+            process.jail.clone(),
+            &relays,
+        ));
+        {
+            let mut table = lock(&self.0.table);
+            table.admit(origin)?;
+            table.kept.insert(key.clone(), Arc::clone(&kept));
+        }
+        let sessions = self.clone();
+        let watched = Arc::clone(&kept);
+        tokio::spawn(async move {
+            watched.watch().await;
+            drop((place, relays));
+            let mut table = lock(&sessions.0.table);
+            // Another of the same name may have been made meanwhile.
+            if table
+                .kept
+                .get(&key)
+                .is_some_and(|there| Arc::ptr_eq(there, &watched))
+            {
+                table.kept.remove(&key);
+            }
+        });
+        Ok((process, kept))
+    }
+
+    /// The kept sessions of an owner.
+    pub fn kept_of_owner(&self, owner: &str) -> Vec<Arc<KeptJail>> {
+        let table = lock(&self.0.table);
+        let mut kept: Vec<_> = table
+            .kept
+            .values()
+            .filter(|kept| kept.owner() == owner && kept.is_alive())
+            .cloned()
+            .collect();
+        kept.sort_by_key(|kept| kept.number());
+        kept
+    }
+
+    /// A kept session of an owner by its name; the newest where runs have some of the same name.
+    pub fn find_kept(&self, name: &str, owner: &str) -> Option<Arc<KeptJail>> {
+        self.kept_of_owner(owner)
+            .into_iter()
+            .rfind(|kept| kept.name() == name)
     }
 
     fn reserve(&self, origin: Option<&Origin>) -> Result<Place, SessionError> {
@@ -201,10 +306,15 @@ impl Sessions {
     }
 
     /// Takes an order to end what was started for a run, lasting processes too or not: nothing that was asked for before comes up
-    /// any more, and what runs is returned, for the caller to end.
+    /// any more, and what runs is returned, for the caller to end. Kept sessions of the run are ended here.
     pub fn order_end(&self, run_id: &str, and_lasting: bool) -> Vec<Arc<Session>> {
         let mut table = lock(&self.0.table);
         table.orders.note(run_id, and_lasting);
+        for kept in table.kept.values() {
+            if kept.is_of_run(run_id, and_lasting) {
+                kept.end();
+            }
+        }
         let is_meant = |session: &&Arc<Session>| {
             session.origin.as_ref().is_some_and(|origin| {
                 origin.run_id == run_id && (and_lasting || !origin.outlives_step)
@@ -217,10 +327,22 @@ impl Sessions {
     pub fn end(&self) {
         let mut table = lock(&self.0.table);
         table.is_ending = true;
+        for kept in table.kept.values() {
+            kept.end();
+        }
         for session in table.sessions.values() {
             session.kill(Killed::ServerEnded);
         }
     }
+}
+
+async fn publish(jail: &Jail, ports: Vec<u16>) -> Result<Vec<PublishedPort>, SessionError> {
+    let mut relays = Vec::with_capacity(ports.len());
+    for port in ports {
+        let relay = PublishedPort::open(jail, port).await;
+        relays.push(relay.map_err(|source| SessionError::Publish { port, source })?);
+    }
+    Ok(relays)
 }
 
 /// Forgets finished sessions that are old, and the oldest of too many.

@@ -67,6 +67,8 @@ impl From<SessionError> for ToolError {
             SessionError::Ending => Self::new(code::CANCELLED, message),
             SessionError::RunEnded => Self::new("RUN_STOPPED", message)
                 .with_hint("run_get of the spec registry shows where the run stands"),
+            SessionError::OtherTerms { .. } => Self::new("SESSION_DIFFERS", message)
+                .with_hint("leave these out, or give another session name"),
             SessionError::Publish { .. } => Self::new("PORT_NOT_PUBLISHED", message)
                 .with_hint("try again; if it fails again, tell the operator"),
         }

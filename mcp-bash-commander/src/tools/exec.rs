@@ -180,8 +180,8 @@ impl BashCommander {
         let state = self.state();
         check_numbers(params)?;
         let mut jail = JailSpec::new(argv(params)?);
-        jail.env = state.policy.environment.of_call(&params.env)?;
-        jail.cwd = match params.cwd.as_deref() {
+        jail.command.env = state.policy.environment.of_call(&params.env)?;
+        jail.command.cwd = match params.cwd.as_deref() {
             None => state.workspace.root().to_owned(),
             Some(cwd) if cwd.is_empty() || cwd.len() > 4096 || cwd.contains('\0') => {
                 return Err(invalid(
@@ -196,7 +196,7 @@ impl BashCommander {
         jail.published.clone_from(&params.publish);
         jail.limits = state.policy.limits.of_jail();
         if let Some(text) = &params.stdin {
-            jail.stdin = Stdin::Bytes(text.clone().into_bytes());
+            jail.command.stdin = Stdin::Bytes(text.clone().into_bytes());
         }
         Ok(jail)
     }
@@ -219,6 +219,7 @@ impl BashCommander {
                 .clone()
                 .unwrap_or_else(|| params.argv.clone().unwrap_or_default().join(" ")),
             jail,
+            kept: None,
             timeout: self.timeout(params, action),
             output_bytes: state.policy.limits.output_bytes,
             spools: self.spools().await?,

@@ -18,7 +18,7 @@ use shared::tools::ToolEffect;
 use super::error::invalid;
 use super::view::{StateView, headline, state_view};
 use crate::server::BashCommander;
-use crate::session::{Killed, Session};
+use crate::session::{Killed, Scope, Session};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("stop", "Stop a command", EffectClass::Irreversible).idempotent();
@@ -145,7 +145,7 @@ async fn stop(
         return Ok(false);
     }
     if signal != SignalName::Kill {
-        session.signal(signal.number())?;
+        session.signal(signal.number(), Scope::Tree)?;
         if tokio::time::timeout(grace, session.over()).await.is_ok() {
             return Ok(false);
         }

@@ -245,8 +245,8 @@ async fn a_command_has_no_capabilities_no_new_privileges_and_three_descriptors()
     assert_eq!(
         told["devices"],
         json!([
-            "fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom",
-            "zero"
+            "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout",
+            "tty", "urandom", "zero"
         ])
     );
     // Init and the probe itself: nobody else of the machine is seen.
@@ -264,7 +264,7 @@ async fn a_command_has_no_capabilities_no_new_privileges_and_three_descriptors()
 async fn the_environment_is_exactly_the_one_that_was_given() -> anyhow::Result<()> {
     let scene = Scene::new()?;
     let mut spec = scene.probe(&["describe"])?;
-    spec.env = vec![("ONLY".into(), "this = that".into())];
+    spec.command.env = vec![("ONLY".into(), "this = that".into())];
     let output = scene.output(spec).await?;
     let told: Value = serde_json::from_str(&output.stdout)?;
     assert_eq!(told["environment"], json!({"ONLY": "this = that"}));

@@ -82,7 +82,7 @@ async fn standard_input_is_the_given_bytes_or_nothing() -> anyhow::Result<()> {
     let scene = Scene::new()?;
     assert_eq!(scene.shell("wc -c").await?.stdout.trim(), "0");
     let mut spec = scene.spec(["cat"])?;
-    spec.stdin = Stdin::Bytes(vec![b'x'; 300_000]);
+    spec.command.stdin = Stdin::Bytes(vec![b'x'; 300_000]);
     assert_eq!(scene.output(spec).await?.stdout.len(), 300_000);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use mcp_bash_commander::jail::Launcher;
+use mcp_bash_commander::jail::{Launcher, Reach};
 
 use crate::support::{Scene, becomes_true, first_line, is_gone, marked, probe};
 
@@ -33,7 +33,7 @@ async fn killing_a_jail_ends_every_daemon_in_it() -> anyhow::Result<()> {
     process.jail.kill()?;
     process.jail.finished().await;
     becomes_true("no daemon is left", || marked(&mark).is_empty()).await?;
-    assert_eq!(process.jail.wait().await.signal, Some(libc::SIGKILL));
+    assert_eq!(process.command.wait().await.signal, Some(libc::SIGKILL));
     becomes_true("init was reaped", || is_gone(&process.jail)).await
 }
 
@@ -48,7 +48,7 @@ async fn the_end_of_the_command_ends_what_it_left_behind() -> anyhow::Result<()>
     ])?;
     spec.linger = std::time::Duration::from_millis(50);
     let process = scene.launcher.run(spec).await?;
-    let exit = process.jail.wait().await;
+    let exit = process.command.wait().await;
     assert_eq!((exit.code, exit.left_running), (Some(3), 1));
     process.jail.finished().await;
     becomes_true("nothing is left", || marked(&mark).is_empty()).await
@@ -78,8 +78,8 @@ async fn signals_reach_the_command_or_everybody_in_the_jail_and_nobody_else() ->
         .run(scene.spec(["/bin/sh", "-c", command])?)
         .await?;
     first_line(&mut process).await?;
-    process.jail.signal(libc::SIGTERM, false)?;
-    assert_eq!(process.jail.wait().await.code, Some(7));
+    process.command.signal(libc::SIGTERM, Reach::Group)?;
+    assert_eq!(process.command.wait().await.code, Some(7));
 
     let mark = mark(4);
     let mut process = scene
@@ -87,8 +87,8 @@ async fn signals_reach_the_command_or_everybody_in_the_jail_and_nobody_else() ->
         .run(scene.spec(["/bin/sh", "-c", &daemons(&mark)])?)
         .await?;
     first_line(&mut process).await?;
-    process.jail.signal(libc::SIGKILL, true)?;
-    assert_eq!(process.jail.wait().await.signal, Some(libc::SIGKILL));
+    process.command.signal(libc::SIGKILL, Reach::Jail)?;
+    assert_eq!(process.command.wait().await.signal, Some(libc::SIGKILL));
     becomes_true("nothing is left", || marked(&mark).is_empty()).await
 }
 
@@ -145,7 +145,7 @@ async fn a_killed_launcher_takes_its_jails_along_and_the_next_call_works() -> an
         .to_owned();
     Command::new("kill").args(["-KILL", &launcher]).status()?;
     process.jail.finished().await;
-    assert_eq!(process.jail.wait().await.signal, Some(libc::SIGKILL));
+    assert_eq!(process.command.wait().await.signal, Some(libc::SIGKILL));
     becomes_true("nothing is left", || marked(&mark).is_empty()).await?;
     assert_eq!(scene.shell("echo again").await?.stdout, "again\n");
     Ok(())

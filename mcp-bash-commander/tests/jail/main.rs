@@ -1,10 +1,14 @@
 //! The jail from outside and from inside: what it lets through, what it stops, and what is left of it.
 
 mod escape;
+mod denials;
 mod inputs;
+mod kept;
 mod lifetime;
 mod limits;
+mod network;
 mod published;
 mod refusal;
 mod support;
+mod terminals;
 mod unprivileged;

@@ -55,7 +55,7 @@ async fn a_working_directory_outside_is_refused_and_none_other_taken() -> anyhow
     let outside = tempfile::tempdir()?;
     for cwd in [outside.path(), Path::new("/w/gone"), Path::new("/w/probe")] {
         let mut spec = scene.spec(["touch", "ran"])?;
-        spec.cwd = cwd.to_owned();
+        spec.command.cwd = cwd.to_owned();
         let refused = scene.launcher.run(spec).await.err();
         assert!(
             matches!(refused, Some(JailError::WorkingDirectory { .. })),

@@ -60,7 +60,7 @@ impl Scene {
             PLACE.as_ref(),
             Access::ReadWrite,
         )?);
-        spec.cwd = PLACE.into();
+        spec.command.cwd = PLACE.into();
         Ok(spec)
     }
 
@@ -100,15 +100,23 @@ impl Scene {
 pub(crate) async fn finish(process: JailedProcess) -> anyhow::Result<Output> {
     let JailedProcess {
         mut stdout,
-        mut stderr,
-        jail,
+        stderr,
+        command,
+        jail: _jail,
+        ..
     } = process;
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    tokio::try_join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err))?;
+    let read_errors = async {
+        match stderr {
+            Some(mut stderr) => stderr.read_to_end(&mut err).await,
+            None => Ok(0),
+        }
+    };
+    tokio::try_join!(stdout.read_to_end(&mut out), read_errors)?;
     Ok(Output {
         stdout: String::from_utf8_lossy(&out).into_owned(),
         stderr: String::from_utf8_lossy(&err).into_owned(),
-        exit: jail.wait().await,
+        exit: command.wait().await,
     })
 }
 

@@ -102,6 +102,7 @@ fn order(owner: &str, place: &Place, command: &[&str]) -> Order {
         owner: Arc::from(owner),
         command: command.join(" "),
         jail: JailSpec::new(command.iter().copied()),
+        kept: None,
         timeout: None,
         output_bytes: 1 << 20,
         spools: SpoolFolder::new(&place.path("")),

@@ -124,7 +124,7 @@ fn serve(workspace: &str, command: &str) -> anyhow::Result<()> {
             "/w".as_ref(),
             Access::ReadWrite,
         )?);
-        spec.cwd = "/w".into();
+        spec.command.cwd = "/w".into();
         let process = launcher.run(spec).await?;
         tell(&json!(process.jail.identity()))?;
         std::future::pending().await

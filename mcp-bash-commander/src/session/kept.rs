@@ -1,0 +1,200 @@
+//! A kept session: a jail with a name in which one command after another runs, sharing `/tmp`, network and what they left running.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+use super::{Origin, SessionError, SessionId, lock};
+use crate::jail::{CommandSpec, Jail, JailError, JailSpec, JailedCommand, JailedProcess, Network};
+use crate::publish::PublishedPort;
+
+/// How long a kept session lives without a running command.
+const IDLE: Duration = Duration::from_mins(30);
+
+/// What tells kept sessions apart: the same name of another owner or run is another session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    owner: Arc<str>,
+    run_id: Option<String>,
+    name: String,
+}
+
+impl Key {
+    pub(super) fn new(owner: &Arc<str>, origin: Option<&Origin>, name: &str) -> Self {
+        Self {
+            owner: Arc::clone(owner),
+            run_id: origin.map(|origin| origin.run_id.clone()),
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// What a session is for all its commands.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    published: Vec<u16>,
+    network: Network,
+}
+
+impl Terms {
+    pub(super) fn of(jail: &JailSpec) -> Self {
+        Self {
+            published: jail.published.clone(),
+            network: jail.network,
+        }
+    }
+}
+
+/// A jail that outlives its commands.
+#[derive(Debug)]
+pub struct KeptJail {
+    name: String,
+    number: SessionId,
+    owner: Arc<str>,
+    run_id: Option<String>,
+    outlives_step: bool,
+    terms: Terms,
+    published: Vec<(u16, SocketAddr)>,
+    started_at: OffsetDateTime,
+    jail: Jail,
+    commands: Mutex<Vec<JailedCommand>>,
+    idle_since: Mutex<Instant>,
+}
+
+impl KeptJail {
+    pub(super) fn new(
+        key: &Key,
+        number: SessionId,
+        origin: Option<&Origin>,
+        terms: Terms,
+        jail: Jail,
+        relays: &[PublishedPort],
+    ) -> Self {
+        Self {
+            name: key.name.clone(),
+            number,
+            owner: Arc::clone(&key.owner),
+            run_id: key.run_id.clone(),
+            outlives_step: origin.is_some_and(|origin| origin.outlives_step),
+            terms,
+            published: relays
+                .iter()
+                .map(|relay| (relay.port(), relay.address()))
+                .collect(),
+            started_at: OffsetDateTime::now_utc(),
+            jail,
+            commands: Mutex::default(),
+            idle_since: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// The name its owner gave it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A number no other session of this server ever has.
+    pub fn number(&self) -> SessionId {
+        self.number
+    }
+
+    /// Whose it is.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// When it was made.
+    pub fn started_at(&self) -> OffsetDateTime {
+        self.started_at
+    }
+
+    /// Its published ports and where the host reaches them.
+    pub fn published(&self) -> &[(u16, SocketAddr)] {
+        &self.published
+    }
+
+    /// Whether commands can be started in it.
+    pub fn is_alive(&self) -> bool {
+        self.jail.is_alive()
+    }
+
+    /// Processes in it now.
+    ///
+    /// # Errors
+    /// A `/proc` that cannot be read.
+    pub fn processes(&self) -> Result<u32, JailError> {
+        Ok(self.jail.usage()?.processes)
+    }
+
+    /// Kills everything in it, for good.
+    pub fn end(&self) {
+        if let Err(error) = self.jail.kill() {
+            tracing::error!(%error, session = %self.name, "a session cannot be ended");
+        }
+    }
+
+    /// Waits until nothing of it is left.
+    pub async fn over(&self) {
+        self.jail.finished().await;
+    }
+
+    /// Whether an order to end this run concerns it.
+    pub(super) fn is_of_run(&self, run_id: &str, and_lasting: bool) -> bool {
+        self.run_id.as_deref() == Some(run_id) && (and_lasting || !self.outlives_step)
+    }
+
+    /// A jail is made once, so what a later command asks of it must be what it is.
+    pub(super) fn check_terms(&self, jail: &JailSpec) -> Result<(), SessionError> {
+        let what = if !jail.inputs.is_empty() {
+            "pinned inputs (a step with inputs needs a session or a jail of its own)"
+        } else if !jail.published.is_empty() && jail.published != self.terms.published {
+            "published ports"
+        } else if jail.network != self.terms.network {
+            "network"
+        } else {
+            return Ok(());
+        };
+        Err(SessionError::OtherTerms {
+            name: self.name.clone(),
+            what,
+        })
+    }
+
+    pub(super) async fn start(&self, command: &CommandSpec) -> Result<JailedProcess, SessionError> {
+        let process = self.jail.start(command).await?;
+        let mut commands = lock(&self.commands);
+        commands.retain(|command| command.exit().is_none());
+        commands.push(process.command.clone());
+        Ok(process)
+    }
+
+    /// Whether a command of it runs.
+    fn is_busy(&self) -> bool {
+        let mut commands = lock(&self.commands);
+        commands.retain(|command| command.exit().is_none());
+        !commands.is_empty()
+    }
+
+    /// Ends it when nothing ran in it for long; returns when it is over.
+    pub(super) async fn watch(&self) {
+        loop {
+            if self.is_busy() {
+                *lock(&self.idle_since) = Instant::now();
+            }
+            let rest = IDLE.saturating_sub(lock(&self.idle_since).elapsed());
+            if rest.is_zero() {
+                self.end();
+                self.over().await;
+                return;
+            }
+            // A look now and then is enough: nobody waits for the end of an idle session.
+            let pause = rest.min(Duration::from_mins(1));
+            tokio::select! {
+                () = self.over() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}
