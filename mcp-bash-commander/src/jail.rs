@@ -45,6 +45,7 @@ mod usage;
 mod waiting;
 
 pub use error::JailError;
+pub use init::proxy_address;
 pub use launcher::Launcher;
 pub use layer::{Isolation, Layer};
 pub use probe::{LayerReport, LayerStatus, probe_layers};

@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod enforce;
 pub mod jail;
+pub mod network;
 pub mod policy;
 pub mod publish;
 pub mod server;

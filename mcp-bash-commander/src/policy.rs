@@ -1,7 +1,10 @@
 //! What the jail may see and use: the built-in strict policy, or a TOML file that says otherwise. No tool can change it.
 
 mod environment;
+mod hidden;
 mod placement;
+mod reach;
+pub mod rules;
 mod size;
 
 use std::fs::File;
@@ -14,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use shared::digest::Digest;
 
 pub use environment::{EnvironmentError, EnvironmentRules};
+pub use hidden::Hidden;
+pub use reach::{NetworkMode, NetworkRules};
 pub use placement::{Placed, PlacementError, check_placement};
+use rules::{RuleError, RuleTable, Rules};
 use size::Size;
 
 use crate::jail;
@@ -70,6 +76,9 @@ pub enum PolicyError {
         /// What would be right.
         right: &'static str,
     },
+    /// A rule does not say what it was meant to.
+    #[error("the policy's rules: {0}")]
+    Rule(#[from] RuleError),
     /// The workspace cannot be one.
     #[error("`{path}` cannot be the workspace: {reason}; give --workspace DIR")]
     Workspace {
@@ -169,8 +178,14 @@ pub struct Policy {
     pub workspace: PathBuf,
     /// Whether they may change it.
     pub access: Access,
+    /// What of it nobody may read.
+    pub deny_read: Hidden,
     /// Further paths of the host that commands may read.
     pub toolchain: Vec<PathBuf>,
+    /// What commands may reach over a network.
+    pub network: NetworkRules,
+    /// Commands that are to be asked about or denied.
+    pub rules: Rules,
     /// What stands in a command's environment.
     pub environment: EnvironmentRules,
     /// Upper bounds.
@@ -198,6 +213,11 @@ impl Policy {
         Digest::of_json(self)
     }
 
+    /// Whether a path below the workspace, or a folder above it, may not be read.
+    pub fn denies_reading(&self, path: &Path) -> bool {
+        self.deny_read.covers(path)
+    }
+
     /// Paths whose content commands can see, with whether they can change it.
     pub fn grants(&self) -> impl Iterator<Item = (&Path, Access)> {
         let toolchain = self
@@ -217,7 +237,9 @@ struct Document {
     workspace: WorkspaceTable,
     toolchain: ToolchainTable,
     env: EnvironmentRules,
+    network: NetworkRules,
     limits: LimitsTable,
+    rule: Vec<RuleTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -225,6 +247,7 @@ struct Document {
 struct WorkspaceTable {
     root: Option<PathBuf>,
     access: Access,
+    deny_read: Hidden,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -298,7 +321,10 @@ impl Document {
             mode: self.mode,
             workspace: workspace_root(&root)?,
             access: self.workspace.access,
+            deny_read: self.workspace.deny_read,
             toolchain,
+            network: self.network,
+            rules: Rules::from_tables(self.rule)?,
             environment: self.env.checked()?,
             limits: self.limits.with_defaults()?,
         })

@@ -34,7 +34,7 @@ use crate::jail::Launcher;
 use crate::policy::{Placed, Policy, check_placement};
 use crate::session::{Sessions, SpoolFolder};
 use crate::tools;
-use crate::workspace::Workspace;
+use crate::workspace::{SearchError, Workspace};
 
 /// The server's name, of its state directory and in plans.
 pub const NAME: &str = "mcp-bash-commander";
@@ -161,6 +161,19 @@ impl BashCommander {
             "configuration ok: {mode}, workspace {}, policy {policy_digest}",
             policy.workspace.display()
         )
+    }
+
+    /// Refuses a path of the workspace that the policy keeps closed.
+    pub(crate) fn check_readable(&self, path: &str) -> Result<(), ToolError> {
+        let State {
+            policy, workspace, ..
+        } = &*self.state;
+        let full = workspace.path_in_jail(path)?;
+        let relative = full.strip_prefix(workspace.root()).unwrap_or(&full);
+        if policy.denies_reading(relative) {
+            return Err(SearchError::Denied(relative.display().to_string()).into());
+        }
+        Ok(())
     }
 
     /// In enforced mode: greets the registry and carries out its orders in the background.

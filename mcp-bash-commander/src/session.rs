@@ -30,10 +30,12 @@ use input::InputEnd;
 pub use kept::KeptJail;
 pub use screen::Screen;
 use screen::Terminal;
+use crate::network::AllowList;
 use spool::Spool;
 pub use spool::{Piece, SpoolFolder};
 pub use table::Sessions;
 pub use text::{Excerpt, cut_to_characters};
+use violations::Refusals;
 pub use violations::{Source, Violation};
 pub use wait::{Reached, Until};
 
@@ -70,6 +72,9 @@ pub enum SessionError {
         /// What differs.
         what: &'static str,
     },
+    /// The proxy could not be started.
+    #[error("failed to start the proxy: {0}")]
+    Proxy(io::Error),
     /// A port could not be published.
     #[error("failed to publish port {port}: {source}")]
     Publish {
@@ -207,6 +212,8 @@ pub struct Order {
     pub jail: JailSpec,
     /// The kept session it runs in; it is made where there is none of that name.
     pub kept: Option<String>,
+    /// Whom the proxy lets through, if the jail has one.
+    pub allow: AllowList,
     /// When it is killed at the latest.
     pub timeout: Option<Duration>,
     /// Bytes kept of each stream.
@@ -235,6 +242,8 @@ pub struct Session {
     running: Mutex<Option<Running>>,
     killed: Mutex<Option<Killed>>,
     violations: Mutex<Vec<Violation>>,
+    /// What the jail's proxy refused, and what of it was older than this command.
+    refusals: (Refusals, Vec<Violation>),
     input: InputEnd,
     terminal: Option<Mutex<Terminal>>,
     stdout: Mutex<Spool>,

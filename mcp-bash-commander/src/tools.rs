@@ -1,14 +1,18 @@
 //! The list of all tools. None of them changes the policy.
 
 mod doctor;
+mod edit_file;
 mod error;
 mod exec;
 mod list_sessions;
 mod read_file;
 mod read_output;
+mod search;
 mod stop;
 mod view;
+mod wait;
 mod write_file;
+mod write_input;
 
 use rmcp::handler::server::tool::ToolRouter;
 use shared::tools::{ToolEffect, ToolsError, finish};
@@ -21,23 +25,29 @@ use crate::server::BashCommander;
 /// A tool that declares no effect.
 pub(crate) fn router() -> Result<ToolRouter<BashCommander>, ToolsError> {
     let tools = BashCommander::doctor_router()
+        + BashCommander::edit_file_router()
         + BashCommander::exec_router()
         + BashCommander::list_sessions_router()
         + BashCommander::read_file_router()
         + BashCommander::read_output_router()
+        + BashCommander::search_router()
         + BashCommander::stop_router()
-        + BashCommander::write_file_router();
+        + BashCommander::write_file_router()
+        + BashCommander::write_input_router();
     finish(tools, EFFECTS)
 }
 
 const EFFECTS: &[ToolEffect] = &[
     doctor::EFFECT,
+    edit_file::EFFECT,
     exec::EFFECT,
     list_sessions::EFFECT,
     read_file::EFFECT,
     read_output::EFFECT,
+    search::EFFECT,
     stop::EFFECT,
     write_file::EFFECT,
+    write_input::EFFECT,
 ];
 
 #[cfg(test)]

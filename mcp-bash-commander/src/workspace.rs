@@ -1,7 +1,10 @@
 //! Files of the workspace as the server itself touches them: resolved by the kernel below a directory pinned at start, so
 //! that no link, rename or `..` that a command plants leads the server outside.
 
+pub mod changes;
+mod edit;
 mod read;
+mod search;
 mod write;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -13,7 +16,11 @@ use shared::digest::Digest;
 
 use crate::jail;
 use crate::policy::Access;
+pub use edit::{Edit, EditError, Edited, Hint, Occurrences};
 pub use read::FileSlice;
+pub use search::{
+    Bound, Breadth, Found, LeftOut, Match, Query, Report, SearchError, SkippedFiles, Snippet,
+};
 pub use write::{Expected, Written};
 
 /// Longest path a call may give, in bytes.

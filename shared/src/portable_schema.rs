@@ -35,21 +35,29 @@ pub fn clean_tool(tool: &mut Tool) {
     });
 }
 
+/// Leaves the names and kinds of a result's fields, and of what they hold only whether it is an object or a list.
 fn reduce_to_shape(schema: &mut Value) {
-    match schema {
-        Value::Object(object) => {
-            // A property may have the name, too; then its value is a schema.
-            if object.get("description").is_some_and(Value::is_string) {
-                object.remove("description");
-            }
-            // All our counts are unsigned.
-            if object.get("minimum") == Some(&json!(0)) {
-                object.remove("minimum");
-            }
-            object.values_mut().for_each(reduce_to_shape);
-        }
-        Value::Array(list) => list.iter_mut().for_each(reduce_to_shape),
-        _ => {}
+    let Some(object) = schema.as_object_mut() else {
+        return;
+    };
+    object.retain(|keyword, _| {
+        matches!(keyword.as_str(), "type" | "properties")
+    });
+    let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for property in properties.values_mut() {
+        reduce_to_kind(property);
+    }
+}
+
+fn reduce_to_kind(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else {
+        return;
+    };
+    object.retain(|keyword, _| matches!(keyword.as_str(), "type" | "items"));
+    if let Some(items) = object.get_mut("items") {
+        reduce_to_kind(items);
     }
 }
 
@@ -97,6 +105,8 @@ fn clean(schema: &Value, definitions: &JsonObject, within: &mut Vec<String>) -> 
         match keyword.as_str() {
             "$schema" | "$defs" | "definitions" => {}
             "default" if value.is_null() => {}
+            // All our counts are unsigned, and a negative one is refused with words of its own.
+            "minimum" if value == &json!(0) => {}
             "format"
                 if !value
                     .as_str()

@@ -17,8 +17,12 @@ use super::layer::LayerSet;
 use super::protocol::{CommandNumber, Order, Reach, Report, Request};
 use super::{Layer, Lifetime, Network, datagram, processes, start, sys};
 
-/// Where the server's proxy listens inside the jail, or on the next port that is free and not published.
-pub(super) const PROXY_PORT: u16 = 3128;
+/// Where the server's proxy listens inside a jail that publishes these ports.
+pub fn proxy_address(published: &[u16]) -> SocketAddr {
+    const FIRST: u16 = 3128;
+    let port = (FIRST..=u16::MAX).find(|port| !published.contains(port));
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.unwrap_or(FIRST))
+}
 
 /// A jail as its init knows it.
 pub(super) struct Init<'a> {
@@ -81,19 +85,13 @@ pub(super) fn serve(
 
 /// A listening socket in the jail's network, for the server to accept on.
 fn proxy_listener(published: &[u16]) -> Result<OwnedFd, Errno> {
-    let port = (PROXY_PORT..=u16::MAX)
-        .find(|port| !published.contains(port))
-        .ok_or(Errno::ADDRINUSE)?;
     let socket = rustix::net::socket_with(
         AddressFamily::INET,
         SocketType::STREAM,
         SocketFlags::CLOEXEC,
         None,
     )?;
-    rustix::net::bind(
-        &socket,
-        &SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
-    )?;
+    rustix::net::bind(&socket, &proxy_address(published))?;
     rustix::net::listen(&socket, 128)?;
     Ok(socket)
 }

@@ -16,7 +16,7 @@ use super::protocol::{self, Report};
 use super::streams::{Streams, memory_file};
 use super::{
     CommandSpec, Isolation, Jail, JailError, JailSpec, JailedCommand, JailedProcess, Layer, datagram,
-    spawner, sys, usage,
+    spawner, usage,
 };
 
 /// The argument that makes this program the launcher. It is no command for users.
@@ -140,10 +140,6 @@ async fn set_up(
                     JailError::Ended("it reported before it was started".to_owned())
                 })?;
                 let isolation = Isolation::of(applied, asked(spec), landlock_abi, kernel_uid);
-                let listener = listener
-                    .map(|listener| sys::listener(listener))
-                    .transpose()
-                    .map_err(JailError::io("take over the proxy's listener"))?;
                 let (jail, command) = Jail::follow(control, identity, pidfd, isolation, listener);
                 return Ok((jail, command, descriptors.pop()));
             }

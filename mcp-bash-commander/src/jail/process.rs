@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
 use super::protocol::{self, CommandNumber, Consumed, Denial, Report, Request};
@@ -117,7 +117,7 @@ struct Inner {
     finished: watch::Receiver<Option<Finished>>,
     next_command: AtomicU64,
     /// What a proxy accepts on, until somebody takes it.
-    listener: Mutex<Option<TcpListener>>,
+    listener: Mutex<Option<OwnedFd>>,
 }
 
 /// How long init has to kill all others before it is killed itself.
@@ -383,7 +383,7 @@ impl Jail {
         identity: Identity,
         pidfd: OwnedFd,
         isolation: Isolation,
-        listener: Option<TcpListener>,
+        listener: Option<OwnedFd>,
     ) -> (Self, JailedCommand) {
         let control = Arc::new(control);
         let progress = control.expect(0);
@@ -468,7 +468,7 @@ impl Jail {
     }
 
     /// The listener in the jail's network, for a proxy; once.
-    pub fn take_listener(&self) -> Option<TcpListener> {
+    pub fn take_listener(&self) -> Option<OwnedFd> {
         lock(&self.0.listener).take()
     }
 

@@ -150,12 +150,6 @@ fn close_range_with(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<()
     }
 }
 
-/// Takes a listening socket over that another process made.
-pub(super) fn listener(socket: OwnedFd) -> std::io::Result<tokio::net::TcpListener> {
-    rustix::io::ioctl_fionbio(&socket, true)?;
-    tokio::net::TcpListener::from_std(socket.into())
-}
-
 /// Lets the runtime watch a descriptor.
 pub(super) fn watch(descriptor: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is one descriptor, the same for as long as it lives, and `AsyncFd` owns it.

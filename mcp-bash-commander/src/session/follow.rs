@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::table::Place;
+use super::table::{Doors, Place};
 use super::{Ended, Killed, Running, Session, Stream, lock};
 use crate::jail::Output;
-use crate::publish::PublishedPort;
 
 /// Reads a stream to its end.
 pub(super) async fn drain(session: Arc<Session>, stream: Stream, output: Output) {
@@ -26,8 +25,12 @@ pub(super) async fn drain(session: Arc<Session>, stream: Stream, output: Output)
     });
 }
 
-/// What is held for a command while it lives.
-pub(super) type Held = (Place, Vec<PublishedPort>);
+/// What is held for a command while it lives; dropping it gives it back.
+#[expect(dead_code, reason = "held for its drop alone")]
+pub(super) struct Held {
+    pub(super) place: Place,
+    pub(super) doors: Doors,
+}
 
 /// Kills a command whose time is up, notes its end, and gives everything back when it is over.
 pub(super) async fn watch_over(

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
+use super::table::Doors;
+use super::violations::Refusals;
 use super::{Origin, SessionError, SessionId, lock};
 use crate::jail::{CommandSpec, Jail, JailError, JailSpec, JailedCommand, JailedProcess, Network};
-use crate::publish::PublishedPort;
 
 /// How long a kept session lives without a running command.
 const IDLE: Duration = Duration::from_mins(30);
@@ -57,6 +58,7 @@ pub struct KeptJail {
     outlives_step: bool,
     terms: Terms,
     published: Vec<(u16, SocketAddr)>,
+    refusals: Refusals,
     started_at: OffsetDateTime,
     jail: Jail,
     commands: Mutex<Vec<JailedCommand>>,
@@ -69,8 +71,8 @@ impl KeptJail {
         number: SessionId,
         origin: Option<&Origin>,
         terms: Terms,
-        jail: Jail,
-        relays: &[PublishedPort],
+        first: &JailedProcess,
+        doors: &Doors,
     ) -> Self {
         Self {
             name: key.name.clone(),
@@ -79,13 +81,11 @@ impl KeptJail {
             run_id: key.run_id.clone(),
             outlives_step: origin.is_some_and(|origin| origin.outlives_step),
             terms,
-            published: relays
-                .iter()
-                .map(|relay| (relay.port(), relay.address()))
-                .collect(),
+            published: doors.published(),
+            refusals: doors.refusals.clone(),
             started_at: OffsetDateTime::now_utc(),
-            jail,
-            commands: Mutex::default(),
+            jail: first.jail.clone(),
+            commands: Mutex::new(vec![first.command.clone()]),
             idle_since: Mutex::new(Instant::now()),
         }
     }
@@ -113,6 +113,10 @@ impl KeptJail {
     /// Its published ports and where the host reaches them.
     pub fn published(&self) -> &[(u16, SocketAddr)] {
         &self.published
+    }
+
+    pub(super) fn refusals(&self) -> Refusals {
+        self.refusals.clone()
     }
 
     /// Whether commands can be started in it.

@@ -1,23 +1,26 @@
 //! All sessions of a server: places for live ones, memory of finished ones, and whose they are.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::follow::{drain, watch_over};
+use super::follow::{Held, drain, watch_over};
 use super::input::InputEnd;
 use super::kept::{KeptJail, Key, Terms};
 use super::orders::Orders;
 use super::screen::Terminal;
 use super::spool::Spool;
+use super::violations::Refusals;
 use super::{
     Ended, Killed, Order, OrderMark, Origin, Running, Session, SessionError, SessionId, State,
     Stream, lock,
 };
 use crate::jail::{Jail, JailSpec, JailedProcess, Launcher, Stdin};
+use crate::network::{AllowList, Proxy};
 use crate::publish::PublishedPort;
 
 /// How long a finished command is remembered.
@@ -76,6 +79,39 @@ impl Drop for Place {
     }
 }
 
+/// The ways into a jail and out of it that the server keeps open.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    relays: Vec<PublishedPort>,
+    proxy: Option<Proxy>,
+    pub(super) refusals: Refusals,
+}
+
+impl Doors {
+    async fn open(jail: &Jail, ports: Vec<u16>, allow: AllowList) -> Result<Self, SessionError> {
+        let mut doors = Self::default();
+        for port in ports {
+            let relay = PublishedPort::open(jail, port).await;
+            doors
+                .relays
+                .push(relay.map_err(|source| SessionError::Publish { port, source })?);
+        }
+        if let Some(listener) = jail.take_listener() {
+            let refusals = doors.refusals.clone();
+            let proxy = Proxy::start(listener, allow, move |event| refusals.note(&event));
+            doors.proxy = Some(proxy.map_err(SessionError::Proxy)?);
+        }
+        Ok(doors)
+    }
+
+    pub(super) fn published(&self) -> Vec<(u16, SocketAddr)> {
+        self.relays
+            .iter()
+            .map(|relay| (relay.port(), relay.address()))
+            .collect()
+    }
+}
+
 impl Sessions {
     /// No sessions yet; at most `most_live` will run at once.
     ///
@@ -103,20 +139,30 @@ impl Sessions {
             Stdin::Terminal(size) => Some(size),
             Stdin::Null | Stdin::Bytes(_) | Stdin::Pipe => None,
         };
-        let (process, relays, kept) = match &order.kept {
+        let (process, doors, kept) = match &order.kept {
             None => {
                 let ports = order.jail.published.clone();
                 let process = self.0.launcher.run(order.jail).await?;
-                let relays = publish(&process.jail, ports).await?;
-                (process, relays, None)
+                let doors = Doors::open(&process.jail, ports, order.allow).await?;
+                (process, doors, None)
             }
             Some(name) => {
                 let (process, kept) = self
-                    .start_kept(name, &order.owner, order.origin.as_ref(), order.jail)
+                    .start_kept(
+                        name,
+                        &order.owner,
+                        order.origin.as_ref(),
+                        order.jail,
+                        order.allow,
+                    )
                     .await?;
-                (process, Vec::new(), Some(kept))
+                (process, Doors::default(), Some(kept))
             }
         };
+        let refusals = kept
+            .as_ref()
+            .map_or_else(|| doors.refusals.clone(), |kept| kept.refusals());
+        let before = refusals.all();
         let JailedProcess {
             stdout,
             stderr,
@@ -134,15 +180,13 @@ impl Sessions {
             started: Instant::now(),
             identity: running.jail.identity(),
             isolation: running.jail.isolation().clone(),
-            published: relays
-                .iter()
-                .map(|relay| (relay.port(), relay.address()))
-                .collect(),
+            published: doors.published(),
             origin: order.origin,
             kept,
             running: Mutex::new(Some(running.clone())),
             killed: Mutex::default(),
             violations: Mutex::default(),
+            refusals: (refusals, before),
             input: InputEnd::new(input),
             terminal: has_terminal.map(|size| Mutex::new(Terminal::new(size))),
             stdout: spool(),
@@ -171,7 +215,7 @@ impl Sessions {
             Arc::clone(&session),
             running,
             order.timeout,
-            (place, relays),
+            Held { place, doors },
         ));
         Ok(session)
     }
@@ -183,6 +227,7 @@ impl Sessions {
         owner: &Arc<str>,
         origin: Option<&Origin>,
         jail: JailSpec,
+        allow: AllowList,
     ) -> Result<(JailedProcess, Arc<KeptJail>), SessionError> {
         let key = Key::new(owner, origin, name);
         // Two calls that come at once must not make two sessions of one name.
@@ -198,14 +243,14 @@ impl Sessions {
         let terms = Terms::of(&jail);
         let ports = jail.published.clone();
         let process = self.0.launcher.run(jail).await?;
-        let relays = publish(&process.jail, ports).await?;
+        let doors = Doors::open(&process.jail, ports, allow).await?;
         let kept = Arc::new(KeptJail::new(
             &key,
             place.id,
             origin,
             terms,
-            process.jail.clone(),
-            &relays,
+            &process,
+            &doors,
         ));
         {
             let mut table = lock(&self.0.table);
@@ -216,7 +261,7 @@ impl Sessions {
         let watched = Arc::clone(&kept);
         tokio::spawn(async move {
             watched.watch().await;
-            drop((place, relays));
+            drop((place, doors));
             let mut table = lock(&sessions.0.table);
             // Another of the same name may have been made meanwhile.
             if table
@@ -334,15 +379,6 @@ impl Sessions {
             session.kill(Killed::ServerEnded);
         }
     }
-}
-
-async fn publish(jail: &Jail, ports: Vec<u16>) -> Result<Vec<PublishedPort>, SessionError> {
-    let mut relays = Vec::with_capacity(ports.len());
-    for port in ports {
-        let relay = PublishedPort::open(jail, port).await;
-        relays.push(relay.map_err(|source| SessionError::Publish { port, source })?);
-    }
-    Ok(relays)
 }
 
 /// Forgets finished sessions that are old, and the oldest of too many.

@@ -1,9 +1,12 @@
 //! What a command tried and was not allowed: exact, from who denied it, never guessed from its output.
 
+use std::sync::{Arc, Mutex};
+
 use serde::Serialize;
 
 use super::{Session, lock};
 use crate::jail::JailedCommand;
+use crate::network::Event;
 
 /// Most kinds that are kept for one command.
 const MOST: usize = 100;
@@ -31,51 +34,31 @@ pub struct Violation {
     pub times: u64,
 }
 
-impl Session {
-    /// What was denied to it so far.
-    pub fn violations(&self) -> Vec<Violation> {
-        let running = lock(&self.running).clone();
-        if let Some(running) = running {
-            self.note_denials(&running.command);
-        }
-        lock(&self.violations).clone()
-    }
+/// What the proxy of a jail refused, for whichever of its commands asked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Refusals(Arc<Mutex<Vec<Violation>>>);
 
-    /// Takes over what the jail knows by now.
-    pub(super) fn note_denials(&self, command: &JailedCommand) {
-        let mut violations = lock(&self.violations);
-        let room = MOST.saturating_sub(violations.len());
-        let mut added = 0;
-        for denied in command.denied() {
-            let known = violations
-                .iter_mut()
-                .find(|known| known.source == Source::Kernel && known.what == denied.call);
-            match known {
-                Some(known) => known.times = denied.times,
-                None if added < room => {
-                    added += 1;
-                    violations.push(Violation {
-                        source: Source::Kernel,
-                        what: denied.call,
-                        why: "EPERM".to_owned(),
-                        times: denied.times,
-                    });
-                }
-                None => {}
+impl Refusals {
+    /// Notes what the proxy tells.
+    pub(super) fn note(&self, event: &Event) {
+        let refusal = match event {
+            Event::Refused(refusal) => refusal,
+            Event::Connected(connected) => {
+                tracing::info!(host = %connected.host, port = connected.port, address = %connected.address, "a command was connected");
+                return;
             }
-        }
-    }
-
-    /// Notes what the proxy refused.
-    pub fn note_refusal(&self, what: String, why: String) {
-        let mut violations = lock(&self.violations);
-        let is_full = violations.len() >= MOST;
-        let known = violations
+        };
+        let port = refusal.port.map_or_else(String::new, |port| format!(":{port}"));
+        let (what, why) = (format!("{}{port}", refusal.host), refusal.to_string());
+        tracing::info!(%what, %why, "a command was not connected");
+        let mut noted = lock(&self.0);
+        let is_full = noted.len() >= MOST;
+        let known = noted
             .iter_mut()
-            .find(|known| known.source == Source::Proxy && known.what == what && known.why == why);
+            .find(|known| known.what == what && known.why == why);
         match known {
             Some(known) => known.times += 1,
-            None if !is_full => violations.push(Violation {
+            None if !is_full => noted.push(Violation {
                 source: Source::Proxy,
                 what,
                 why,
@@ -83,5 +66,50 @@ impl Session {
             }),
             None => {}
         }
+    }
+
+    /// All so far.
+    pub(super) fn all(&self) -> Vec<Violation> {
+        lock(&self.0).clone()
+    }
+
+    /// Those that are not in `before`.
+    fn since(&self, before: &[Violation]) -> Vec<Violation> {
+        let mut fresh = self.all();
+        for violation in &mut fresh {
+            let known = before
+                .iter()
+                .find(|known| known.what == violation.what && known.why == violation.why);
+            violation.times -= known.map_or(0, |known| known.times);
+        }
+        fresh.retain(|violation| violation.times > 0);
+        fresh
+    }
+}
+
+impl Session {
+    /// What was denied to it so far. Commands of one session share a proxy; what it refused while they ran is told of each.
+    pub fn violations(&self) -> Vec<Violation> {
+        let running = lock(&self.running).clone();
+        if let Some(running) = running {
+            self.note_denials(&running.command);
+        }
+        let mut violations = lock(&self.violations).clone();
+        let (refusals, before) = &self.refusals;
+        violations.extend(refusals.since(before));
+        violations
+    }
+
+    /// Takes over what the jail knows by now.
+    pub(super) fn note_denials(&self, command: &JailedCommand) {
+        let denied = command.denied().into_iter().take(MOST);
+        *lock(&self.violations) = denied
+            .map(|denied| Violation {
+                source: Source::Kernel,
+                what: denied.call,
+                why: "EPERM".to_owned(),
+                times: denied.times,
+            })
+            .collect();
     }
 }

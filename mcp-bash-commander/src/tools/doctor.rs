@@ -47,8 +47,7 @@ struct CheckView {
 
 #[tool_router(router = doctor_router, vis = "pub(super)")]
 impl BashCommander {
-    /// Tries every layer of the jail and tells limits, policy and workspace; names what is missing. Use it when commands are
-    /// refused or something does not work that should.
+    /// Tries every layer of the jail; tells limits and policy, and what is missing.
     #[tool]
     async fn doctor(
         &self,

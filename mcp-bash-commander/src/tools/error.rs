@@ -4,8 +4,8 @@ use shared::tool_error::{ToolError, code};
 
 use crate::jail::JailError;
 use crate::policy::EnvironmentError;
-use crate::session::SessionError;
-use crate::workspace::WorkspaceError;
+use crate::session::{InputError, SessionError};
+use crate::workspace::{EditError, SearchError, WorkspaceError};
 
 /// Arguments that are each well formed but cannot be used.
 pub(super) fn invalid(message: impl Into<String>, hint: &str) -> ToolError {
@@ -47,6 +47,45 @@ impl From<WorkspaceError> for ToolError {
     }
 }
 
+impl From<EditError> for ToolError {
+    fn from(error: EditError) -> Self {
+        let message = error.to_string();
+        let (code, hint) = match error {
+            EditError::Workspace(error) => return error.into(),
+            EditError::Count(_) => (code::INVALID_ARGUMENTS, "give 1 to 100 edits"),
+            EditError::EmptyOld { .. } => (
+                code::INVALID_ARGUMENTS,
+                "give the text to replace; a whole new content is write_file's",
+            ),
+            EditError::NoMatch { .. } => (
+                "NO_MATCH",
+                "nothing was changed; read the file again and copy the text exactly",
+            ),
+            EditError::Ambiguous { .. } => (
+                "AMBIGUOUS",
+                "nothing was changed; give more lines around it, or `all`",
+            ),
+            EditError::NothingChanged { .. } => ("NOTHING_CHANGED", "it is already as asked"),
+            EditError::NotText { .. } => ("NOT_TEXT", "change binary files with exec"),
+            EditError::TooLong { .. } => ("TOO_LONG", "change it with exec, for instance sed"),
+        };
+        Self::new(code, message).with_hint(hint)
+    }
+}
+
+impl From<SearchError> for ToolError {
+    fn from(error: SearchError) -> Self {
+        let message = error.to_string();
+        match error {
+            SearchError::Workspace(error) => error.into(),
+            SearchError::Denied(_) => Self::new("READ_DENIED", message)
+                .with_hint("the operator's policy says so in workspace.deny_read"),
+            _ => Self::new(code::INVALID_ARGUMENTS, message)
+                .with_hint("change what it names; `literal` looks for plain text"),
+        }
+    }
+}
+
 /// The model learns what the system said; it names nothing but the path of the call.
 fn io_failure(error: &dyn std::error::Error) -> ToolError {
     tracing::warn!(error = %error, "a file could not be used");
@@ -69,9 +108,27 @@ impl From<SessionError> for ToolError {
                 .with_hint("run_get of the spec registry shows where the run stands"),
             SessionError::OtherTerms { .. } => Self::new("SESSION_DIFFERS", message)
                 .with_hint("leave these out, or give another session name"),
+            SessionError::Proxy(_) => Self::new("NETWORK_UNUSABLE", message)
+                .with_hint("try again; if it fails again, tell the operator"),
             SessionError::Publish { .. } => Self::new("PORT_NOT_PUBLISHED", message)
                 .with_hint("try again; if it fails again, tell the operator"),
         }
+    }
+}
+
+impl From<InputError> for ToolError {
+    fn from(error: InputError) -> Self {
+        let (code, hint) = match &error {
+            InputError::None => ("NO_INPUT", "start it again with one of these"),
+            InputError::Closed => ("INPUT_CLOSED", "read_output shows what it wrote"),
+            InputError::Full { .. } => (
+                "INPUT_NOT_TAKEN",
+                "look with read_output what it does, and write the rest later",
+            ),
+            InputError::NoTerminal => ("NO_TERMINAL", "leave `resize` out"),
+            InputError::Io(_) => return io_failure(&error),
+        };
+        Self::new(code, error.to_string()).with_hint(hint)
     }
 }
 

@@ -1,5 +1,7 @@
 //! `list_sessions`
 
+use std::fmt::Write as _;
+
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, tool, tool_router};
@@ -13,9 +15,9 @@ use shared::tool_result::{Json, structured};
 use shared::tools::ToolEffect;
 use time::format_description::well_known::Rfc3339;
 
-use super::view::{PortView, StateView, headline, ports, state_view};
+use super::view::{PortView, StateView, headline, port_views, ports, state_view};
 use crate::server::BashCommander;
-use crate::session::{Session, SessionId, Stream};
+use crate::session::{KeptJail, Session, SessionId, Stream};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("list_sessions", "List my commands", EffectClass::Read);
@@ -35,7 +37,9 @@ pub(crate) struct ListSessionsParams {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ListSessionsResult {
-    /// Newest first.
+    /// Sessions that are kept.
+    kept: Vec<KeptView>,
+    /// Commands, newest first.
     sessions: Vec<SessionView>,
     truncated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,8 +48,19 @@ pub(crate) struct ListSessionsResult {
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(inline)]
+struct KeptView {
+    session: String,
+    started_at: String,
+    processes: u32,
+    published: Vec<PortView>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
 struct SessionView {
     id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
     command: String,
     state: StateView,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,7 +76,7 @@ struct SessionView {
 
 #[tool_router(router = list_sessions_router, vis = "pub(super)")]
 impl BashCommander {
-    /// Lists your commands: those that run, and those that ended in the last 15 minutes.
+    /// Lists your sessions and commands: those that run, and those that ended in the last 15 minutes.
     #[tool]
     async fn list_sessions(
         &self,
@@ -69,10 +84,8 @@ impl BashCommander {
         context: RequestContext<RoleServer>,
     ) -> Result<Json<ListSessionsResult>, ToolError> {
         let before: Option<SessionId> = params.cursor.as_deref().map(str::parse).transpose()?;
-        let mut sessions = self
-            .state()
-            .sessions
-            .of_owner(&principal::of(&context)?.name);
+        let owner = &principal::of(&context)?.name;
+        let mut sessions = self.state().sessions.of_owner(owner);
         sessions.retain(|session| before.is_none_or(|before| session.id() < before));
         sessions.reverse();
         let page = budget::page(
@@ -85,7 +98,13 @@ impl BashCommander {
             text.push_str("\n- ");
             text.push_str(&headline(session, &session.state()));
         }
+        let kept = self.state().sessions.kept_of_owner(owner);
+        for kept in &kept {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\n- session {} is kept", kept.name());
+        }
         let result = ListSessionsResult {
+            kept: kept.iter().map(|kept| kept_view(kept)).collect(),
             sessions: page.items,
             truncated: page.truncated,
             next_cursor: page.next_cursor,
@@ -94,11 +113,21 @@ impl BashCommander {
     }
 }
 
+fn kept_view(kept: &KeptJail) -> KeptView {
+    KeptView {
+        session: kept.name().to_owned(),
+        started_at: kept.started_at().format(&Rfc3339).unwrap_or_default(),
+        processes: kept.processes().unwrap_or(0),
+        published: port_views(kept.published()),
+    }
+}
+
 fn view(session: &Session) -> SessionView {
     let state = session.state();
     let exit = state.ended.map(|ended| ended.exit);
     SessionView {
         id: session.id().to_string(),
+        session: session.kept().map(|kept| kept.name().to_owned()),
         command: session.command().to_owned(),
         state: state_view(&state),
         exit_code: exit.and_then(|exit| exit.code),

@@ -76,6 +76,7 @@ impl BashCommander {
                 "give 1 to 131072",
             ));
         }
+        self.check_readable(&params.path)?;
         let workspace = Arc::clone(&self.state().workspace);
         let (path, offset) = (params.path.clone(), params.offset);
         let most = usize::try_from(params.max_bytes).unwrap_or(usize::MAX);

@@ -1,14 +1,17 @@
 //! `read_output`
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use regex::bytes::{Regex, RegexBuilder};
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, tool, tool_router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use shared::effect::class::EffectClass;
 use shared::principal;
 use shared::tool_error::ToolError;
@@ -16,16 +19,19 @@ use shared::tool_result::{Json, structured};
 use shared::tools::ToolEffect;
 
 use super::error::invalid;
-use super::view::{StateView, StreamView, headline, quote, state_view};
+use super::view::{ScreenView, StateView, StreamView, headline, quote, state_view};
+use super::wait::{Until, Wait, Waited};
 use crate::server::BashCommander;
-use crate::session::{Session, Stream, cut_to_characters};
+use crate::session::{Reading, Stream, cut_to_characters};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("read_output", "Read a command's output", EffectClass::Read);
 
 /// Clients give a call up after 60 seconds.
-const LONGEST_WAIT_MS: u64 = 50_000;
+const LONGEST_WAIT: Duration = Duration::from_secs(50);
 const MOST_BYTES: u32 = 131_072;
+/// Bytes a compiled pattern may take.
+const PATTERN_SIZE: usize = 1 << 20;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -38,18 +44,25 @@ pub(crate) struct ReadOutputParams {
     /// First byte; default 0.
     #[serde(default)]
     cursor: Option<u64>,
-    /// Instead of `cursor`: so many bytes from the end.
+    /// Bytes from the end, instead of `cursor`.
     #[serde(default)]
     tail: Option<u32>,
     /// 1 to 131072.
     #[serde(default = "default_bytes")]
     max_bytes: u32,
-    /// What to wait for first.
+    /// As of exec, at most 50000 ms; default `none`.
     #[serde(default)]
+    #[schemars(with = "Map<String, Value>")]
     wait: Wait,
     /// `base64` gives every byte as it is.
     #[serde(default)]
     encoding: Encoding,
+    /// Only lines that match, each with its position.
+    #[serde(default)]
+    grep: Option<String>,
+    /// Add what its terminal shows.
+    #[serde(default)]
+    screen: bool,
 }
 
 fn default_bytes() -> u32 {
@@ -74,28 +87,6 @@ pub(super) enum Encoding {
     Base64,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(inline)]
-pub(crate) struct Wait {
-    /// `output`: for bytes behind the cursor. `exit`: for the command's end.
-    #[serde(default)]
-    until: Until,
-    /// Longest wait, at most and by default 50000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ms: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-enum Until {
-    #[default]
-    None,
-    Output,
-    Exit,
-}
-
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ReadOutputResult {
     id: String,
@@ -115,6 +106,10 @@ pub(crate) struct ReadOutputResult {
     lost: u64,
     /// Nothing more will ever come.
     end: bool,
+    waited: Waited,
+    awaiting_input: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    screen: Option<ScreenView>,
 }
 
 #[tool_router(router = read_output_router, vis = "pub(super)")]
@@ -131,11 +126,21 @@ impl BashCommander {
             StreamName::Stderr => Stream::Stderr,
         };
         check(&params)?;
+        let pattern = params.grep.as_deref().map(line_pattern).transpose()?;
+        let condition = params.wait.checked(Until::None)?.within(LONGEST_WAIT);
         let session = self
             .state()
             .sessions
             .find(&params.id, &principal::of(&context)?.name)?;
-        wait(&session, stream, &params, &context).await;
+        let seen = params.cursor.unwrap_or_else(|| session.written(stream));
+        let seen = match stream {
+            Stream::Stdout => [seen, session.written(Stream::Stderr)],
+            Stream::Stderr => [session.written(Stream::Stdout), seen],
+        };
+        let waited = condition
+            .reached(&session, seen, stream, &context)
+            .await
+            .unwrap_or(Waited::None);
         let most = params
             .tail
             .unwrap_or(params.max_bytes)
@@ -149,12 +154,13 @@ impl BashCommander {
         let mut reading = session
             .read(stream, from, most)
             .map_err(|error| ToolError::internal(&error))?;
-        let text = match params.encoding {
-            Encoding::Text => {
+        let text = match (params.encoding, &pattern) {
+            (_, Some(pattern)) => matching_lines(&mut reading, pattern),
+            (Encoding::Text, None) => {
                 cut_to_characters(&mut reading.piece, reading.is_end);
                 String::from_utf8_lossy(&reading.piece.bytes).into_owned()
             }
-            Encoding::Base64 => STANDARD.encode(&reading.piece.bytes),
+            (Encoding::Base64, None) => STANDARD.encode(&reading.piece.bytes),
         };
         let state = session.state();
         let exit = state.ended.map(|ended| ended.exit);
@@ -175,7 +181,13 @@ impl BashCommander {
             cursor,
             bytes: reading.written,
             lost: start.saturating_sub(from.unwrap_or(start)),
-            end: reading.is_end,
+            end: reading.is_end && cursor == reading.written,
+            waited,
+            awaiting_input: session.awaits_input(),
+            screen: session
+                .screen()
+                .filter(|_| params.screen)
+                .map(ScreenView::from),
         };
         let mut text = format!(
             "{}; bytes {start} to {cursor} of {}",
@@ -184,6 +196,9 @@ impl BashCommander {
         );
         if params.encoding == Encoding::Text {
             quote(&mut text, "output", &shown);
+        }
+        if let Some(screen) = &result.screen {
+            screen.quote(&mut text);
         }
         Ok(structured(result, text))
     }
@@ -202,37 +217,48 @@ fn check(params: &ReadOutputParams) -> Result<(), ToolError> {
             "give one of them",
         ));
     }
-    if let Some(ms) = params.wait.ms.filter(|ms| *ms > LONGEST_WAIT_MS) {
+    if params.grep.is_some() && params.encoding == Encoding::Base64 {
         return Err(invalid(
-            format!("`wait.ms` is {ms}"),
-            "give at most 50000, and call again if that was not enough",
+            "`grep` and `base64` do not go together",
+            "leave one of them out",
         ));
     }
     Ok(())
 }
 
-async fn wait(
-    session: &Session,
-    stream: Stream,
-    params: &ReadOutputParams,
-    context: &RequestContext<RoleServer>,
-) {
-    let limit = Duration::from_millis(params.wait.ms.unwrap_or(LONGEST_WAIT_MS));
-    let reached = async {
-        match params.wait.until {
-            Until::None => {}
-            Until::Exit => {
-                session.ended().await;
-            }
-            Until::Output => {
-                let seen = params.cursor.unwrap_or_else(|| session.written(stream));
-                session.more_output(stream, seen).await;
+fn line_pattern(pattern: &str) -> Result<Regex, ToolError> {
+    RegexBuilder::new(pattern)
+        .size_limit(PATTERN_SIZE)
+        .dfa_size_limit(PATTERN_SIZE)
+        .build()
+        .map_err(|error| {
+            invalid(
+                format!("`grep` is no regular expression: {error}"),
+                "escape what is meant literally, for instance \\$ or \\(",
+            )
+        })
+}
+
+/// The lines that match, each with the position of its first byte. What is left of the piece ends with a line, so that none is cut in
+/// two by the next reading, unless one alone is longer than a reading.
+fn matching_lines(reading: &mut Reading, pattern: &Regex) -> String {
+    let piece = &mut reading.piece;
+    if !reading.is_end
+        && let Some(last) = piece.bytes.iter().rposition(|byte| *byte == b'\n')
+    {
+        piece.bytes.truncate(last + 1);
+    }
+    let mut text = String::new();
+    let mut position = piece.start;
+    for line in piece.bytes.split_inclusive(|byte| *byte == b'\n') {
+        if pattern.is_match(line.strip_suffix(b"\n").unwrap_or(line)) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{position}:{}", String::from_utf8_lossy(line));
+            if !line.ends_with(b"\n") {
+                text.push('\n');
             }
         }
-    };
-    tokio::select! {
-        () = reached => {}
-        () = tokio::time::sleep(limit) => {}
-        () = context.ct.cancelled() => {}
+        position += line.len() as u64;
     }
+    text
 }

@@ -18,7 +18,7 @@ use shared::tools::ToolEffect;
 use super::error::invalid;
 use super::view::{StateView, headline, state_view};
 use crate::server::BashCommander;
-use crate::session::{Killed, Scope, Session};
+use crate::session::{KeptJail, Killed, Scope, Session};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("stop", "Stop a command", EffectClass::Irreversible).idempotent();
@@ -30,14 +30,17 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StopParams {
-    /// From exec.
+    /// Of a command, or the name of a session with everything in it.
     id: String,
-    /// Sent first, to all its processes.
+    /// Sent first.
     #[serde(default)]
     signal: SignalName,
-    /// Milliseconds until what is left is killed, at most 30000.
+    /// Until what is left is killed, at most 30000.
     #[serde(default = "default_grace")]
     grace_ms: u64,
+    /// `leader`: the signal alone, to the command alone.
+    #[serde(default)]
+    scope: ScopeName,
 }
 
 fn default_grace() -> u64 {
@@ -54,6 +57,15 @@ enum SignalName {
     Hup,
     Quit,
     Kill,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+enum ScopeName {
+    #[default]
+    Tree,
+    Leader,
 }
 
 impl SignalName {
@@ -78,14 +90,13 @@ pub(crate) struct StopResult {
     signal: Option<i32>,
     /// It had to be killed.
     killed: bool,
-    /// Processes that are still there; 0 unless the kernel cannot end them.
+    /// Processes that are still there.
     survivors: u32,
 }
 
 #[tool_router(router = stop_router, vis = "pub(super)")]
 impl BashCommander {
-    /// Stops a command and everything it started: sends the signal, waits for the grace, then kills. Harmless on one that
-    /// ended.
+    /// Stops a command with everything it started: signal, grace, kill. A session is killed at once. Harmless on one that ended.
     #[tool]
     async fn stop(
         &self,
@@ -98,10 +109,20 @@ impl BashCommander {
                 "give at most 30000",
             ));
         }
-        let session = self
-            .state()
-            .sessions
-            .find(&params.id, &principal::of(&context)?.name)?;
+        let owner = &principal::of(&context)?.name;
+        if let Some(kept) = self.state().sessions.find_kept(&params.id, owner) {
+            return end_session(&kept).await;
+        }
+        let session = self.state().sessions.find(&params.id, owner)?;
+        if params.scope == ScopeName::Leader {
+            session.signal(params.signal.number(), Scope::Leader)?;
+            let _ = tokio::time::timeout(
+                Duration::from_millis(params.grace_ms),
+                session.over(),
+            )
+            .await;
+            return answer(&session, false);
+        }
         // A task of its own goes on to the end also when the call is cancelled: stopping is what was asked for.
         let stopping = tokio::spawn(stop(
             Arc::clone(&session),
@@ -111,28 +132,49 @@ impl BashCommander {
         let killed = stopping
             .await
             .map_err(|error| ToolError::internal(&error))??;
-        let state = session.state();
-        let survivors = if state.is_over {
-            0
-        } else {
-            session.usage()?.map_or(0, |usage| usage.processes)
-        };
-        let exit = state.ended.map(|ended| ended.exit);
-        let mut text = headline(&session, &state);
-        if survivors > 0 {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "; {survivors} processes survive in the kernel");
-        }
-        let result = StopResult {
-            id: session.id().to_string(),
-            state: state_view(&state),
-            exit_code: exit.and_then(|exit| exit.code),
-            signal: exit.and_then(|exit| exit.signal),
-            killed,
-            survivors,
-        };
-        Ok(structured(result, text))
+        answer(&session, killed)
     }
+}
+
+fn answer(session: &Session, killed: bool) -> Result<Json<StopResult>, ToolError> {
+    let state = session.state();
+    let survivors = if state.is_over {
+        0
+    } else {
+        session.usage()?.map_or(0, |usage| usage.processes)
+    };
+    let exit = state.ended.map(|ended| ended.exit);
+    let mut text = headline(session, &state);
+    if survivors > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "; {survivors} of its processes are there");
+    }
+    let result = StopResult {
+        id: session.id().to_string(),
+        state: state_view(&state),
+        exit_code: exit.and_then(|exit| exit.code),
+        signal: exit.and_then(|exit| exit.signal),
+        killed,
+        survivors,
+    };
+    Ok(structured(result, text))
+}
+
+/// Ends a kept session: a jail is not asked, it is killed.
+async fn end_session(kept: &KeptJail) -> Result<Json<StopResult>, ToolError> {
+    kept.end();
+    let is_over = tokio::time::timeout(KILLED_WITHIN, kept.over()).await.is_ok();
+    let survivors = if is_over { 0 } else { kept.processes()? };
+    let result = StopResult {
+        id: kept.name().to_owned(),
+        state: StateView::Killed,
+        exit_code: None,
+        signal: None,
+        killed: true,
+        survivors,
+    };
+    let text = format!("session {} is ended, {survivors} processes are left", kept.name());
+    Ok(structured(result, text))
 }
 
 /// Whether it had to be killed.

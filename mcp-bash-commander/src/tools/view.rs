@@ -1,6 +1,7 @@
 //! Sessions and their output as results show them.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,10 +9,12 @@ use shared::budget;
 use shared::tool_error::ToolError;
 use shared::visible;
 
-use crate::session::{Excerpt, Killed, Session, State, Stream};
+use crate::session::{Excerpt, Killed, Screen, Session, State, Stream, cut_to_characters};
 
 /// Bytes of each stream that also stand in the text of a result.
 const TEXT_BYTES: usize = 2000;
+/// Bytes of a screen that also stand there.
+const SCREEN_BYTES: usize = 8000;
 
 // No doc comments where the name says it: every client pays for each on every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -60,11 +63,15 @@ pub(super) struct PortView {
 }
 
 pub(super) fn ports(session: &Session) -> Vec<PortView> {
-    let port = |(port, address): &(u16, std::net::SocketAddr)| PortView {
+    port_views(session.published())
+}
+
+pub(super) fn port_views(published: &[(u16, SocketAddr)]) -> Vec<PortView> {
+    let port = |(port, address): &(u16, SocketAddr)| PortView {
         port: *port,
         address: address.to_string(),
     };
-    session.published().iter().map(port).collect()
+    published.iter().map(port).collect()
 }
 
 pub(super) fn state_view(state: &State) -> StateView {
@@ -84,6 +91,64 @@ pub(super) fn stream_view(
         .excerpt(stream, budget)
         .map(StreamView::from)
         .map_err(|error| ToolError::internal(&error))
+}
+
+/// What was written on a stream from a position on.
+pub(super) fn stream_from(
+    session: &Session,
+    stream: Stream,
+    from: u64,
+    most: usize,
+) -> Result<StreamView, ToolError> {
+    let reading = session
+        .read(stream, Some(from), most)
+        .map_err(|error| ToolError::internal(&error))?;
+    let mut piece = reading.piece;
+    cut_to_characters(&mut piece, reading.is_end);
+    Ok(StreamView {
+        text: String::from_utf8_lossy(&piece.bytes).into_owned(),
+        bytes: reading.written.saturating_sub(from),
+        omitted: reading.written.saturating_sub(piece.end()),
+        cursor: piece.end(),
+    })
+}
+
+/// A terminal as a person would see it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct ScreenView {
+    text: String,
+    rows: u16,
+    cols: u16,
+    cursor_row: u16,
+    cursor_col: u16,
+    /// It fills the screen, as editors do.
+    alternate: bool,
+    title: String,
+}
+
+impl From<Screen> for ScreenView {
+    fn from(screen: Screen) -> Self {
+        Self {
+            text: screen.text,
+            rows: screen.rows,
+            cols: screen.columns,
+            cursor_row: screen.cursor_row,
+            cursor_col: screen.cursor_column,
+            alternate: screen.alternate,
+            title: screen.title,
+        }
+    }
+}
+
+impl ScreenView {
+    pub(super) fn quote(&self, text: &mut String) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\nscreen, {} by {}:", self.rows, self.cols);
+        for line in visible::prose(&budget::ends(&self.text, SCREEN_BYTES)).lines() {
+            let _ = write!(text, "\n| {line}");
+        }
+    }
 }
 
 /// `x1 exited with 0 after 12 ms`.

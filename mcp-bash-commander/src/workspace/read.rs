@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, ResolveFlags};
 use shared::digest::Digest;
 
 use super::{
@@ -48,7 +49,7 @@ impl Workspace {
         max_bytes: usize,
     ) -> Result<FileSlice, WorkspaceError> {
         let relative = self.relative(path)?;
-        let file = self.open_regular(&relative)?;
+        let file = open_regular(self.directory(), &relative, BENEATH, &relative)?;
         let size = file
             .metadata()
             .map_err(failed("look at", &relative))?
@@ -83,7 +84,8 @@ impl Workspace {
     /// # Errors
     /// A path that is missing, leads outside, or is no regular file.
     pub fn open_file(&self, path: &str) -> Result<File, WorkspaceError> {
-        self.open_regular(&self.relative(path)?)
+        let relative = self.relative(path)?;
+        open_regular(self.directory(), &relative, BENEATH, &relative)
     }
 
     /// The digest of a whole file, whatever its size.
@@ -92,20 +94,31 @@ impl Workspace {
     /// A path that is missing, leads outside, or is no regular file.
     pub fn digest(&self, path: &str) -> Result<Digest, WorkspaceError> {
         let relative = self.relative(path)?;
-        digest_of(self.open_regular(&relative)?).map_err(failed("read", &relative))
+        digest_of(open_regular(
+            self.directory(),
+            &relative,
+            BENEATH,
+            &relative,
+        )?)
+        .map_err(failed("read", &relative))
     }
+}
 
-    fn open_regular(&self, relative: &Path) -> Result<File, WorkspaceError> {
-        // Only looked at first: opening a device or a pipe can already do something.
-        let looked_at = open_beneath(self.directory(), relative, OFlags::PATH, BENEATH)
-            .map_err(unresolved("open", relative))?;
-        let stat = rustix::fs::fstat(&looked_at).map_err(unresolved("look at", relative))?;
-        require_regular(stat.st_mode, relative)?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = open_beneath(self.directory(), relative, flags, BENEATH)
-            .map_err(unresolved("open", relative))?;
-        let stat = rustix::fs::fstat(&file).map_err(unresolved("look at", relative))?;
-        require_regular(stat.st_mode, relative)?;
-        Ok(file.into())
-    }
+/// Opens a regular file below a directory for reading; `path` is relative to it, `shown` is what errors call it.
+pub(super) fn open_regular(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    resolve: ResolveFlags,
+    shown: &Path,
+) -> Result<File, WorkspaceError> {
+    // Only looked at first: opening a device or a pipe can already do something.
+    let looked_at =
+        open_beneath(directory, path, OFlags::PATH, resolve).map_err(unresolved("open", shown))?;
+    let stat = rustix::fs::fstat(&looked_at).map_err(unresolved("look at", shown))?;
+    require_regular(stat.st_mode, shown)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = open_beneath(directory, path, flags, resolve).map_err(unresolved("open", shown))?;
+    let stat = rustix::fs::fstat(&file).map_err(unresolved("look at", shown))?;
+    require_regular(stat.st_mode, shown)?;
+    Ok(file.into())
 }

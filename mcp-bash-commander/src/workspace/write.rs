@@ -78,9 +78,23 @@ impl Workspace {
                 most: MAX_CONTENT_BYTES as u64,
             });
         }
+        self.replace(relative, content, expected, executable)
+    }
+
+    /// [`Self::write`] for a path that is already relative and a content whose length the caller has bounded.
+    pub(super) fn replace(
+        &self,
+        relative: PathBuf,
+        content: &[u8],
+        expected: Option<&Expected>,
+        executable: bool,
+    ) -> Result<Written, WorkspaceError> {
+        if self.access == Access::ReadOnly {
+            return Err(WorkspaceError::ReadOnly);
+        }
         let (Some(parent), Some(name)) = (relative.parent(), relative.file_name()) else {
             return Err(WorkspaceError::Path {
-                path: path.to_owned(),
+                path: relative.display().to_string(),
                 reason: "it has no file name",
             });
         };

@@ -84,6 +84,9 @@ async fn the_proxys_listener_stands_in_the_jail_and_is_accepted_on_outside() -> 
         .jail
         .take_listener()
         .ok_or_else(|| anyhow::anyhow!("no listener"))?;
+    let listener = std::net::TcpListener::from(listener);
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     let (mut stream, _) = listener.accept().await?;
     let mut asked = [0; 3];
     stream.read_exact(&mut asked).await?;

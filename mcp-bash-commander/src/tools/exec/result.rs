@@ -1,0 +1,179 @@
+//! What `exec` answers: how the command ended or that it runs, what it wrote, what was denied to it, and what stands around it.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use shared::effect::client::EndReport;
+use shared::effect::protocol::{Outcome, PublishedPort};
+use shared::tool_error::ToolError;
+
+use super::super::view::{PortView, StateView, StreamView, ports, state_view, stream_view};
+use super::super::wait::Waited;
+use crate::session::{Killed, Session, Source, Stream, Violation};
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ExecResult {
+    /// For `read_output`, `write_input` and `stop`.
+    id: String,
+    state: StateView,
+    /// Only of a command that ended by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+    timed_out: bool,
+    /// Memory ran out; absent if unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oom: Option<bool>,
+    wall_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_rss_bytes: Option<u64>,
+    pub(super) stdout: StreamView,
+    pub(super) stderr: StreamView,
+    /// More output may come.
+    output_open: bool,
+    /// It reads what nobody has written yet.
+    awaiting_input: bool,
+    /// Processes it left running in its session.
+    background_processes: u32,
+    /// What came first: see `wait`.
+    waited: Waited,
+    /// Denied to it, by the kernel or the proxy; exact.
+    violations: Vec<ViolationView>,
+    pub(super) published: Vec<PortView>,
+    isolation: IsolationView,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
+struct IsolationView {
+    mode: String,
+    layers: Vec<String>,
+    missing: Vec<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct ViolationView {
+    source: SourceView,
+    /// The system call, or host and port.
+    what: String,
+    why: String,
+    times: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+enum SourceView {
+    Kernel,
+    Proxy,
+}
+
+impl From<Violation> for ViolationView {
+    fn from(violation: Violation) -> Self {
+        let Violation {
+            source,
+            what,
+            why,
+            times,
+        } = violation;
+        let source = match source {
+            Source::Kernel => SourceView::Kernel,
+            Source::Proxy => SourceView::Proxy,
+        };
+        Self {
+            source,
+            what,
+            why,
+            times,
+        }
+    }
+}
+
+impl ExecResult {
+    /// Each denial as a line of the text.
+    pub(super) fn denials(&self) -> impl Iterator<Item = String> {
+        self.violations.iter().map(|violation| {
+            let by = match violation.source {
+                SourceView::Kernel => "the jail",
+                SourceView::Proxy => "the network policy",
+            };
+            format!(
+                "denied by {by}: {} ({}), {} times",
+                violation.what, violation.why, violation.times
+            )
+        })
+    }
+}
+
+pub(super) fn result(
+    session: &Session,
+    budget: usize,
+    waited: Waited,
+) -> Result<ExecResult, ToolError> {
+    let state = session.state();
+    let exit = state.ended.map(|ended| ended.exit);
+    let killed = state.ended.and_then(|ended| ended.killed);
+    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let isolation = session.isolation();
+    Ok(ExecResult {
+        id: session.id().to_string(),
+        state: state_view(&state),
+        exit_code: exit.and_then(|exit| exit.code),
+        signal: exit.and_then(|exit| exit.signal),
+        timed_out: killed == Some(Killed::TimedOut),
+        oom: state.ended.and_then(|ended| ended.out_of_memory),
+        wall_ms: milliseconds(session.wall()),
+        cpu_ms: exit.map(|exit| milliseconds(exit.cpu)),
+        max_rss_bytes: exit.map(|exit| exit.max_rss_bytes),
+        stdout: stream_view(session, Stream::Stdout, budget)?,
+        stderr: stream_view(session, Stream::Stderr, budget)?,
+        output_open: state.output_open(),
+        awaiting_input: session.awaits_input(),
+        background_processes: match session.kept() {
+            Some(_) => exit.map_or(0, |exit| exit.left_running),
+            None => 0,
+        },
+        waited,
+        violations: session
+            .violations()
+            .into_iter()
+            .map(ViolationView::from)
+            .collect(),
+        published: if state.is_over {
+            Vec::new()
+        } else {
+            ports(session)
+        },
+        isolation: IsolationView {
+            mode: isolation.mode.to_owned(),
+            layers: isolation.layers.clone(),
+            missing: isolation.missing.clone(),
+        },
+    })
+}
+
+/// What the registry learns of a command beyond the digest of its result.
+pub(super) fn report(result: &ExecResult, report: &mut EndReport) {
+    match result.state {
+        StateView::Running => report.session = Some(result.id.clone()),
+        StateView::Exited if result.exit_code == Some(0) => {}
+        StateView::Exited => fail(report, "EXITED_WITH_FAILURE"),
+        StateView::Killed if result.timed_out => fail(report, "TIMED_OUT"),
+        StateView::Killed => fail(report, "KILLED"),
+    }
+    let port = |port: &PortView| PublishedPort {
+        port: port.port,
+        address: port.address.clone(),
+    };
+    report.published = result.published.iter().map(port).collect();
+}
+
+fn fail(report: &mut EndReport, error_code: &str) {
+    report.outcome = Outcome::Error;
+    report.error_code = Some(error_code.to_owned());
+}
