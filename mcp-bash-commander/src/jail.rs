@@ -31,6 +31,7 @@ mod layer;
 mod leader;
 mod limits;
 mod probe;
+mod pinned;
 mod process;
 mod processes;
 mod protocol;
@@ -43,6 +44,7 @@ mod streams;
 mod sys;
 mod usage;
 mod waiting;
+mod workspace;
 
 pub use error::JailError;
 pub use init::proxy_address;

@@ -1,6 +1,7 @@
 //! What the jail may see and use: the built-in strict policy, or a TOML file that says otherwise. No tool can change it.
 
 mod environment;
+mod explain;
 mod hidden;
 mod placement;
 mod reach;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use shared::digest::Digest;
 
 pub use environment::{EnvironmentError, EnvironmentRules};
+pub use explain::Explanation;
 pub use hidden::Hidden;
 pub use reach::{NetworkMode, NetworkRules};
 pub use placement::{Placed, PlacementError, check_placement};
@@ -24,6 +26,7 @@ use rules::{RuleError, RuleTable, Rules};
 use size::Size;
 
 use crate::jail;
+use crate::workspace::changes::Protected;
 
 /// A policy file is a page of text; more is a mistake.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -180,6 +183,8 @@ pub struct Policy {
     pub access: Access,
     /// What of it nobody may read.
     pub deny_read: Hidden,
+    /// What of it commands may read and never change: what programs of the host run or obey later.
+    pub protected: Protected,
     /// Further paths of the host that commands may read.
     pub toolchain: Vec<PathBuf>,
     /// What commands may reach over a network.
@@ -248,6 +253,7 @@ struct WorkspaceTable {
     root: Option<PathBuf>,
     access: Access,
     deny_read: Hidden,
+    protect: Option<Vec<PathBuf>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -322,6 +328,7 @@ impl Document {
             workspace: workspace_root(&root)?,
             access: self.workspace.access,
             deny_read: self.workspace.deny_read,
+            protected: protected_paths(self.workspace.protect)?,
             toolchain,
             network: self.network,
             rules: Rules::from_tables(self.rule)?,
@@ -409,6 +416,20 @@ fn granted_paths(paths: Vec<PathBuf>) -> Result<Vec<PathBuf>, PolicyError> {
         }
     }
     Ok(paths)
+}
+
+/// What programs of the host run or obey when somebody works in the workspace later.
+const PROTECTED: [&str; 5] = [".git/hooks", ".git/config", ".mcp.json", ".vscode", ".idea"];
+
+fn protected_paths(given: Option<Vec<PathBuf>>) -> Result<Protected, PolicyError> {
+    let paths = given.unwrap_or_else(|| PROTECTED.map(PathBuf::from).to_vec());
+    Protected::new(&paths).map_err(|error| {
+        out_of_range(
+            "workspace.protect",
+            &error,
+            "relative paths without `..`",
+        )
+    })
 }
 
 fn workspace_root(root: &Path) -> Result<PathBuf, PolicyError> {

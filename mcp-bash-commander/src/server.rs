@@ -32,7 +32,7 @@ use crate::doctor;
 use crate::enforce::{Action, Orders, needs_grant};
 use crate::jail::Launcher;
 use crate::policy::{Placed, Policy, check_placement};
-use crate::session::{Sessions, SpoolFolder};
+use crate::session::{Changes, OverlayFolder, Sessions, SpoolFolder};
 use crate::tools;
 use crate::workspace::{SearchError, Workspace};
 
@@ -76,9 +76,31 @@ pub(crate) struct Enforced {
 }
 
 /// What the first call opens, so that starting costs nothing.
-struct Opened {
+pub(crate) struct Opened {
     guard: CallGuard,
-    spools: SpoolFolder,
+    /// Where long output goes.
+    pub(crate) spools: SpoolFolder,
+    state_dir: PathBuf,
+    overlays: OnceCell<OverlayFolder>,
+}
+
+impl Opened {
+    /// An overlay over the workspace, empty.
+    pub(crate) async fn overlay(
+        &self,
+        workspace: &Arc<Workspace>,
+    ) -> Result<Arc<Changes>, ToolError> {
+        let folder = self
+            .overlays
+            .get_or_try_init(|| async {
+                let state_dir = self.state_dir.clone();
+                tokio::task::spawn_blocking(move || OverlayFolder::open(&state_dir)).await?
+                    .map_err(anyhow::Error::from)
+            })
+            .await
+            .map_err(|error: anyhow::Error| ToolError::internal(&error))?;
+        Ok(folder.create(workspace)?)
+    }
 }
 
 /// The grant of a call, taken out of its arguments.
@@ -121,6 +143,7 @@ impl BashCommander {
             }
             _ => None,
         };
+        shared::tools::shorten(&mut tools);
         let limits = call::Limits {
             concurrent: policy.limits.sessions + 32,
             ..call::Limits::default()
@@ -198,12 +221,8 @@ impl BashCommander {
         &self.state
     }
 
-    /// Where long output goes.
-    pub(crate) async fn spools(&self) -> Result<SpoolFolder, ToolError> {
-        Ok(self.opened().await?.spools.clone())
-    }
-
-    async fn opened(&self) -> Result<&Opened, ToolError> {
+    /// What the first call opened.
+    pub(crate) async fn opened(&self) -> Result<&Opened, ToolError> {
         self.state
             .opened
             .get_or_try_init(|| self.open())
@@ -246,6 +265,8 @@ impl BashCommander {
         Ok(Opened {
             guard: self.state.guard.clone().with_log(log),
             spools: SpoolFolder::new(&state_dir),
+            state_dir,
+            overlays: OnceCell::new(),
         })
     }
 

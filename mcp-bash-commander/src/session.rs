@@ -4,6 +4,7 @@ mod follow;
 mod input;
 mod kept;
 mod orders;
+mod overlays;
 mod screen;
 mod spool;
 mod table;
@@ -14,6 +15,7 @@ mod wait;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,9 +30,11 @@ use crate::jail::{
 pub use input::InputError;
 use input::InputEnd;
 pub use kept::KeptJail;
+pub use overlays::{Changes, OverlayFolder};
 pub use screen::Screen;
 use screen::Terminal;
 use crate::network::AllowList;
+use crate::workspace::Workspace;
 use spool::Spool;
 pub use spool::{Piece, SpoolFolder};
 pub use table::Sessions;
@@ -214,6 +218,10 @@ pub struct Order {
     pub kept: Option<String>,
     /// Whom the proxy lets through, if the jail has one.
     pub allow: AllowList,
+    /// Where what it changes is kept aside.
+    pub overlay: Option<Arc<Changes>>,
+    /// What it must not make.
+    pub forbidden: Option<Forbidden>,
     /// When it is killed at the latest.
     pub timeout: Option<Duration>,
     /// Bytes kept of each stream.
@@ -222,6 +230,17 @@ pub struct Order {
     pub spools: SpoolFolder,
     /// What it is started for.
     pub origin: Option<Origin>,
+}
+
+/// Protected paths that were not there when a command was started; what it makes of them is put away when it has ended.
+#[derive(Debug)]
+pub struct Forbidden {
+    /// The workspace.
+    pub workspace: Arc<Workspace>,
+    /// The paths below it.
+    pub missing: Vec<PathBuf>,
+    /// Where what was made is moved.
+    pub folder: PathBuf,
 }
 
 /// A command, running or finished.
@@ -238,10 +257,14 @@ pub struct Session {
     origin: Option<Origin>,
     /// The kept session it runs in.
     kept: Option<Arc<KeptJail>>,
+    overlay: Option<Arc<Changes>>,
+    forbidden: Option<Forbidden>,
     /// Given up when it is over, with the descriptors.
     running: Mutex<Option<Running>>,
     killed: Mutex<Option<Killed>>,
     violations: Mutex<Vec<Violation>>,
+    /// Protected paths it made.
+    made: Mutex<Vec<Violation>>,
     /// What the jail's proxy refused, and what of it was older than this command.
     refusals: (Refusals, Vec<Violation>),
     input: InputEnd,
@@ -302,6 +325,14 @@ impl Session {
     /// The kept session it runs in.
     pub fn kept(&self) -> Option<&KeptJail> {
         self.kept.as_deref()
+    }
+
+    /// What is kept aside of its changes; those of a session are the session's.
+    pub fn changes(&self) -> Option<Arc<Changes>> {
+        match &self.kept {
+            Some(kept) => kept.changes(),
+            None => self.overlay.clone(),
+        }
     }
 
     /// What it was started for.

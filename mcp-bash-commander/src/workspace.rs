@@ -3,6 +3,7 @@
 
 pub mod changes;
 mod edit;
+mod quarantine;
 mod read;
 mod search;
 mod write;
@@ -17,6 +18,7 @@ use shared::digest::Digest;
 use crate::jail;
 use crate::policy::Access;
 pub use edit::{Edit, EditError, Edited, Hint, Occurrences};
+pub use quarantine::PutAway;
 pub use read::FileSlice;
 pub use search::{
     Bound, Breadth, Found, LeftOut, Match, Query, Report, SearchError, SkippedFiles, Snippet,

@@ -21,8 +21,8 @@ const STANDARD_FORMATS: [&str; 11] = [
     "regex",
 ];
 
-/// Cleans both schemas of a tool. Of results only the shape is listed: clients check answers against it and rarely show
-/// it to models, and every word costs in every list.
+/// Cleans both schemas of a tool. Of results only the names of fields are listed: clients rarely show more to models, and every word
+/// costs in every list.
 pub fn clean_tool(tool: &mut Tool) {
     tool.input_schema = Arc::new(cleaned(&tool.input_schema));
     tool.output_schema = tool.output_schema.as_deref().map(|schema| {
@@ -35,29 +35,54 @@ pub fn clean_tool(tool: &mut Tool) {
     });
 }
 
-/// Leaves the names and kinds of a result's fields, and of what they hold only whether it is an object or a list.
+/// Leaves out of a tool's arguments what costs in every list and tells a model nothing: bounds, since what is beyond them is refused with
+/// words of its own, and defaults that are nothing.
+pub fn shorten(tool: &mut Tool) {
+    let mut schema = Value::Object(JsonObject::clone(&tool.input_schema));
+    drop_the_obvious(&mut schema);
+    if let Value::Object(schema) = schema {
+        tool.input_schema = Arc::new(schema);
+    }
+}
+
+fn drop_the_obvious(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else {
+        return;
+    };
+    object.retain(|keyword, value| match keyword.as_str() {
+        "minimum" | "maximum" => !value.is_u64(),
+        "default" => !is_nothing(value),
+        "additionalProperties" => value != &json!(true),
+        _ => true,
+    });
+    for keyword in ["properties", "items"] {
+        match (keyword, object.get_mut(keyword)) {
+            ("properties", Some(Value::Object(properties))) => {
+                properties.values_mut().for_each(drop_the_obvious);
+            }
+            (_, Some(items)) => drop_the_obvious(items),
+            (_, None) => {}
+        }
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Bool(value) => !value,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(object) => object.is_empty(),
+        Value::Null | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// Leaves the names of a result's fields.
 fn reduce_to_shape(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else {
         return;
     };
-    object.retain(|keyword, _| {
-        matches!(keyword.as_str(), "type" | "properties")
-    });
-    let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) else {
-        return;
-    };
-    for property in properties.values_mut() {
-        reduce_to_kind(property);
-    }
-}
-
-fn reduce_to_kind(schema: &mut Value) {
-    let Some(object) = schema.as_object_mut() else {
-        return;
-    };
-    object.retain(|keyword, _| matches!(keyword.as_str(), "type" | "items"));
-    if let Some(items) = object.get_mut("items") {
-        reduce_to_kind(items);
+    object.retain(|keyword, _| matches!(keyword.as_str(), "type" | "properties"));
+    if let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.values_mut().for_each(|field| *field = json!({}));
     }
 }
 
@@ -105,8 +130,6 @@ fn clean(schema: &Value, definitions: &JsonObject, within: &mut Vec<String>) -> 
         match keyword.as_str() {
             "$schema" | "$defs" | "definitions" => {}
             "default" if value.is_null() => {}
-            // All our counts are unsigned, and a negative one is refused with words of its own.
-            "minimum" if value == &json!(0) => {}
             "format"
                 if !value
                     .as_str()

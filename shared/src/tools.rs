@@ -53,10 +53,10 @@ impl ToolEffect {
         self.class
     }
 
-    /// All four hints and the title. MCP's defaults are pessimistic, so none is left to them.
+    /// All four hints; MCP's defaults are pessimistic, so none is left to them. The title stands beside them, once.
     pub fn annotations(&self) -> ToolAnnotations {
         ToolAnnotations::from_raw(
-            Some(self.title.to_owned()),
+            None,
             Some(self.class == EffectClass::Read),
             Some(self.class == EffectClass::Irreversible),
             Some(self.idempotent),
@@ -99,6 +99,13 @@ pub fn finish<S: Send + Sync + 'static>(
         portable_schema::clean_tool(&mut route.attr);
     }
     Ok(router)
+}
+
+/// Makes the list of tools as short as clients allow; what plans are checked against is to be taken from it before.
+pub fn shorten<S: Send + Sync + 'static>(router: &mut ToolRouter<S>) {
+    for route in router.map.values_mut() {
+        portable_schema::shorten(&mut route.attr);
+    }
 }
 
 /// The effect class of a finished tool, read back from its annotations; a tool without any counts as the worst.

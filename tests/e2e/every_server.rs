@@ -153,6 +153,10 @@ async fn answers_fit_their_output_schemas() -> anyhow::Result<()> {
                 if let Err(error) = validator.validate(&answer) {
                     anyhow::bail!("{tool}: {error} at {}: {answer}", error.instance_path());
                 }
+                let listed = &schema["properties"];
+                for field in answer.as_object().into_iter().flat_map(|answer| answer.keys()) {
+                    ensure!(listed[field].is_object(), "{tool} does not list `{field}`");
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! From a fresh clone to a jail: the steps init takes before it starts the command, each of which may refuse it.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::io::Errno;
@@ -36,10 +36,12 @@ pub(super) struct Host {
 pub(super) struct Belongings {
     /// Standard input, output and error of the command; none if it gets a terminal.
     pub(super) streams: Vec<OwnedFd>,
-    pub(super) workspace: Option<OwnedFd>,
+    /// The directories of the workspace and of its overlay.
+    pub(super) pinned: Vec<OwnedFd>,
     pub(super) inputs: Vec<OwnedFd>,
     pub(super) parts: Option<Vec<Part>>,
-    pub(super) mapped_workspace: Option<OwnedFd>,
+    /// The same as trees of mounts, where the launcher mapped them.
+    pub(super) mapped: Vec<OwnedFd>,
     /// Readable when the launcher has mapped the user namespace; ends when the launcher does.
     pub(super) go: OwnedFd,
 }
@@ -115,22 +117,14 @@ fn make(
     let Belongings {
         streams,
         go,
-        workspace,
+        pinned,
         inputs,
         parts,
-        mapped_workspace,
+        mapped,
     } = belongings;
     become_somebody(host.identity, &go)?;
-    let pinned = workspace.as_ref().map(AsFd::as_fd);
-    let surrounding = surround(
-        order,
-        host.identity,
-        parts,
-        mapped_workspace,
-        pinned,
-        &inputs,
-    )?;
-    drop((workspace, inputs, go));
+    let surrounding = surround(order, host.identity, parts, mapped, &pinned, &inputs)?;
+    drop((pinned, inputs, go));
     init::serve(order, host, status, streams, surrounding)
 }
 
@@ -147,10 +141,10 @@ impl Belongings {
         let mut numbers: Vec<i32> = [status, &self.go]
             .into_iter()
             .chain(&self.streams)
-            .chain(&self.workspace)
+            .chain(&self.pinned)
             .chain(&self.inputs)
             .chain(trees)
-            .chain(&self.mapped_workspace)
+            .chain(&self.mapped)
             .map(AsRawFd::as_raw_fd)
             .collect();
         numbers.sort_unstable();
@@ -188,8 +182,8 @@ fn surround(
     order: &Order,
     identity: Identity,
     parts: Option<Vec<Part>>,
-    mapped_workspace: Option<OwnedFd>,
-    pinned: Option<std::os::fd::BorrowedFd<'_>>,
+    mapped: Vec<OwnedFd>,
+    pinned: &[OwnedFd],
     inputs: &[OwnedFd],
 ) -> Result<LayerSet, Failure> {
     let mut applied = LayerSet::default();
@@ -206,9 +200,12 @@ fn surround(
     rustix::system::sethostname(b"jail")
         .map_err(|errno| Failure::new(Layer::UtsNs, errno, "sethostname".to_owned()))?;
     applied.insert(Layer::UtsNs);
-    let root = root::enter(order, identity, parts, mapped_workspace, pinned, inputs)?;
-    if order.workspace.is_some() {
+    let root = root::enter(order, identity, parts, mapped, pinned, inputs)?;
+    if let Some(workspace) = &order.workspace {
         applied.insert(Layer::Workspace);
+        if workspace.overlay.is_some() {
+            applied.insert(Layer::Overlay);
+        }
     }
     if !order.inputs.is_empty() {
         applied.insert(Layer::PinnedInputs);

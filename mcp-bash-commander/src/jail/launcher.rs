@@ -77,11 +77,10 @@ impl Launcher {
         let (ours, theirs) = datagram::pair().map_err(JailError::errno("make a socket"))?;
         let mut descriptors = vec![order.as_fd(), theirs.as_fd()];
         descriptors.extend(streams.theirs.iter().map(OwnedFd::as_fd));
-        descriptors.extend(
-            spec.workspace
-                .iter()
-                .map(|workspace| workspace.directory.as_fd()),
-        );
+        if let Some(workspace) = &spec.workspace {
+            descriptors.push(workspace.directory.as_fd());
+            descriptors.extend(workspace.overlay.iter().map(|overlay| overlay.directory.as_fd()));
+        }
         descriptors.extend(spec.inputs.iter().map(|input| input.sealed.as_fd()));
         self.0.send(&descriptors)?;
         drop((order, theirs));
@@ -162,12 +161,18 @@ fn asked(spec: &JailSpec) -> LayerSet {
     let mut asked = LayerSet::default();
     for layer in Layer::STRICT {
         let pointless = (layer == Layer::Workspace && spec.workspace.is_none())
-            || (layer == Layer::PinnedInputs && spec.inputs.is_empty());
+            || (layer == Layer::PinnedInputs && spec.inputs.is_empty())
+            || (layer == Layer::Overlay && !has_overlay(spec));
         if !pointless {
             asked.insert(layer);
         }
     }
     asked
+}
+
+fn has_overlay(spec: &JailSpec) -> bool {
+    let workspace = spec.workspace.as_ref();
+    workspace.is_some_and(|workspace| workspace.overlay.is_some())
 }
 
 /// The error that a refusal of launcher or init is to a caller.

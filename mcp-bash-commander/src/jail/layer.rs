@@ -27,6 +27,8 @@ pub enum Layer {
     PrivateRoot,
     /// The workspace, without setuid and devices; for a root server through an id-mapped mount.
     Workspace,
+    /// Every change of the workspace is kept aside.
+    Overlay,
     /// Read-only files with exactly the bytes that were hashed.
     PinnedInputs,
     /// Resource limits.
@@ -51,7 +53,7 @@ pub enum Layer {
 
 impl Layer {
     /// Every layer a strict jail has; the steps that are none are left out.
-    pub const STRICT: [Self; 16] = [
+    pub const STRICT: [Self; 17] = [
         Self::UserNs,
         Self::MntNs,
         Self::PidNs,
@@ -61,6 +63,7 @@ impl Layer {
         Self::CgroupNs,
         Self::PrivateRoot,
         Self::Workspace,
+        Self::Overlay,
         Self::PinnedInputs,
         Self::Limits,
         Self::Capabilities,
@@ -82,6 +85,7 @@ impl Layer {
             Self::CgroupNs => "cgroup_ns",
             Self::PrivateRoot => "private_root",
             Self::Workspace => "workspace",
+            Self::Overlay => "overlay",
             Self::PinnedInputs => "pinned_inputs",
             Self::Limits => "limits",
             Self::Capabilities => "capabilities",
@@ -142,6 +146,11 @@ impl Layer {
             }
             (Self::Limits, _) => {
                 "a limit is above the hard limit of the server: raise that, or lower the policy's".to_owned()
+            }
+            (Self::Overlay, _) => {
+                "the state directory must lie on a file system that an overlay can keep changes on (ext4, XFS, Btrfs, tmpfs; no \
+                 overlay, NFS or FUSE), and the kernel must allow overlays in user namespaces (Linux 5.11)"
+                    .to_owned()
             }
             (Self::PinnedInputs, _) => {
                 "a pinned input must be a regular file of the workspace, reached without symbolic links".to_owned()

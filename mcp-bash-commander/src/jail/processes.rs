@@ -37,6 +37,10 @@ pub(super) fn command_of(commands: &HashMap<i32, CommandNumber>, pid: i32) -> Op
 
 /// Sends `signal` to `leader` and everything below it, the leader last: while it lives, nothing below it can get away.
 pub(super) fn signal_tree(leader: i32, signal: i32) {
+    if signal == libc::SIGKILL {
+        // Else it could see its children end and end by itself, which would look like an end of its own.
+        let _ = sys::signal(leader, libc::SIGSTOP);
+    }
     let mut told: Vec<i32> = Vec::new();
     for _ in 0..MOST_ROUNDS {
         let fresh: Vec<i32> = below(leader)

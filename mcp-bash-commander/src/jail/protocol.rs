@@ -22,6 +22,7 @@ pub(super) struct Order {
     pub(super) workspace: Option<WorkspaceOrder>,
     pub(super) read_only: Vec<PathBuf>,
     pub(super) inputs: Vec<InputOrder>,
+    pub(super) protected: Vec<PathBuf>,
     pub(super) published: Vec<u16>,
     pub(super) network: Network,
     pub(super) limits: Limits,
@@ -43,6 +44,8 @@ pub(super) struct WorkspaceOrder {
     pub(super) source: PathBuf,
     pub(super) target: PathBuf,
     pub(super) access: Access,
+    /// Where an overlay keeps what is changed; the pinned directory is one more descriptor.
+    pub(super) overlay: Option<PathBuf>,
 }
 
 /// A pinned input; its bytes are a sealed descriptor beside the order.
@@ -72,6 +75,8 @@ pub(super) fn encode_order(spec: &JailSpec) -> Result<Vec<u8>, JailError> {
             });
             writer.path(&workspace.source)?;
             writer.path(&workspace.target)?;
+            let overlay: Vec<_> = workspace.overlay.iter().collect();
+            writer.list(&overlay, |writer, overlay| writer.path(&overlay.source))?;
         }
     }
     writer.list(&spec.read_only, |writer, path| writer.path(path))?;
@@ -79,6 +84,7 @@ pub(super) fn encode_order(spec: &JailSpec) -> Result<Vec<u8>, JailError> {
         writer.number(input.length);
         writer.path(&input.target)
     })?;
+    writer.list(&spec.protected, |writer, path| writer.path(path))?;
     writer.list(&spec.published, |writer, port| {
         writer.number(u64::from(*port));
         Ok(())
@@ -130,6 +136,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
             },
             source: reader.path()?,
             target: reader.path()?,
+            overlay: reader.list(Reader::path)?.pop(),
         }),
     };
     let read_only = reader.list(Reader::path)?;
@@ -139,6 +146,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
             target: reader.path()?,
         })
     })?;
+    let protected = reader.list(Reader::path)?;
     let published = reader.list(|reader| u16::try_from(reader.number()?).ok())?;
     let limits = Limits {
         cpu_seconds: reader.number()?,
@@ -155,6 +163,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         workspace,
         read_only,
         inputs,
+        protected,
         published,
         network,
         limits,

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -13,15 +13,16 @@ use rustix::mount::{
 };
 
 use super::child::{Failure, Identity};
-use super::protocol::{InputOrder, Order, WorkspaceOrder};
+use super::pinned::{self, Guard};
+use super::protocol::Order;
+use super::workspace;
 use super::sys::{self, MountAttributes};
-use super::{Access, Layer};
+use super::Layer;
 
-const READ_ONLY: u64 = 0x1;
-const NO_SETUID: u64 = 0x2;
-const NO_DEVICES: u64 = 0x4;
+pub(super) const READ_ONLY: u64 = 0x1;
+pub(super) const NO_SETUID: u64 = 0x2;
+pub(super) const NO_DEVICES: u64 = 0x4;
 const NO_EXECUTION: u64 = 0x8;
-const ID_MAPPED: u64 = 0x0010_0000;
 const PRIVATE: u64 = 1 << 18;
 
 /// The device nodes of the jail.
@@ -79,62 +80,6 @@ pub(super) fn take_parts(order: &Order) -> Result<Vec<Part>, Failure> {
     Ok(parts)
 }
 
-/// Takes the workspace by its pinned directory, mapped so that its owner's files belong to the jail's user. For privileged servers.
-pub(super) fn take_mapped_workspace(
-    workspace: &WorkspaceOrder,
-    pinned: BorrowedFd<'_>,
-    mapping: Option<BorrowedFd<'_>>,
-) -> Result<OwnedFd, Failure> {
-    let failed = |errno| {
-        Failure::new(
-            Layer::Workspace,
-            errno,
-            workspace.source.display().to_string(),
-        )
-    };
-    let tree = copy_tree(pinned, "", false).map_err(failed)?;
-    if let Some(mapping) = mapping {
-        let attributes = MountAttributes {
-            set: ID_MAPPED,
-            user_namespace: std::os::fd::AsRawFd::as_raw_fd(&mapping)
-                .try_into()
-                .unwrap_or(u64::MAX),
-            ..MountAttributes::default()
-        };
-        sys::mount_setattr(&tree, false, &attributes).map_err(failed)?;
-    }
-    set(&tree, false, workspace_attributes(workspace)).map_err(failed)?;
-    Ok(tree)
-}
-
-/// Takes the workspace by its path, and makes sure that it is still the pinned directory.
-fn take_workspace(workspace: &WorkspaceOrder, pinned: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
-    let failed = |errno| {
-        Failure::new(
-            Layer::Workspace,
-            errno,
-            workspace.source.display().to_string(),
-        )
-    };
-    let tree = copy_tree(CWD, &workspace.source, true).map_err(failed)?;
-    let (now, then) = (
-        rustix::fs::fstat(&tree).map_err(failed)?,
-        rustix::fs::fstat(pinned).map_err(failed)?,
-    );
-    if (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino) {
-        return Err(failed(Errno::STALE));
-    }
-    set(&tree, true, workspace_attributes(workspace)).map_err(failed)?;
-    Ok(tree)
-}
-
-fn workspace_attributes(workspace: &WorkspaceOrder) -> u64 {
-    match workspace.access {
-        Access::ReadOnly => NO_SETUID | NO_DEVICES | READ_ONLY,
-        Access::ReadWrite => NO_SETUID | NO_DEVICES,
-    }
-}
-
 /// A root under construction, in the mount namespace of this process.
 pub(super) struct Root {
     root: OwnedFd,
@@ -143,13 +88,14 @@ pub(super) struct Root {
 
 /// Builds the root and makes it this process's own; the host's is gone afterwards.
 ///
-/// `workspace` is an already mapped tree, where the launcher could make one; `pinned` the workspace's directory.
+/// `mapped` are the already mapped trees of the workspace and its overlay, where the launcher could make them; `pinned` their
+/// directories.
 pub(super) fn enter(
     order: &Order,
     identity: Identity,
     parts: Option<Vec<Part>>,
-    workspace: Option<OwnedFd>,
-    pinned: Option<BorrowedFd<'_>>,
+    mapped: Vec<OwnedFd>,
+    pinned: &[OwnedFd],
     inputs: &[OwnedFd],
 ) -> Result<Root, Failure> {
     let failed =
@@ -163,10 +109,9 @@ pub(super) fn enter(
         Some(parts) => parts,
         None => take_parts(order)?,
     };
-    let workspace = match (&order.workspace, workspace, pinned) {
-        (Some(_), Some(mapped), _) => Some(mapped),
-        (Some(workspace), None, Some(pinned)) => Some(take_workspace(workspace, pinned)?),
-        _ => None,
+    let trees = match &order.workspace {
+        Some(workspace) => workspace::take(workspace, mapped, pinned)?,
+        None => Vec::new(),
     };
     let devices = DEVICES
         .iter()
@@ -184,23 +129,21 @@ pub(super) fn enter(
     place_terminals(&root).map_err(failed("mount /dev/pts"))?;
     place_etc(&root, identity).map_err(failed("fill /etc"))?;
     let proc = place_proc(&root).map_err(failed("mount /proc"))?;
-    if let (Some(tree), Some(workspace)) = (workspace, &order.workspace) {
-        let placed = make_directories(root.as_fd(), &workspace.target)
-            .and_then(|place| attach(&tree, &place, ""));
-        placed.map_err(|errno| {
-            Failure::new(
-                Layer::Workspace,
-                errno,
-                workspace.target.display().to_string(),
-            )
-        })?;
-        place_inputs(&root, workspace, &order.inputs, inputs)?;
-    } else if let Some(input) = order.inputs.first() {
-        return Err(Failure::new(
-            Layer::PinnedInputs,
-            Errno::NOENT,
-            input.target.display().to_string(),
-        ));
+    match (&order.workspace, order.inputs.first()) {
+        (Some(workspace), _) => {
+            workspace::place(&root, workspace, trees)?;
+            let mut guard = Guard::new(&root, workspace);
+            pinned::place_protected(&mut guard, &order.protected)?;
+            pinned::place_inputs(&mut guard, &order.inputs, inputs)?;
+        }
+        (None, Some(input)) => {
+            return Err(Failure::new(
+                Layer::PinnedInputs,
+                Errno::NOENT,
+                input.target.display().to_string(),
+            ));
+        }
+        (None, None) => {}
     }
 
     rustix::process::fchdir(&root).map_err(failed("enter the new root"))?;
@@ -355,101 +298,8 @@ fn place_proc(root: &OwnedFd) -> Result<OwnedFd, Errno> {
     Ok(proc)
 }
 
-/// Puts the sealed bytes of each input, as a read-only file of its own, over the file of that name in the workspace. The directories
-/// on the way become mount points, so that none can be moved away and rebuilt.
-fn place_inputs(
-    root: &OwnedFd,
-    workspace: &WorkspaceOrder,
-    inputs: &[InputOrder],
-    sealed: &[OwnedFd],
-) -> Result<(), Failure> {
-    const STORE: &str = ".pinned";
-    if inputs.is_empty() {
-        return Ok(());
-    }
-    let failed =
-        |step: &'static str| move |errno| Failure::new(Layer::PinnedInputs, errno, step.to_owned());
-    let bytes: u64 = inputs
-        .iter()
-        .map(|input| input.length.next_multiple_of(4096) + 4096)
-        .sum();
-    let store = memory(
-        &(bytes + (64 << 10)).to_string(),
-        "0755",
-        NO_SETUID | NO_DEVICES,
-    )
-    .map_err(failed("make a tmpfs"))?;
-    make_directories(root.as_fd(), Path::new(STORE))
-        .and_then(|place| attach(&store, &place, ""))
-        .map_err(failed("mount a tmpfs"))?;
-    let mut guarded: Vec<PathBuf> = Vec::new();
-    for (number, (input, content)) in inputs.iter().zip(sealed).enumerate() {
-        let failed = |errno| {
-            Failure::new(
-                Layer::PinnedInputs,
-                errno,
-                input.target.display().to_string(),
-            )
-        };
-        let inside = input
-            .target
-            .strip_prefix(&workspace.target)
-            .map_err(|_| failed(Errno::XDEV))?;
-        if has_detours(inside) || inside.as_os_str().is_empty() {
-            return Err(failed(Errno::INVAL));
-        }
-        let above: Vec<&Path> = inside
-            .ancestors()
-            .skip(1)
-            .filter(|path| !path.as_os_str().is_empty())
-            .collect();
-        for directory in above.into_iter().rev() {
-            if guarded.iter().any(|guarded| guarded == directory) {
-                continue;
-            }
-            let place = resolve(root.as_fd(), &workspace.target.join(directory)).map_err(failed)?;
-            let again = copy_tree(&place, "", false).map_err(failed)?;
-            attach(&again, &place, "").map_err(failed)?;
-            guarded.push(directory.to_owned());
-        }
-        let place = resolve(root.as_fd(), &input.target).map_err(failed)?;
-        let replaced = rustix::fs::fstat(&place).map_err(failed)?;
-        if FileType::from_raw_mode(replaced.st_mode) != FileType::RegularFile {
-            return Err(failed(Errno::INVAL));
-        }
-        let mode = Mode::from_raw_mode((replaced.st_mode & 0o111) | 0o444);
-        let name = number.to_string();
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&store, &name, flags, mode).map_err(failed)?;
-        copy(content, &file, input.length).map_err(failed)?;
-        drop(file);
-        let pinned = copy_tree(&store, &name, false).map_err(failed)?;
-        set(&pinned, false, READ_ONLY | NO_SETUID | NO_DEVICES).map_err(failed)?;
-        attach(&pinned, &place, "").map_err(failed)?;
-    }
-    // The files live on in their mounts; the store itself disappears.
-    rustix::process::fchdir(root)
-        .and_then(|()| rustix::mount::unmount(STORE, UnmountFlags::DETACH))
-        .and_then(|()| rustix::fs::unlinkat(root, STORE, AtFlags::REMOVEDIR))
-        .map_err(failed("unmount the store of pinned inputs"))
-}
-
-/// Copies exactly `length` bytes, from the beginning.
-fn copy(from: &OwnedFd, to: &OwnedFd, length: u64) -> Result<(), Errno> {
-    let mut offset = 0;
-    while offset < length {
-        let rest = usize::try_from(length - offset)
-            .unwrap_or(usize::MAX)
-            .min(1 << 30);
-        if rustix::fs::sendfile(to, from, Some(&mut offset), rest)? == 0 {
-            return Err(Errno::IO);
-        }
-    }
-    Ok(())
-}
-
 /// A new file system in memory, not attached anywhere.
-fn memory(size: &str, mode: &str, attributes: u64) -> Result<OwnedFd, Errno> {
+pub(super) fn memory(size: &str, mode: &str, attributes: u64) -> Result<OwnedFd, Errno> {
     let file_system = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&file_system, "size", size)?;
     rustix::mount::fsconfig_set_string(&file_system, "mode", mode)?;
@@ -459,7 +309,7 @@ fn memory(size: &str, mode: &str, attributes: u64) -> Result<OwnedFd, Errno> {
 }
 
 /// A detached copy of the mount at `path` below `directory`; with everything mounted below it if `recursive`.
-fn copy_tree(
+pub(super) fn copy_tree(
     directory: impl AsFd,
     path: impl rustix::path::Arg,
     recursive: bool,
@@ -473,7 +323,7 @@ fn copy_tree(
 }
 
 /// Adds attributes to a mount and cuts it off from what is mounted on the host later.
-fn set(mount: &OwnedFd, recursive: bool, attributes: u64) -> Result<(), Errno> {
+pub(super) fn set(mount: &OwnedFd, recursive: bool, attributes: u64) -> Result<(), Errno> {
     let attributes = MountAttributes {
         set: attributes,
         propagation: PRIVATE,
@@ -483,14 +333,14 @@ fn set(mount: &OwnedFd, recursive: bool, attributes: u64) -> Result<(), Errno> {
 }
 
 /// Attaches a detached mount at `path` below `place`, or at `place` itself if `path` is empty.
-fn attach(mount: &OwnedFd, place: impl AsFd, path: &str) -> Result<(), Errno> {
+pub(super) fn attach(mount: &OwnedFd, place: impl AsFd, path: &str) -> Result<(), Errno> {
     let mut flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     flags.set(MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH, path.is_empty());
     rustix::mount::move_mount(mount.as_fd(), "", place.as_fd(), path, flags)
 }
 
 /// Opens `path` below `root` as the jail will see it, without following any link.
-fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     let inside = path.strip_prefix("/").unwrap_or(path);
     rustix::fs::openat2(
         root,
@@ -502,7 +352,7 @@ fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
 }
 
 /// Makes `path` and all directories above it below `root`, and opens it.
-fn make_directories(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn make_directories(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     let mut directory = resolve(root, Path::new("."))?;
     for component in path.components() {
         let Component::Normal(name) = component else {
@@ -526,7 +376,7 @@ fn parent<'a>(root: BorrowedFd<'_>, path: &'a Path) -> Result<(OwnedFd, &'a OsSt
     Ok((make_directories(root, parent)?, name))
 }
 
-fn has_detours(path: &Path) -> bool {
+pub(super) fn has_detours(path: &Path) -> bool {
     path.components()
         .any(|component| matches!(component, Component::ParentDir | Component::CurDir))
 }

@@ -14,6 +14,7 @@ use super::child::{self, Belongings, Failure, Host, Identity};
 use super::idmap::{self, Mappings};
 use super::protocol::{self, Order, Report};
 use super::root::{self, Part};
+use super::workspace::Place;
 use super::seccomp::Filters;
 use super::sys::{self, Side};
 use super::{Layer, datagram};
@@ -175,7 +176,8 @@ fn make(
     let plumbing =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
     let stream_count = if order.command.terminal.is_some() { 0 } else { 3 };
-    let workspace_count = usize::from(order.workspace.is_some());
+    let has_overlay = order.workspace.iter().any(|workspace| workspace.overlay.is_some());
+    let workspace_count = usize::from(order.workspace.is_some()) + usize::from(has_overlay);
     if streams.len() != stream_count + workspace_count + order.inputs.len() {
         return Err(plumbing("match the descriptors with the order")(
             Errno::BADMSG,
@@ -183,14 +185,12 @@ fn make(
     }
     let mut pinned = streams.split_off(stream_count);
     let inputs = pinned.split_off(workspace_count);
-    let workspace = pinned.pop();
-    let prepared = if host.identity.privileged {
-        Some(prepare_mounts(host, mappings, order, workspace.as_ref())?)
+    let (parts, mapped) = if host.identity.privileged {
+        let (parts, mapped) = prepare_mounts(host, mappings, order, &pinned)?;
+        (Some(parts), mapped)
     } else {
-        None
+        (None, Vec::new())
     };
-    let (parts, mapped_workspace) =
-        prepared.map_or((None, None), |(parts, workspace)| (Some(parts), workspace));
     let (go, go_writer) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(plumbing("make a pipe"))?;
     let side = sys::clone_process(child::namespaces(order.network))
@@ -199,10 +199,10 @@ fn make(
         Side::Child => {
             let belongings = Belongings {
                 streams,
-                workspace,
+                pinned,
                 inputs,
                 parts,
-                mapped_workspace,
+                mapped,
                 go,
             };
             child::run(order, status, belongings, host)
@@ -222,35 +222,28 @@ fn make(
     }
 }
 
-/// What only root may do: take mounts from the host's own namespace, and map the workspace's owner to the jail's user.
+/// What only root may do: take mounts from the host's own namespace, and map the workspace's owner to the jail's user. `pinned` are the
+/// directories of the workspace and of its overlay.
 fn prepare_mounts(
     host: &Host,
     mappings: &mut Mappings,
     order: &Order,
-    pinned: Option<&OwnedFd>,
-) -> Result<(Vec<Part>, Option<OwnedFd>), Failure> {
+    pinned: &[OwnedFd],
+) -> Result<(Vec<Part>, Vec<OwnedFd>), Failure> {
     let parts = root::take_parts(order)?;
-    let (Some(workspace), Some(pinned)) = (&order.workspace, pinned) else {
-        return Ok((parts, None));
+    let Some(workspace) = &order.workspace else {
+        return Ok((parts, Vec::new()));
     };
-    let failed = |errno| {
-        Failure::new(
-            Layer::Workspace,
-            errno,
-            workspace.source.display().to_string(),
-        )
-    };
-    let owner = rustix::fs::fstat(pinned).map_err(failed)?;
-    let mapping = mappings
-        .of(
-            (owner.st_uid, owner.st_gid),
-            (host.identity.uid, host.identity.gid),
-        )
-        .map_err(failed)?;
-    let tree = root::take_mapped_workspace(
-        workspace,
-        pinned.as_fd(),
-        mapping.map(|mapping| mapping.as_fd()),
-    )?;
-    Ok((parts, Some(tree)))
+    let jailed = (host.identity.uid, host.identity.gid);
+    let mut mapped = Vec::with_capacity(pinned.len());
+    for (place, pinned) in Place::of(workspace).into_iter().zip(pinned) {
+        let failed = |errno| place.failure(errno);
+        let owner = rustix::fs::fstat(pinned).map_err(failed)?;
+        let mapping = mappings
+            .of((owner.st_uid, owner.st_gid), jailed)
+            .map_err(failed)?;
+        let mapping = mapping.map(|mapping| mapping.as_fd());
+        mapped.push(place.take_mapped(pinned.as_fd(), mapping)?);
+    }
+    Ok((parts, mapped))
 }

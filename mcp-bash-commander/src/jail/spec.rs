@@ -56,6 +56,8 @@ pub struct JailSpec {
     pub read_only: Vec<PathBuf>,
     /// Files whose bytes are fixed before the command starts.
     pub inputs: Vec<PinnedInput>,
+    /// Paths of the workspace, relative to it, that are read-only where they exist and cannot be moved away.
+    pub protected: Vec<PathBuf>,
     /// TCP ports commands may listen on, beside what `network` allows.
     pub published: Vec<u16>,
     /// What commands can reach.
@@ -76,6 +78,7 @@ impl JailSpec {
             workspace: None,
             read_only: system_toolchain(),
             inputs: Vec::new(),
+            protected: Vec::new(),
             published: Vec::new(),
             network: Network::None,
             limits: Limits::default(),
@@ -145,6 +148,14 @@ pub struct Workspace {
     pub(super) source: PathBuf,
     pub(super) target: PathBuf,
     pub(super) access: Access,
+    pub(super) overlay: Option<Overlay>,
+}
+
+/// A directory of the server's with `upper` and `work` in it, in which an overlay keeps what commands change.
+#[derive(Debug, Clone)]
+pub(super) struct Overlay {
+    pub(super) directory: Arc<OwnedFd>,
+    pub(super) source: PathBuf,
 }
 
 impl Workspace {
@@ -165,31 +176,57 @@ impl Workspace {
         if source == Path::new("/") {
             return Err(unusable("the whole file system cannot be a workspace"));
         }
-        let directory = rustix::fs::open(
-            &source,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|error| unusable(&error.to_string()))?;
+        let directory = pin(&source).map_err(|error| unusable(&error.to_string()))?;
         Ok(Self {
             directory: Arc::new(directory),
             source,
             target: target.to_owned(),
             access,
+            overlay: None,
         })
     }
 
-    /// The same directory with other rights.
+    /// The same directory, writable, with every change kept in `overlay` instead: a directory with an empty `upper` and `work` in it.
+    pub fn with_overlay(mut self, overlay: &Path) -> Result<Self, JailError> {
+        let directory = pin(overlay).map_err(|error| JailError::Workspace {
+            path: overlay.to_owned(),
+            reason: error.to_string(),
+        })?;
+        self.access = Access::ReadWrite;
+        self.overlay = Some(Overlay {
+            directory: Arc::new(directory),
+            source: overlay.to_owned(),
+        });
+        Ok(self)
+    }
+
+    /// The same directory with other rights, without an overlay.
     #[must_use]
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = access;
+        self.overlay = None;
         self
+    }
+
+    /// May the command change it, or what it sees of it?
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Are changes kept aside?
+    pub fn is_overlaid(&self) -> bool {
+        self.overlay.is_some()
     }
 
     /// The pinned directory, opened with `O_PATH`.
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
+}
+
+fn pin(directory: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(directory, flags, Mode::empty())
 }
 
 /// A file of the jail whose bytes were copied and sealed before the command starts: what was hashed is what is there.

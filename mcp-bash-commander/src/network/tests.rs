@@ -164,8 +164,8 @@ fn every_way_to_name_a_proxy_is_in_the_environment() -> anyhow::Result<()> {
             "https_proxy=http://127.0.0.1:3128",
             "ALL_PROXY=socks5h://127.0.0.1:3128",
             "all_proxy=socks5h://127.0.0.1:3128",
-            "NO_PROXY=",
-            "no_proxy=",
+            "NO_PROXY=localhost,127.0.0.1,::1",
+            "no_proxy=localhost,127.0.0.1,::1",
         ]
     );
     Ok(())

@@ -26,7 +26,10 @@ impl Hidden {
         }
         let mut builder = GitignoreBuilder::new("");
         for pattern in &patterns {
-            let is_plain = !pattern.is_empty()
+            let count = |wanted| pattern.matches(wanted).count();
+            let is_plain = count('[') == count(']')
+                && count('{') == count('}')
+                && !pattern.is_empty()
                 && !pattern.starts_with(['!', '#'])
                 && pattern.trim() == pattern;
             let added = builder.add_line(None, pattern);

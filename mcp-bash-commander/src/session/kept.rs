@@ -8,8 +8,11 @@ use time::OffsetDateTime;
 
 use super::table::Doors;
 use super::violations::Refusals;
-use super::{Origin, SessionError, SessionId, lock};
-use crate::jail::{CommandSpec, Jail, JailError, JailSpec, JailedCommand, JailedProcess, Network};
+use super::{Changes, Origin, SessionError, SessionId, lock};
+use crate::jail::{
+    Access, CommandSpec, Jail, JailError, JailSpec, JailedCommand, JailedProcess, Network,
+    Workspace,
+};
 
 /// How long a kept session lives without a running command.
 const IDLE: Duration = Duration::from_mins(30);
@@ -37,6 +40,8 @@ impl Key {
 pub(super) struct Terms {
     published: Vec<u16>,
     network: Network,
+    is_overlaid: bool,
+    access: Option<Access>,
 }
 
 impl Terms {
@@ -44,6 +49,8 @@ impl Terms {
         Self {
             published: jail.published.clone(),
             network: jail.network,
+            is_overlaid: jail.workspace.as_ref().is_some_and(Workspace::is_overlaid),
+            access: jail.workspace.as_ref().map(Workspace::access),
         }
     }
 }
@@ -59,6 +66,7 @@ pub struct KeptJail {
     terms: Terms,
     published: Vec<(u16, SocketAddr)>,
     refusals: Refusals,
+    overlay: Option<Arc<Changes>>,
     started_at: OffsetDateTime,
     jail: Jail,
     commands: Mutex<Vec<JailedCommand>>,
@@ -73,6 +81,7 @@ impl KeptJail {
         terms: Terms,
         first: &JailedProcess,
         doors: &Doors,
+        overlay: Option<Arc<Changes>>,
     ) -> Self {
         Self {
             name: key.name.clone(),
@@ -83,6 +92,7 @@ impl KeptJail {
             terms,
             published: doors.published(),
             refusals: doors.refusals.clone(),
+            overlay,
             started_at: OffsetDateTime::now_utc(),
             jail: first.jail.clone(),
             commands: Mutex::new(vec![first.command.clone()]),
@@ -113,6 +123,11 @@ impl KeptJail {
     /// Its published ports and where the host reaches them.
     pub fn published(&self) -> &[(u16, SocketAddr)] {
         &self.published
+    }
+
+    /// What is kept aside of the changes its commands made.
+    pub fn changes(&self) -> Option<Arc<Changes>> {
+        self.overlay.clone()
     }
 
     pub(super) fn refusals(&self) -> Refusals {
@@ -151,12 +166,15 @@ impl KeptJail {
 
     /// A jail is made once, so what a later command asks of it must be what it is.
     pub(super) fn check_terms(&self, jail: &JailSpec) -> Result<(), SessionError> {
+        let asked = Terms::of(jail);
         let what = if !jail.inputs.is_empty() {
             "pinned inputs (a step with inputs needs a session or a jail of its own)"
         } else if !jail.published.is_empty() && jail.published != self.terms.published {
             "published ports"
         } else if jail.network != self.terms.network {
             "network"
+        } else if (asked.is_overlaid, asked.access) != (self.terms.is_overlaid, self.terms.access) {
+            "workspace"
         } else {
             return Ok(());
         };

@@ -16,7 +16,7 @@ use super::screen::Terminal;
 use super::spool::Spool;
 use super::violations::Refusals;
 use super::{
-    Ended, Killed, Order, OrderMark, Origin, Running, Session, SessionError, SessionId, State,
+    Changes, Ended, Killed, Order, OrderMark, Origin, Running, Session, SessionError, SessionId, State,
     Stream, lock,
 };
 use crate::jail::{Jail, JailSpec, JailedProcess, Launcher, Stdin};
@@ -153,7 +153,7 @@ impl Sessions {
                         &order.owner,
                         order.origin.as_ref(),
                         order.jail,
-                        order.allow,
+                        (order.allow, order.overlay.clone()),
                     )
                     .await?;
                 (process, Doors::default(), Some(kept))
@@ -182,10 +182,13 @@ impl Sessions {
             isolation: running.jail.isolation().clone(),
             published: doors.published(),
             origin: order.origin,
+            overlay: order.overlay,
+            forbidden: order.forbidden,
             kept,
             running: Mutex::new(Some(running.clone())),
             killed: Mutex::default(),
             violations: Mutex::default(),
+            made: Mutex::default(),
             refusals: (refusals, before),
             input: InputEnd::new(input),
             terminal: has_terminal.map(|size| Mutex::new(Terminal::new(size))),
@@ -227,7 +230,7 @@ impl Sessions {
         owner: &Arc<str>,
         origin: Option<&Origin>,
         jail: JailSpec,
-        allow: AllowList,
+        (allow, overlay): (AllowList, Option<Arc<Changes>>),
     ) -> Result<(JailedProcess, Arc<KeptJail>), SessionError> {
         let key = Key::new(owner, origin, name);
         // Two calls that come at once must not make two sessions of one name.
@@ -251,6 +254,7 @@ impl Sessions {
             terms,
             &process,
             &doors,
+            overlay,
         ));
         {
             let mut table = lock(&self.0.table);

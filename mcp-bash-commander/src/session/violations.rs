@@ -19,6 +19,8 @@ pub enum Source {
     Kernel,
     /// The server's proxy.
     Proxy,
+    /// The server, which looked at the workspace when the command had ended.
+    Workspace,
 }
 
 /// One kind of attempt.
@@ -97,7 +99,36 @@ impl Session {
         let mut violations = lock(&self.violations).clone();
         let (refusals, before) = &self.refusals;
         violations.extend(refusals.since(before));
+        violations.extend(lock(&self.made).iter().cloned());
         violations
+    }
+
+    /// Puts away what the command made of protected paths.
+    pub(super) async fn put_away(self: &Arc<Self>) {
+        if self.forbidden.is_none() {
+            return;
+        }
+        let session = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            let Some(forbidden) = &session.forbidden else {
+                return;
+            };
+            let put_away = forbidden
+                .workspace
+                .put_away(&forbidden.missing, &forbidden.folder);
+            lock(&session.made).extend(put_away.into_iter().map(|entry| Violation {
+                source: Source::Workspace,
+                what: format!("made {}", entry.path.display()),
+                why: match entry.to {
+                    Ok(_) => "protected: it was moved away, the operator has it".to_owned(),
+                    Err(error) => format!("protected: it could not be moved away: {error}"),
+                },
+                times: 1,
+            }));
+        });
+        if let Err(error) = done.await {
+            tracing::error!(%error, "protected paths could not be looked at");
+        }
     }
 
     /// Takes over what the jail knows by now.

@@ -5,6 +5,7 @@ use shared::tool_error::{ToolError, code};
 use crate::jail::JailError;
 use crate::policy::EnvironmentError;
 use crate::session::{InputError, SessionError};
+use crate::workspace::changes::ChangesError;
 use crate::workspace::{EditError, SearchError, WorkspaceError};
 
 /// Arguments that are each well formed but cannot be used.
@@ -68,6 +69,31 @@ impl From<EditError> for ToolError {
             EditError::NothingChanged { .. } => ("NOTHING_CHANGED", "it is already as asked"),
             EditError::NotText { .. } => ("NOT_TEXT", "change binary files with exec"),
             EditError::TooLong { .. } => ("TOO_LONG", "change it with exec, for instance sed"),
+        };
+        Self::new(code, message).with_hint(hint)
+    }
+}
+
+impl From<ChangesError> for ToolError {
+    fn from(error: ChangesError) -> Self {
+        let message = error.to_string();
+        let (code, hint) = match error {
+            ChangesError::Workspace(error) => return error.into(),
+            ChangesError::Digest { .. } => (
+                "CHANGES_DIFFER",
+                "nothing was carried over; list the changes again, and decide with what is there now",
+            ),
+            ChangesError::Unchanged(_) | ChangesError::WithinReplaced { .. } => {
+                (code::INVALID_ARGUMENTS, "`list` shows the paths")
+            }
+            ChangesError::TooMuch { .. } => (
+                "TOO_LONG",
+                "nothing was carried over; commit parts by `paths`, or discard what is not needed",
+            ),
+            ChangesError::NoOverlay { .. }
+            | ChangesError::Marked { .. }
+            | ChangesError::NotProtectable(_)
+            | ChangesError::Io { .. } => return io_failure(&error),
         };
         Self::new(code, message).with_hint(hint)
     }

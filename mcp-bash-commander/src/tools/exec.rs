@@ -28,11 +28,11 @@ use super::view::{headline, quote};
 use super::wait::{Condition, Until, Wait};
 use super::write_input::Size;
 use crate::enforce::Action;
-use crate::jail::{self, JailSpec, Lifetime, Network, Stdin};
+use crate::jail::{self, Access, JailSpec, Lifetime, Network, Stdin};
 use crate::network;
-use crate::policy::NetworkMode;
+use crate::policy::{self, NetworkMode};
 use crate::server::BashCommander;
-use crate::session::{Killed, Order, Session, Stream};
+use crate::session::{Forbidden, Killed, Order, Session, Stream};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("exec", "Run a command", EffectClass::Irreversible);
@@ -64,19 +64,22 @@ pub(crate) struct ExecParams {
     /// A terminal instead of pipes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tty: Option<Size>,
-    /// Name of a session, made if there is none: its commands share /tmp and background processes.
+    /// A name, made if there is none: commands share /tmp and processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session: Option<String>,
     /// Kills it and all its processes. Default 120000 if its end is waited for, else none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeout_ms: Option<u64>,
-    /// When to answer; default `exit`, with `tty` or `stdin_open` `idle`.
+    /// When to answer; default `exit`, else `idle`.
     #[serde(default)]
     wait: Wait,
-    /// TCP ports it listens on; the answer has an address of the host for each.
+    /// TCP ports it listens on; answered with host addresses.
     #[serde(default)]
     publish: Vec<u16>,
-    /// What it may reach, as far as the policy allows: its own jail, or listed hosts through a proxy.
+    /// `overlay` keeps what is changed aside, for `changes`.
+    #[serde(default)]
+    workspace: WorkspaceName,
+    /// Its own jail, or allowed hosts through a proxy.
     #[serde(default)]
     network: NetworkName,
     /// Of each stream, to 65536; `read_output` has the rest.
@@ -97,6 +100,16 @@ pub(crate) enum NetworkName {
     Loopback,
     Allowlist,
     Host,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum WorkspaceName {
+    #[default]
+    Direct,
+    Overlay,
+    Readonly,
 }
 
 impl From<NetworkName> for NetworkMode {
@@ -191,7 +204,14 @@ impl BashCommander {
             }
             Some(cwd) => state.workspace.root().join(cwd),
         };
-        jail.workspace = Some(state.workspace.for_jail());
+        let workspace = state.workspace.for_jail();
+        jail.workspace = Some(match params.workspace {
+            WorkspaceName::Direct | WorkspaceName::Overlay => workspace,
+            WorkspaceName::Readonly => workspace.with_access(Access::ReadOnly),
+        });
+        if self.is_changed(params) {
+            jail.protected = state.policy.protected.paths().to_vec();
+        }
         jail.read_only.clone_from(&state.policy.toolchain);
         jail.published.clone_from(&params.publish);
         jail.limits = state.policy.limits.of_jail();
@@ -213,6 +233,12 @@ impl BashCommander {
             jail.lifetime = Lifetime::Kept;
         }
         Ok(jail)
+    }
+
+    /// Whether the command can change the workspace itself.
+    fn is_changed(&self, params: &ExecParams) -> bool {
+        params.workspace == WorkspaceName::Direct
+            && self.state().policy.access == policy::Access::ReadWrite
     }
 
     /// What the call may reach; what a policy does not allow is refused, not cut down.
@@ -241,6 +267,19 @@ impl BashCommander {
         if let Some(action) = action {
             jail.inputs = action.pinned_inputs(&state.workspace).await?;
         }
+        let opened = self.opened().await?;
+        let overlay = match params.workspace {
+            WorkspaceName::Overlay => Some(opened.overlay(&state.workspace).await?),
+            WorkspaceName::Direct | WorkspaceName::Readonly => None,
+        };
+        if let (Some(overlay), Some(workspace)) = (&overlay, jail.workspace.take()) {
+            jail.workspace = Some(workspace.with_overlay(overlay.path())?);
+        }
+        let forbidden = self.is_changed(params).then(|| Forbidden {
+            workspace: Arc::clone(&state.workspace),
+            missing: state.workspace.missing(state.policy.protected.paths()),
+            folder: state.directory.join("put-away"),
+        });
         let order = Order {
             owner: Arc::clone(&principal::of(context)?.name),
             command: params
@@ -252,7 +291,9 @@ impl BashCommander {
             allow: state.policy.network.allow.clone(),
             timeout: self.timeout(params, condition, action),
             output_bytes: state.policy.limits.output_bytes,
-            spools: self.spools().await?,
+            spools: opened.spools.clone(),
+            overlay,
+            forbidden,
             origin: action.map(Action::origin),
         };
         let session = tokio::select! {

@@ -38,7 +38,7 @@ const PATTERN_SIZE: usize = 1 << 20;
 pub(crate) struct ReadOutputParams {
     /// From exec.
     id: String,
-    /// Which one.
+    /// Which.
     #[serde(default)]
     stream: StreamName,
     /// First byte; default 0.
@@ -114,7 +114,7 @@ pub(crate) struct ReadOutputResult {
 
 #[tool_router(router = read_output_router, vis = "pub(super)")]
 impl BashCommander {
-    /// Reads what a command wrote on one stream, by byte position; can wait for more of it or for the command's end.
+    /// Reads what a command wrote on one stream, by byte position; can wait for more.
     #[tool]
     async fn read_output(
         &self,

@@ -35,6 +35,7 @@ pub(crate) struct SearchParams {
     /// It is plain text.
     #[serde(default)]
     literal: bool,
+    /// Of letters.
     #[serde(default)]
     ignore_case: bool,
     /// Folder or file; default all.
@@ -49,7 +50,7 @@ pub(crate) struct SearchParams {
     /// Names of files only.
     #[serde(default)]
     files_only: bool,
-    /// Also those that begin with a dot, or also ignored ones.
+    /// Hidden, or ignored ones too.
     #[serde(default)]
     include: Include,
     /// To 1000.
@@ -101,7 +102,7 @@ struct MatchView {
 
 #[tool_router(router = search_router, vis = "pub(super)")]
 impl BashCommander {
-    /// Searches the workspace's text files. Hidden and git-ignored ones are left out and counted; links are not followed.
+    /// Searches the workspace's text files. Hidden and git-ignored ones are left out, but counted.
     #[tool]
     async fn search(
         &self,

@@ -30,7 +30,7 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StopParams {
-    /// Of a command, or the name of a session with everything in it.
+    /// Of a command, or name of a session.
     id: String,
     /// Sent first.
     #[serde(default)]

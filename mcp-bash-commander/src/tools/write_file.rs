@@ -30,7 +30,7 @@ pub(crate) struct WriteFileParams {
     path: String,
     /// The whole new content.
     content: String,
-    /// Write only if the file has this digest now (sha256:…), or `absent` if there must be none.
+    /// Write only over this digest, or `absent`: only a new file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expect_sha256: Option<String>,
     /// Make it executable.

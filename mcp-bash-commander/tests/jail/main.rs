@@ -7,6 +7,7 @@ mod kept;
 mod lifetime;
 mod limits;
 mod network;
+mod overlay;
 mod published;
 mod refusal;
 mod support;

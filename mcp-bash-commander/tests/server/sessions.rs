@@ -105,6 +105,8 @@ fn order(owner: &str, place: &Place, command: &[&str]) -> Order {
         jail: JailSpec::new(command.iter().copied()),
         kept: None,
         allow: AllowList::default(),
+        overlay: None,
+        forbidden: None,
         timeout: None,
         output_bytes: 1 << 20,
         spools: SpoolFolder::new(&place.path("")),

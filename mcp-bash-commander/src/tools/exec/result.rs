@@ -71,6 +71,7 @@ pub(super) struct ViolationView {
 enum SourceView {
     Kernel,
     Proxy,
+    Workspace,
 }
 
 impl From<Violation> for ViolationView {
@@ -84,6 +85,7 @@ impl From<Violation> for ViolationView {
         let source = match source {
             Source::Kernel => SourceView::Kernel,
             Source::Proxy => SourceView::Proxy,
+            Source::Workspace => SourceView::Workspace,
         };
         Self {
             source,
@@ -101,6 +103,7 @@ impl ExecResult {
             let by = match violation.source {
                 SourceView::Kernel => "the jail",
                 SourceView::Proxy => "the network policy",
+                SourceView::Workspace => "the server",
             };
             format!(
                 "denied by {by}: {} ({}), {} times",

@@ -29,24 +29,14 @@ impl Overlay {
         paths: Option<&[String]>,
     ) -> Result<Discarded, ChangesError> {
         self.check_workspace(workspace)?;
-        let mut entries = 0;
         let Some(paths) = paths else {
-            // A command still running could fill it for ever.
-            for _ in 0..tree::MAX_ROUNDS {
-                let (names, all) = tree::names(self.upper(), tree::PER_ROUND)
-                    .map_err(io_failed("list", Path::new("upper")))?;
-                for name in &names {
-                    entries += self.remove(Path::new(""), Path::new(name))?;
-                }
-                if all {
-                    break;
-                }
-            }
+            let entries = self.empty()?;
             self.baseline = Baseline::now(self.baseline.marks, self.baseline.workspace);
             let saved = self.baseline.save(self.directory.as_fd());
             saved.map_err(super::failed("save", &self.path))?;
             return Ok(Discarded { entries });
         };
+        let mut entries = 0;
         let mut wanted: Vec<PathBuf> = Vec::with_capacity(paths.len());
         for path in paths {
             let path = workspace.relative(path)?;
@@ -59,6 +49,26 @@ impl Overlay {
             }
         }
         Ok(Discarded { entries })
+    }
+
+    /// Removes everything a command left; how many entries.
+    ///
+    /// # Errors
+    /// A system that refuses.
+    pub(crate) fn empty(&self) -> Result<u64, ChangesError> {
+        let mut entries = 0;
+        // A command still running could fill it for ever.
+        for _ in 0..tree::MAX_ROUNDS {
+            let (names, all) = tree::names(self.upper(), tree::PER_ROUND)
+                .map_err(io_failed("list", Path::new("upper")))?;
+            for name in &names {
+                entries += self.remove(Path::new(""), Path::new(name))?;
+            }
+            if all {
+                break;
+            }
+        }
+        Ok(entries)
     }
 
     fn remove(&self, above: &Path, name: &Path) -> Result<u64, ChangesError> {

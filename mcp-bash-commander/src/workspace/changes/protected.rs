@@ -5,13 +5,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
+use serde::Serialize;
 
 use super::super::{BENEATH, open_beneath};
 use super::{Change, ChangesError, Kind, What, Workspace, tree};
 
 /// Files and directories that stay as they are, with everything below them, such as `.git/hooks` or `.mcp.json`. Upper and lower case
 /// are not told apart, because some file systems do not either.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Protected {
     paths: Vec<PathBuf>,
 }
@@ -39,6 +41,16 @@ impl Protected {
             kept.push(clean);
         }
         Ok(Self { paths: kept })
+    }
+
+    /// The paths, relative to the workspace's root.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// Whether it is one of them, or below one.
+    pub fn contains(&self, path: &Path) -> bool {
+        self.paths.iter().any(|protected| path.starts_with(protected))
     }
 
     /// The same with the places that protected paths lead to through links of the workspace.

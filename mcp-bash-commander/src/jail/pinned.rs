@@ -1,0 +1,159 @@
+//! Files of the workspace that a command cannot change: pinned inputs and protected paths. Nor can it move them away, for every directory
+//! above one becomes a mount point.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use super::Layer;
+use super::child::Failure;
+use super::protocol::{InputOrder, WorkspaceOrder};
+use super::root::{
+    NO_DEVICES, NO_SETUID, READ_ONLY, attach, copy_tree, has_detours, make_directories, memory,
+    resolve, set,
+};
+
+/// The workspace at its place in the new root, with the directories that cannot be moved.
+pub(super) struct Guard<'a> {
+    root: &'a OwnedFd,
+    workspace: &'a WorkspaceOrder,
+    directories: Vec<PathBuf>,
+}
+
+impl<'a> Guard<'a> {
+    pub(super) fn new(root: &'a OwnedFd, workspace: &'a WorkspaceOrder) -> Self {
+        Self {
+            root,
+            workspace,
+            directories: Vec::new(),
+        }
+    }
+
+    /// Makes every directory above `inside`, a path below the workspace, a mount point.
+    fn above(&mut self, inside: &Path) -> Result<(), Errno> {
+        let above: Vec<&Path> = inside
+            .ancestors()
+            .skip(1)
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect();
+        for directory in above.into_iter().rev() {
+            if self.directories.iter().any(|guarded| guarded == directory) {
+                continue;
+            }
+            let place = resolve(self.root.as_fd(), &self.workspace.target.join(directory))?;
+            let again = copy_tree(&place, "", false)?;
+            attach(&again, &place, "")?;
+            self.directories.push(directory.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Makes the protected paths that exist read-only. One behind a link or of a kind that cannot be mounted refuses the exec: the link could
+/// be turned.
+pub(super) fn place_protected(guard: &mut Guard<'_>, protected: &[PathBuf]) -> Result<(), Failure> {
+    for path in protected {
+        let failed = |errno| Failure::new(Layer::Workspace, errno, format!("protect {}", path.display()));
+        if has_detours(path) || path.is_absolute() {
+            return Err(failed(Errno::INVAL));
+        }
+        let target = guard.workspace.target.join(path);
+        let place = match resolve(guard.root.as_fd(), &target) {
+            Ok(place) => place,
+            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            Err(errno) => return Err(failed(errno)),
+        };
+        guard.above(path).map_err(failed)?;
+        let place = if path.components().count() > 1 {
+            // Its directory is another mount now.
+            resolve(guard.root.as_fd(), &target).map_err(failed)?
+        } else {
+            place
+        };
+        let again = copy_tree(&place, "", true).map_err(failed)?;
+        set(&again, true, READ_ONLY | NO_SETUID | NO_DEVICES).map_err(failed)?;
+        attach(&again, &place, "").map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Puts the sealed bytes of each input, as a read-only file of its own, over the file of that name in the workspace. The directories
+/// on the way become mount points, so that none can be moved away and rebuilt.
+pub(super) fn place_inputs(
+    guard: &mut Guard<'_>,
+    inputs: &[InputOrder],
+    sealed: &[OwnedFd],
+) -> Result<(), Failure> {
+    const STORE: &str = ".pinned";
+    if inputs.is_empty() {
+        return Ok(());
+    }
+    let failed =
+        |step: &'static str| move |errno| Failure::new(Layer::PinnedInputs, errno, step.to_owned());
+    let bytes: u64 = inputs
+        .iter()
+        .map(|input| input.length.next_multiple_of(4096) + 4096)
+        .sum();
+    let store = memory(
+        &(bytes + (64 << 10)).to_string(),
+        "0755",
+        NO_SETUID | NO_DEVICES,
+    )
+    .map_err(failed("make a tmpfs"))?;
+    make_directories(guard.root.as_fd(), Path::new(STORE))
+        .and_then(|place| attach(&store, &place, ""))
+        .map_err(failed("mount a tmpfs"))?;
+    for (number, (input, content)) in inputs.iter().zip(sealed).enumerate() {
+        let failed = |errno| {
+            Failure::new(
+                Layer::PinnedInputs,
+                errno,
+                input.target.display().to_string(),
+            )
+        };
+        let inside = input
+            .target
+            .strip_prefix(&guard.workspace.target)
+            .map_err(|_| failed(Errno::XDEV))?;
+        if has_detours(inside) || inside.as_os_str().is_empty() {
+            return Err(failed(Errno::INVAL));
+        }
+        guard.above(inside).map_err(failed)?;
+        let place = resolve(guard.root.as_fd(), &input.target).map_err(failed)?;
+        let replaced = rustix::fs::fstat(&place).map_err(failed)?;
+        if FileType::from_raw_mode(replaced.st_mode) != FileType::RegularFile {
+            return Err(failed(Errno::INVAL));
+        }
+        let mode = Mode::from_raw_mode((replaced.st_mode & 0o111) | 0o444);
+        let name = number.to_string();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&store, &name, flags, mode).map_err(failed)?;
+        copy(content, &file, input.length).map_err(failed)?;
+        drop(file);
+        let pinned = copy_tree(&store, &name, false).map_err(failed)?;
+        set(&pinned, false, READ_ONLY | NO_SETUID | NO_DEVICES).map_err(failed)?;
+        attach(&pinned, &place, "").map_err(failed)?;
+    }
+    // The files live on in their mounts; the store itself disappears.
+    rustix::process::fchdir(guard.root)
+        .and_then(|()| rustix::mount::unmount(STORE, UnmountFlags::DETACH))
+        .and_then(|()| rustix::fs::unlinkat(guard.root, STORE, AtFlags::REMOVEDIR))
+        .map_err(failed("unmount the store of pinned inputs"))
+}
+
+/// Copies exactly `length` bytes, from the beginning.
+fn copy(from: &OwnedFd, to: &OwnedFd, length: u64) -> Result<(), Errno> {
+    let mut offset = 0;
+    while offset < length {
+        let rest = usize::try_from(length - offset)
+            .unwrap_or(usize::MAX)
+            .min(1 << 30);
+        if rustix::fs::sendfile(to, from, Some(&mut offset), rest)? == 0 {
+            return Err(Errno::IO);
+        }
+    }
+    Ok(())
+}
