@@ -30,8 +30,8 @@ mod launcher;
 mod layer;
 mod leader;
 mod limits;
-mod probe;
 mod pinned;
+mod probe;
 mod process;
 mod processes;
 mod protocol;
@@ -58,5 +58,5 @@ pub use spec::{
     Workspace, system_toolchain,
 };
 pub use streams::{Input, Output};
-pub use waiting::AwaitedInput;
 pub use usage::{EndedProcess, Usage};
+pub use waiting::AwaitedInput;

@@ -20,8 +20,8 @@ use shared::digest::Digest;
 pub use environment::{EnvironmentError, EnvironmentRules};
 pub use explain::Explanation;
 pub use hidden::Hidden;
-pub use reach::{NetworkMode, NetworkRules};
 pub use placement::{Placed, PlacementError, check_placement};
+pub use reach::{NetworkMode, NetworkRules};
 use rules::{RuleError, RuleTable, Rules};
 use size::Size;
 
@@ -423,13 +423,8 @@ const PROTECTED: [&str; 5] = [".git/hooks", ".git/config", ".mcp.json", ".vscode
 
 fn protected_paths(given: Option<Vec<PathBuf>>) -> Result<Protected, PolicyError> {
     let paths = given.unwrap_or_else(|| PROTECTED.map(PathBuf::from).to_vec());
-    Protected::new(&paths).map_err(|error| {
-        out_of_range(
-            "workspace.protect",
-            &error,
-            "relative paths without `..`",
-        )
-    })
+    Protected::new(&paths)
+        .map_err(|error| out_of_range("workspace.protect", &error, "relative paths without `..`"))
 }
 
 fn workspace_root(root: &Path) -> Result<PathBuf, PolicyError> {

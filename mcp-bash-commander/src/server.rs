@@ -31,9 +31,12 @@ use crate::config::Config;
 use crate::doctor;
 use crate::enforce::{Action, Orders, needs_grant};
 use crate::jail::Launcher;
+use crate::policy::rules::Decision;
 use crate::policy::{Placed, Policy, check_placement};
 use crate::session::{Changes, OverlayFolder, Sessions, SpoolFolder};
 use crate::tools;
+use crate::tools::approval::{Approvals, AtClient};
+use crate::tools::exec::ExecParams;
 use crate::workspace::{SearchError, Workspace};
 
 /// The server's name, of its state directory and in plans.
@@ -65,6 +68,7 @@ pub(crate) struct State {
     pub(crate) enforced: Option<Enforced>,
     /// Where state is kept; made by the first call.
     pub(crate) directory: PathBuf,
+    approvals: Approvals,
     guard: CallGuard,
     opened: OnceCell<Opened>,
 }
@@ -94,7 +98,8 @@ impl Opened {
             .overlays
             .get_or_try_init(|| async {
                 let state_dir = self.state_dir.clone();
-                tokio::task::spawn_blocking(move || OverlayFolder::open(&state_dir)).await?
+                tokio::task::spawn_blocking(move || OverlayFolder::open(&state_dir))
+                    .await?
                     .map_err(anyhow::Error::from)
             })
             .await
@@ -158,6 +163,7 @@ impl BashCommander {
             launcher,
             enforced,
             directory: state_dir,
+            approvals: Approvals::new()?,
             guard,
             opened: OnceCell::new(),
         };
@@ -308,6 +314,42 @@ impl BashCommander {
         Ok(Some(action))
     }
 
+    /// Asks at the client about a command that a rule wants asked about; the question, if it is part of the answer. A call that is
+    /// wrong in another way is left to the tool.
+    async fn ask(
+        &self,
+        request: &CallToolRequestParams,
+        context: &mut RequestContext<RoleServer>,
+    ) -> Result<Option<CallToolResponse>, ErrorData> {
+        if request.name != "exec" || self.state.policy.rules.is_empty() {
+            return Ok(None);
+        }
+        let arguments = Value::Object(request.arguments.clone().unwrap_or_default());
+        let Ok(params) = serde_json::from_value::<ExecParams>(arguments.clone()) else {
+            return Ok(None);
+        };
+        let verdict = self.verdict(&params);
+        let (Decision::Ask, Ok(principal)) = (verdict.decision, principal::of(context)) else {
+            return Ok(None);
+        };
+        let subject = json!([&*principal.name, arguments, self.state.policy_digest]);
+        let subject = Digest::of_json(&subject)
+            .map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
+        let asked = self
+            .state
+            .approvals
+            .ask(&verdict, &subject, request, context)
+            .await?;
+        match asked {
+            AtClient::Question(question) => Ok(Some(question)),
+            AtClient::Answered(approval) => {
+                tracing::info!(?approval, %subject, "a client was asked about a command");
+                context.extensions.insert(approval);
+                Ok(None)
+            }
+        }
+    }
+
     async fn guarded(
         &self,
         request: CallToolRequestParams,
@@ -334,6 +376,11 @@ impl ServerHandler for BashCommander {
         mut request: CallToolRequestParams,
         mut context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        if self.state.enforced.is_none()
+            && let Some(question) = self.ask(&request, &mut context).await?
+        {
+            return Ok(question);
+        }
         let Some(enforced) = self.state.enforced.as_ref().filter(|_| {
             let tool = self.tools.get(&request.name);
             tool.is_some_and(|tool| needs_grant(&tool.name, class_of(tool)))

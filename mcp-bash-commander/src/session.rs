@@ -24,17 +24,16 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::jail::{
-    Exit, Identity, Isolation, Jail, JailError, JailSpec, JailedCommand, Output, Reach,
-    Usage,
+    Exit, Identity, Isolation, Jail, JailError, JailSpec, JailedCommand, Output, Reach, Usage,
 };
-pub use input::InputError;
+use crate::network::AllowList;
+use crate::workspace::Workspace;
 use input::InputEnd;
+pub use input::InputError;
 pub use kept::KeptJail;
 pub use overlays::{Changes, OverlayFolder};
 pub use screen::Screen;
 use screen::Terminal;
-use crate::network::AllowList;
-use crate::workspace::Workspace;
 use spool::Spool;
 pub use spool::{Piece, SpoolFolder};
 pub use table::Sessions;

@@ -1,10 +1,11 @@
 //! The list of all tools. None of them changes the policy.
 
+pub(crate) mod approval;
 mod changes;
 mod doctor;
 mod edit_file;
 mod error;
-mod exec;
+pub(crate) mod exec;
 mod explain;
 mod list_sessions;
 mod read_file;

@@ -81,6 +81,7 @@ struct Note {
     run: Option<String>,
     action: Option<String>,
     refused: bool,
+    approved_by: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -105,6 +106,13 @@ pub fn belongs_to(context: &RequestContext<RoleServer>, run: Option<&str>, actio
 pub fn was_refused(context: &RequestContext<RoleServer>) {
     if let Some(note) = context.extensions.get::<SharedNote>() {
         note.lock().refused = true;
+    }
+}
+
+/// Called by a tool that succeeds: who approved the call, where somebody had to. It stands in the log in the place of an error's code.
+pub fn was_approved(context: &RequestContext<RoleServer>, by: &'static str) {
+    if let Some(note) = context.extensions.get::<SharedNote>() {
+        note.lock().approved_by = Some(by);
     }
 }
 
@@ -370,7 +378,7 @@ impl Call<'_> {
             run: note.run.clone(),
             action: note.action.clone(),
             outcome,
-            code: error_code,
+            code: error_code.or_else(|| note.approved_by.map(|by| format!("approved_by:{by}"))),
             ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         }
     }

@@ -154,7 +154,11 @@ async fn answers_fit_their_output_schemas() -> anyhow::Result<()> {
                     anyhow::bail!("{tool}: {error} at {}: {answer}", error.instance_path());
                 }
                 let listed = &schema["properties"];
-                for field in answer.as_object().into_iter().flat_map(|answer| answer.keys()) {
+                for field in answer
+                    .as_object()
+                    .into_iter()
+                    .flat_map(|answer| answer.keys())
+                {
                     ensure!(listed[field].is_object(), "{tool} does not list `{field}`");
                 }
             }

@@ -12,7 +12,7 @@ use super::layer::LayerSet;
 use super::protocol::{CommandNumber, Order, Report};
 use super::root::{self, Part};
 use super::seccomp::Filters;
-use super::{Layer, Network, datagram, init, sys};
+use super::{Layer, datagram, init, sys};
 
 /// Who the jail is, inside and to the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -75,19 +75,20 @@ impl Failure {
 }
 
 /// The namespaces of a jail, all made by one clone.
-pub(super) fn namespaces(network: Network) -> libc::c_int {
-    let all_but_network = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
-    match network {
-        Network::None | Network::Loopback | Network::Proxy => {
-            all_but_network | libc::CLONE_NEWNET
+pub(super) fn namespaces(order: &Order) -> libc::c_int {
+    // Without these three there is nothing to build a jail in.
+    let mut namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+    for (layer, namespace) in [
+        (Layer::IpcNs, libc::CLONE_NEWIPC),
+        (Layer::UtsNs, libc::CLONE_NEWUTS),
+        (Layer::NetNs, libc::CLONE_NEWNET),
+        (Layer::CgroupNs, libc::CLONE_NEWCGROUP),
+    ] {
+        if order.has(layer) {
+            namespaces |= namespace;
         }
-        Network::Host => all_but_network,
     }
+    namespaces
 }
 
 /// Runs as process 1 of the new namespaces: makes the jail, starts the command, serves until the jail ends.
@@ -194,33 +195,44 @@ fn surround(
         Layer::IpcNs,
         Layer::CgroupNs,
     ] {
-        applied.insert(layer);
-    }
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    rustix::system::sethostname(b"jail")
-        .map_err(|errno| Failure::new(Layer::UtsNs, errno, "sethostname".to_owned()))?;
-    applied.insert(Layer::UtsNs);
-    let root = root::enter(order, identity, parts, mapped, pinned, inputs)?;
-    if let Some(workspace) = &order.workspace {
-        applied.insert(Layer::Workspace);
-        if workspace.overlay.is_some() {
-            applied.insert(Layer::Overlay);
+        if order.has(layer) {
+            applied.insert(layer);
         }
     }
-    if !order.inputs.is_empty() {
-        applied.insert(Layer::PinnedInputs);
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    if order.has(Layer::UtsNs) {
+        rustix::system::sethostname(b"jail")
+            .map_err(|errno| Failure::new(Layer::UtsNs, errno, "sethostname".to_owned()))?;
+        applied.insert(Layer::UtsNs);
     }
-    if order.network != Network::Host {
+    let root = if order.has(Layer::PrivateRoot) {
+        let root = root::enter(order, identity, parts, mapped, pinned, inputs)?;
+        for layer in [Layer::Workspace, Layer::Overlay, Layer::PinnedInputs] {
+            if order.has(layer) {
+                applied.insert(layer);
+            }
+        }
+        Some(root)
+    } else {
+        None
+    };
+    if order.has(Layer::NetNs) {
         prepare_network(&order.published)?;
         applied.insert(Layer::NetNs);
     }
-    root.seal()?;
-    applied.insert(Layer::PrivateRoot);
-    drop_capabilities()?;
-    applied.insert(Layer::Capabilities);
-    rustix::thread::set_no_new_privs(true)
-        .map_err(|errno| Failure::new(Layer::NoNewPrivs, errno, "no_new_privs".to_owned()))?;
-    applied.insert(Layer::NoNewPrivs);
+    if let Some(root) = root {
+        root.seal()?;
+        applied.insert(Layer::PrivateRoot);
+    }
+    if order.has(Layer::Capabilities) {
+        drop_capabilities()?;
+        applied.insert(Layer::Capabilities);
+    }
+    if order.has(Layer::NoNewPrivs) {
+        rustix::thread::set_no_new_privs(true)
+            .map_err(|errno| Failure::new(Layer::NoNewPrivs, errno, "no_new_privs".to_owned()))?;
+        applied.insert(Layer::NoNewPrivs);
+    }
     Ok(applied)
 }
 

@@ -94,7 +94,10 @@ impl<'a> Reader<'a> {
         Some(OsString::from_vec(self.bytes()?.to_vec()).into())
     }
 
-    pub(super) fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(super) fn list<T>(
+        &mut self,
+        mut each: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
         let length = usize::try_from(self.number()?).ok()?;
         if length > self.0.len() {
             return None;

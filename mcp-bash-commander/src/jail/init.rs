@@ -29,7 +29,7 @@ pub(super) struct Init<'a> {
     pub(super) order: &'a Order,
     pub(super) host: &'a Host,
     pub(super) status: &'a OwnedFd,
-    pub(super) rules: Rules,
+    pub(super) rules: Option<Rules>,
     /// The layers around every command.
     pub(super) surrounding: LayerSet,
     child_signal: OwnedFd,
@@ -52,18 +52,26 @@ pub(super) fn serve(
     let failed =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
     let child_signal = sys::child_signal().map_err(failed("watch children"))?;
-    if order.network == Network::Proxy {
-        let listener = proxy_listener(&order.published)
-            .map_err(|errno| Failure::new(Layer::NetNs, errno, "make the proxy's listener".to_owned()))?;
+    if order.network == Network::Proxy && order.has(Layer::NetNs) {
+        let listener = proxy_listener(&order.published).map_err(|errno| {
+            Failure::new(Layer::NetNs, errno, "make the proxy's listener".to_owned())
+        })?;
         datagram::send(status, &Report::Listener.encode(), &[listener.as_fd()])
             .map_err(failed("pass the proxy's listener on"))?;
     }
-    let rules = landlock::rules(order, host.landlock_abi)?;
-    let listener = host
-        .filters
-        .confine()
-        .map_err(|error| Failure::new(Layer::Seccomp, Errno::INVAL, error.to_string()))?;
-    surrounding.insert(Layer::Seccomp);
+    let rules = if order.has(Layer::Landlock) {
+        Some(landlock::rules(order, host.landlock_abi)?)
+    } else {
+        None
+    };
+    let mut listener = None;
+    if order.has(Layer::Seccomp) {
+        listener = host
+            .filters
+            .confine()
+            .map_err(|error| Failure::new(Layer::Seccomp, Errno::INVAL, error.to_string()))?;
+        surrounding.insert(Layer::Seccomp);
+    }
     if listener.is_some() {
         surrounding.insert(Layer::DenialReports);
     }
@@ -118,11 +126,7 @@ impl Init<'_> {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return,
             }
-            let happened = |at: usize| {
-                watched
-                    .get(at)
-                    .map_or(PollFlags::empty(), PollFd::revents)
-            };
+            let happened = |at: usize| watched.get(at).map_or(PollFlags::empty(), PollFd::revents);
             let (request, child) = (!happened(0).is_empty(), !happened(1).is_empty());
             let is_denied = happened(2).contains(PollFlags::IN);
             drop(watched);

@@ -15,8 +15,8 @@ use super::process::Control;
 use super::protocol::{self, Report};
 use super::streams::{Streams, memory_file};
 use super::{
-    CommandSpec, Isolation, Jail, JailError, JailSpec, JailedCommand, JailedProcess, Layer, datagram,
-    spawner, usage,
+    CommandSpec, Isolation, Jail, JailError, JailSpec, JailedCommand, JailedProcess, Layer,
+    datagram, spawner, usage,
 };
 
 /// The argument that makes this program the launcher. It is no command for users.
@@ -79,7 +79,12 @@ impl Launcher {
         descriptors.extend(streams.theirs.iter().map(OwnedFd::as_fd));
         if let Some(workspace) = &spec.workspace {
             descriptors.push(workspace.directory.as_fd());
-            descriptors.extend(workspace.overlay.iter().map(|overlay| overlay.directory.as_fd()));
+            descriptors.extend(
+                workspace
+                    .overlay
+                    .iter()
+                    .map(|overlay| overlay.directory.as_fd()),
+            );
         }
         descriptors.extend(spec.inputs.iter().map(|input| input.sealed.as_fd()));
         self.0.send(&descriptors)?;
@@ -87,12 +92,11 @@ impl Launcher {
         streams.theirs.clear();
 
         let control = Control::new(ours).map_err(JailError::io("watch the jail's socket"))?;
-        let (jail, command, terminal) =
-            tokio::time::timeout(SETUP_TIME, set_up(control, &spec))
-                .await
-                .map_err(|_| {
-                    JailError::Ended(format!("not ready after {} seconds", SETUP_TIME.as_secs()))
-                })??;
+        let (jail, command, terminal) = tokio::time::timeout(SETUP_TIME, set_up(control, &spec))
+            .await
+            .map_err(|_| {
+                JailError::Ended(format!("not ready after {} seconds", SETUP_TIME.as_secs()))
+            })??;
         JailedProcess::of(jail, command, streams, terminal)
     }
 }
@@ -176,12 +180,7 @@ fn has_overlay(spec: &JailSpec) -> bool {
 }
 
 /// The error that a refusal of launcher or init is to a caller.
-pub(super) fn refusal(
-    layer: Layer,
-    errno: i32,
-    detail: String,
-    spec: &CommandSpec,
-) -> JailError {
+pub(super) fn refusal(layer: Layer, errno: i32, detail: String, spec: &CommandSpec) -> JailError {
     match layer {
         Layer::Program => JailError::Program {
             program: spec

@@ -17,12 +17,18 @@ use super::{Layer, Lifetime, limits, sys};
 /// What the command's process needs of the jail it is made in.
 pub(super) struct Jail<'a> {
     pub(super) order: &'a Order,
-    pub(super) rules: &'a Rules,
+    /// Absent where that layer is left out.
+    pub(super) rules: Option<&'a Rules>,
 }
 
 /// Becomes the command. It writes to `report` first the layers of this process, then, only if the program could not be started, why;
 /// starting the program closes it. The filters of system calls stand already: nothing here may be among what they deny.
-pub(super) fn run(jail: &Jail, command: &CommandOrder, streams: &[OwnedFd; 3], report: &OwnedFd) -> ! {
+pub(super) fn run(
+    jail: &Jail,
+    command: &CommandOrder,
+    streams: &[OwnedFd; 3],
+    report: &OwnedFd,
+) -> ! {
     let failure = match prepare(jail, command, streams) {
         Ok(applied) => {
             let _ = rustix::io::write(report, &applied.0.to_le_bytes());
@@ -34,7 +40,11 @@ pub(super) fn run(jail: &Jail, command: &CommandOrder, streams: &[OwnedFd; 3], r
     sys::exit_now(127)
 }
 
-fn prepare(jail: &Jail, command: &CommandOrder, streams: &[OwnedFd; 3]) -> Result<LayerSet, Failure> {
+fn prepare(
+    jail: &Jail,
+    command: &CommandOrder,
+    streams: &[OwnedFd; 3],
+) -> Result<LayerSet, Failure> {
     let plumbing =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
     let mut applied = LayerSet::default();
@@ -53,10 +63,14 @@ fn prepare(jail: &Jail, command: &CommandOrder, streams: &[OwnedFd; 3]) -> Resul
             .map_err(plumbing("adopt orphans"))?;
     }
     sys::close_on_exec_from(3).map_err(plumbing("close descriptors on exec"))?;
-    limits::apply(&jail.order.limits)?;
-    applied.insert(Layer::Limits);
-    jail.rules.restrict()?;
-    applied.insert(Layer::Landlock);
+    if jail.order.has(Layer::Limits) {
+        limits::apply(&jail.order.limits)?;
+        applied.insert(Layer::Limits);
+    }
+    if let Some(rules) = jail.rules {
+        rules.restrict()?;
+        applied.insert(Layer::Landlock);
+    }
     // Under Landlock already, so that no directory counts that the command could not use.
     enter(&command.cwd).map_err(|errno| {
         Failure::new(

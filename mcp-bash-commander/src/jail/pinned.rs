@@ -56,7 +56,13 @@ impl<'a> Guard<'a> {
 /// be turned.
 pub(super) fn place_protected(guard: &mut Guard<'_>, protected: &[PathBuf]) -> Result<(), Failure> {
     for path in protected {
-        let failed = |errno| Failure::new(Layer::Workspace, errno, format!("protect {}", path.display()));
+        let failed = |errno| {
+            Failure::new(
+                Layer::Workspace,
+                errno,
+                format!("protect {}", path.display()),
+            )
+        };
         if has_detours(path) || path.is_absolute() {
             return Err(failed(Errno::INVAL));
         }

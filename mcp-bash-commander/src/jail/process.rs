@@ -16,9 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::protocol::{self, CommandNumber, Consumed, Denial, Report, Request};
 use super::streams::{Input, Output, Streams, memory_file};
 use super::usage::{self, EndedProcess, Usage};
-use super::{
-    CommandSpec, Isolation, JailError, Layer, Reach, datagram, launcher, seccomp, sys,
-};
+use super::{CommandSpec, Isolation, JailError, Layer, Reach, datagram, launcher, seccomp, sys};
 
 /// Most connections that may be under way into one jail at a time.
 const MAX_PENDING_CONNECTS: usize = 256;
@@ -342,7 +340,11 @@ impl JailedCommand {
     /// Waits until the command itself has ended. Processes it left behind may still run, and hold its streams open.
     pub async fn wait(&self) -> Exit {
         let mut exit = self.progress.exit.subscribe();
-        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+        let ended = exit
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|exit| *exit);
         ended.unwrap_or_else(|| exit_of(libc::SIGKILL, Consumed::default(), 0))
     }
 

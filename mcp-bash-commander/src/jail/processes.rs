@@ -17,7 +17,10 @@ pub(super) fn others() -> u32 {
 }
 
 /// The command that `pid` belongs to: the nearest one above it, else the only one there is.
-pub(super) fn command_of(commands: &HashMap<i32, CommandNumber>, pid: i32) -> Option<CommandNumber> {
+pub(super) fn command_of(
+    commands: &HashMap<i32, CommandNumber>,
+    pid: i32,
+) -> Option<CommandNumber> {
     let mut at = pid;
     for _ in 0..MOST_GENERATIONS {
         if let Some(command) = commands.get(&at) {

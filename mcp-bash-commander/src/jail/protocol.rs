@@ -23,10 +23,28 @@ pub(super) struct Order {
     pub(super) read_only: Vec<PathBuf>,
     pub(super) inputs: Vec<InputOrder>,
     pub(super) protected: Vec<PathBuf>,
+    pub(super) without: LayerSet,
     pub(super) published: Vec<u16>,
     pub(super) network: Network,
     pub(super) limits: Limits,
     pub(super) linger: Duration,
+}
+
+impl Order {
+    /// Whether the jail is to have this layer.
+    pub(super) fn has(&self, layer: Layer) -> bool {
+        let is_asked = match layer {
+            Layer::Workspace => self.workspace.is_some(),
+            Layer::Overlay => {
+                let workspace = self.workspace.as_ref();
+                workspace.is_some_and(|workspace| workspace.overlay.is_some())
+            }
+            Layer::PinnedInputs => !self.inputs.is_empty(),
+            Layer::NetNs => self.network != Network::Host,
+            _ => true,
+        };
+        is_asked && !self.without.contains(layer)
+    }
 }
 
 /// A command as init is told to start it. Without a terminal its three streams are descriptors beside the order.
@@ -85,6 +103,9 @@ pub(super) fn encode_order(spec: &JailSpec) -> Result<Vec<u8>, JailError> {
         writer.path(&input.target)
     })?;
     writer.list(&spec.protected, |writer, path| writer.path(path))?;
+    let mut without = LayerSet::default();
+    spec.without.iter().for_each(|layer| without.insert(*layer));
+    writer.number(u64::from(without.0));
     writer.list(&spec.published, |writer, port| {
         writer.number(u64::from(*port));
         Ok(())
@@ -147,6 +168,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         })
     })?;
     let protected = reader.list(Reader::path)?;
+    let without = LayerSet(reader.small()?);
     let published = reader.list(|reader| u16::try_from(reader.number()?).ok())?;
     let limits = Limits {
         cpu_seconds: reader.number()?,
@@ -164,6 +186,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         read_only,
         inputs,
         protected,
+        without,
         published,
         network,
         limits,

@@ -12,12 +12,12 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags,
 };
 
+use super::Layer;
 use super::child::{Failure, Identity};
 use super::pinned::{self, Guard};
 use super::protocol::Order;
-use super::workspace;
 use super::sys::{self, MountAttributes};
-use super::Layer;
+use super::workspace;
 
 pub(super) const READ_ONLY: u64 = 0x1;
 pub(super) const NO_SETUID: u64 = 0x2;

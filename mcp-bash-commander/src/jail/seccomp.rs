@@ -378,7 +378,12 @@ fn answered_as_unknown(calls: &[i64]) -> BpfProgram {
     for call in calls {
         let number = u32::try_from(*call).unwrap_or(u32::MAX);
         program.push(instruction(JUMP_IF_EQUAL, 0, 1, number));
-        program.push(instruction(RETURN, 0, 0, RETURN_ERRNO | libc::ENOSYS.cast_unsigned()));
+        program.push(instruction(
+            RETURN,
+            0,
+            0,
+            RETURN_ERRNO | libc::ENOSYS.cast_unsigned(),
+        ));
     }
     program
 }
@@ -407,10 +412,13 @@ pub(super) fn describe(call: i64, arguments: [u32; 3]) -> String {
         }
         libc::SYS_ioctl => {
             let request = REQUESTS.iter().find(|(_, number)| *number == second);
-            let request = request.map_or_else(|| format!("{second:#x}"), |(name, _)| (*name).to_owned());
+            let request =
+                request.map_or_else(|| format!("{second:#x}"), |(name, _)| (*name).to_owned());
             format!("{name}({first}, {request})")
         }
-        libc::SYS_clone | libc::SYS_unshare | libc::SYS_personality => format!("{name}({first:#x})"),
+        libc::SYS_clone | libc::SYS_unshare | libc::SYS_personality => {
+            format!("{name}({first:#x})")
+        }
         _ => name,
     }
 }
@@ -541,7 +549,10 @@ mod tests {
             describe(libc::SYS_socket, [16, 3 | 0o2_000_000, 0]),
             "socket(AF_NETLINK, 3, 0)"
         );
-        assert_eq!(describe(libc::SYS_ioctl, [0, 0x5412, 0]), "ioctl(0, TIOCSTI)");
+        assert_eq!(
+            describe(libc::SYS_ioctl, [0, 0x5412, 0]),
+            "ioctl(0, TIOCSTI)"
+        );
         assert_eq!(describe(libc::SYS_mount, [7, 7, 7]), "mount");
     }
 }

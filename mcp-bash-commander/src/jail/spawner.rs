@@ -14,9 +14,9 @@ use super::child::{self, Belongings, Failure, Host, Identity};
 use super::idmap::{self, Mappings};
 use super::protocol::{self, Order, Report};
 use super::root::{self, Part};
-use super::workspace::Place;
 use super::seccomp::Filters;
 use super::sys::{self, Side};
+use super::workspace::Place;
 use super::{Layer, datagram};
 
 /// The kernel uid and gid of jails of a server that runs as root: those of `nobody`.
@@ -146,8 +146,8 @@ fn carry_out(
     let mut descriptors = descriptors.into_iter();
     let order = descriptors.next()?;
     let status = descriptors.next()?;
-    let made = read(order)
-        .and_then(|order| make(host, mappings, &order, &status, descriptors.collect()));
+    let made =
+        read(order).and_then(|order| make(host, mappings, &order, &status, descriptors.collect()));
     match made {
         Ok(pid) => Some((pid, status)),
         Err(failure) => {
@@ -175,9 +175,15 @@ fn make(
 ) -> Result<i32, Failure> {
     let plumbing =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
-    let stream_count = if order.command.terminal.is_some() { 0 } else { 3 };
-    let has_overlay = order.workspace.iter().any(|workspace| workspace.overlay.is_some());
-    let workspace_count = usize::from(order.workspace.is_some()) + usize::from(has_overlay);
+    let stream_count = if order.command.terminal.is_some() {
+        0
+    } else {
+        3
+    };
+    let workspace_count = order
+        .workspace
+        .as_ref()
+        .map_or(0, |workspace| 1 + usize::from(workspace.overlay.is_some()));
     if streams.len() != stream_count + workspace_count + order.inputs.len() {
         return Err(plumbing("match the descriptors with the order")(
             Errno::BADMSG,
@@ -193,7 +199,7 @@ fn make(
     };
     let (go, go_writer) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(plumbing("make a pipe"))?;
-    let side = sys::clone_process(child::namespaces(order.network))
+    let side = sys::clone_process(child::namespaces(order))
         .map_err(|errno| Failure::new(Layer::UserNs, errno, "make the namespaces".to_owned()))?;
     match side {
         Side::Child => {

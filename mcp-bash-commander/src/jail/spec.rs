@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use sha2::{Digest, Sha256};
 
-use super::JailError;
+use super::{JailError, Layer};
 
 /// One command. Nothing is inherited: what is not named here is not there.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ pub struct JailSpec {
     pub inputs: Vec<PinnedInput>,
     /// Paths of the workspace, relative to it, that are read-only where they exist and cannot be moved away.
     pub protected: Vec<PathBuf>,
+    /// Layers that are left out, to measure what each is there for; `isolation.missing` names them. The server leaves none out.
+    pub without: Vec<Layer>,
     /// TCP ports commands may listen on, beside what `network` allows.
     pub published: Vec<u16>,
     /// What commands can reach.
@@ -79,6 +81,7 @@ impl JailSpec {
             read_only: system_toolchain(),
             inputs: Vec::new(),
             protected: Vec::new(),
+            without: Vec::new(),
             published: Vec::new(),
             network: Network::None,
             limits: Limits::default(),

@@ -20,8 +20,7 @@ pub(super) fn further(
     number: CommandNumber,
     descriptors: Vec<OwnedFd>,
 ) -> Result<(), Failure> {
-    let unreadable =
-        || Failure::new(Layer::Plumbing, Errno::BADMSG, "read the order".to_owned());
+    let unreadable = || Failure::new(Layer::Plumbing, Errno::BADMSG, "read the order".to_owned());
     let mut descriptors = descriptors.into_iter();
     let mut bytes = Vec::new();
     File::from(descriptors.next().ok_or_else(unreadable)?)
@@ -55,19 +54,15 @@ pub(super) fn command(
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
     let jail = leader::Jail {
         order: init.order,
-        rules: &init.rules,
+        rules: init.rules.as_ref(),
     };
     let pid = sys::start_program(|| leader::run(&jail, order, &streams, &report_writer))
         .map_err(failed("make the command's process"))?;
     drop((streams, report_writer));
     let mut told = Vec::new();
-    File::from(report)
-        .read_to_end(&mut told)
-        .map_err(|error| {
-            failed("hear from the command's process")(
-                Errno::from_io_error(&error).unwrap_or(Errno::IO),
-            )
-        })?;
+    File::from(report).read_to_end(&mut told).map_err(|error| {
+        failed("hear from the command's process")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })?;
     let applied = applied(&told)?;
     let running = Report::Running {
         command: number,

@@ -29,7 +29,10 @@ impl Output {
     /// # Errors
     /// A runtime that is ending.
     pub async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await.map(|mut ready| ready.retain_ready())
+        self.0
+            .readable()
+            .await
+            .map(|mut ready| ready.retain_ready())
     }
 
     /// Reads what is there; 0 is the end, `WouldBlock` that nothing is there now.
@@ -93,12 +96,13 @@ impl Input {
     /// `BrokenPipe` when nobody reads any more.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.descriptor
-            .async_io(tokio::io::Interest::WRITABLE, |descriptor| {
-                match rustix::io::write(descriptor, bytes) {
+            .async_io(
+                tokio::io::Interest::WRITABLE,
+                |descriptor| match rustix::io::write(descriptor, bytes) {
                     Err(Errno::IO) => Err(io::ErrorKind::BrokenPipe.into()),
                     written => Ok(written?),
-                }
-            })
+                },
+            )
             .await
     }
 
@@ -108,7 +112,10 @@ impl Input {
     /// No terminal.
     pub fn resize(&self, size: TerminalSize) -> io::Result<()> {
         let size = window(size);
-        Ok(rustix::termios::tcsetwinsize(self.descriptor.get_ref(), size)?)
+        Ok(rustix::termios::tcsetwinsize(
+            self.descriptor.get_ref(),
+            size,
+        )?)
     }
 
     /// The end, as it is looked at from outside the jail.
@@ -148,7 +155,8 @@ impl Streams {
                 });
             }
             Stdin::Null => {
-                let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+                let null =
+                    rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
                 (null.map_err(JailError::errno("open /dev/null"))?, None)
             }
             Stdin::Bytes(bytes) => (memory_file("stdin", bytes)?, None),

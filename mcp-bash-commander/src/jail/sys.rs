@@ -385,14 +385,8 @@ pub(super) fn deny(listener: impl AsFd, notified: &Notified, errno: Errno) -> Re
         flags: 0,
     };
     // SAFETY: the request reads one `seccomp_notif_resp`, which lives during the call.
-    check(unsafe {
-        libc::ioctl(
-            listener.as_fd().as_raw_fd(),
-            SEND,
-            ptr::from_ref(&answer),
-        )
-    })
-    .map(drop)
+    check(unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), SEND, ptr::from_ref(&answer)) })
+        .map(drop)
 }
 
 /// Restricts this thread, and what it executes, to a Landlock ruleset; `no_new_privs` must be set.
@@ -405,7 +399,11 @@ pub(super) fn landlock_restrict(ruleset: impl AsFd) -> Result<()> {
             0_u32,
         )
     };
-    if result == 0 { Ok(()) } else { Err(last_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(last_error())
+    }
 }
 
 /// The version of the kernel's Landlock.

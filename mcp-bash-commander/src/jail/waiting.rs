@@ -144,7 +144,13 @@ fn selected(pid: i32, count: u64, address: u64) -> Vec<u64> {
 fn in_epoll(pid: i32, descriptor: u64) -> Vec<u64> {
     let told = fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")).unwrap_or_default();
     told.lines()
-        .filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok())
+        .filter_map(|line| {
+            line.strip_prefix("tfd:")?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
         .collect()
 }
 
@@ -162,9 +168,15 @@ mod tests {
 
     #[test]
     fn a_call_that_reads_names_its_descriptor_and_one_that_does_not_names_none() {
-        let read = format!("{} 0x0 0x7ffd 0x1000 0x0 0x0 0x0 0x7ffc 0x7f01", libc::SYS_read);
+        let read = format!(
+            "{} 0x0 0x7ffd 0x1000 0x0 0x0 0x0 0x7ffc 0x7f01",
+            libc::SYS_read
+        );
         assert_eq!(waited_for(1, &read), [0]);
-        let written = format!("{} 0x1 0x7ffd 0x1000 0x0 0x0 0x0 0x7ffc 0x7f01", libc::SYS_write);
+        let written = format!(
+            "{} 0x1 0x7ffd 0x1000 0x0 0x0 0x0 0x7ffc 0x7f01",
+            libc::SYS_write
+        );
         assert!(waited_for(1, &written).is_empty());
         assert!(waited_for(1, "running\n").is_empty());
         assert!(waited_for(1, "").is_empty());

@@ -69,11 +69,18 @@ impl Policy {
             let reason = format!("each jail has a {own} of its own; the host's is not there");
             return Explanation::new(Decision::Allow, "private_root", reason);
         }
-        match self.toolchain.iter().find(|granted| path.starts_with(granted)) {
+        match self
+            .toolchain
+            .iter()
+            .find(|granted| path.starts_with(granted))
+        {
             Some(granted) => Explanation::new(
                 Decision::Allow,
                 "private_root",
-                format!("it can be read and run, by toolchain.read `{}`", granted.display()),
+                format!(
+                    "it can be read and run, by toolchain.read `{}`",
+                    granted.display()
+                ),
             ),
             None => Explanation::new(
                 Decision::Deny,
@@ -104,7 +111,10 @@ impl Policy {
             NetworkMode::None | NetworkMode::Loopback => Explanation::new(
                 Decision::Deny,
                 "network",
-                format!("network.mode is `{}`: no host is reached", self.network.mode),
+                format!(
+                    "network.mode is `{}`: no host is reached",
+                    self.network.mode
+                ),
             ),
             NetworkMode::Host => Explanation::new(
                 Decision::Allow,
@@ -113,7 +123,11 @@ impl Policy {
             ),
             NetworkMode::Allowlist => match self.network.allow.explain(host) {
                 network::Decision::Allowed { entry, private, .. } => {
-                    let bound = if private { "" } else { ", unless it resolves to a private address" };
+                    let bound = if private {
+                        ""
+                    } else {
+                        ", unless it resolves to a private address"
+                    };
                     let reason = format!("with network `allowlist`, by `{entry}`{bound}");
                     Explanation::new(Decision::Allow, "network", reason)
                 }
@@ -157,7 +171,8 @@ mod tests {
 
     #[test]
     fn paths_are_explained_as_the_jail_has_them() -> anyhow::Result<()> {
-        let policy = policy("[workspace]\ndeny_read = [\"**/.env\"]\n[toolchain]\nread = [\"/usr\"]")?;
+        let policy =
+            policy("[workspace]\ndeny_read = [\"**/.env\"]\n[toolchain]\nread = [\"/usr\"]")?;
         let root = policy.workspace.display().to_string();
         for (path, decision, words) in [
             ("src/main.rs", Decision::Allow, "changed"),
@@ -180,7 +195,10 @@ mod tests {
     fn hosts_and_commands_are_explained_with_what_decided() -> anyhow::Result<()> {
         let without = policy("")?;
         assert_eq!(without.explain_host("a.org:443").decision, Decision::Deny);
-        assert_eq!(without.explain_command("rm -rf /").decision, Decision::Allow);
+        assert_eq!(
+            without.explain_command("rm -rf /").decision,
+            Decision::Allow
+        );
         let with = policy(
             "[network]\nmode = \"allowlist\"\nallow = [\"a.org:443\"]\n\
              [[rule]]\nmatch = [\"git\", \"push\"]\ndecision = \"ask\"\nreason = \"leaves the machine\"",

@@ -22,7 +22,10 @@ impl Hidden {
     /// A pattern that is none; it is named.
     pub fn new(patterns: Vec<String>) -> Result<Self, String> {
         if patterns.len() > MOST {
-            return Err(format!("{} patterns; at most {MOST} are taken", patterns.len()));
+            return Err(format!(
+                "{} patterns; at most {MOST} are taken",
+                patterns.len()
+            ));
         }
         let mut builder = GitignoreBuilder::new("");
         for pattern in &patterns {

@@ -8,9 +8,7 @@ use crate::jail::Network;
 use crate::network::AllowList;
 
 /// How much of a network a command can have; each has what those before it have.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkMode {
     /// Nothing but listening on published ports.

@@ -47,7 +47,9 @@ pub(super) struct InputEnd {
 impl InputEnd {
     pub(super) fn new(input: Option<Input>) -> Self {
         Self {
-            awaited: input.as_ref().and_then(|input| AwaitedInput::of(input).ok()),
+            awaited: input
+                .as_ref()
+                .and_then(|input| AwaitedInput::of(input).ok()),
             is_terminal: input.as_ref().is_some_and(Input::is_terminal),
             input: Mutex::new(input),
         }

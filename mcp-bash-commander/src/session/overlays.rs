@@ -38,7 +38,10 @@ impl OverlayFolder {
                 remove_folder(&path);
             }
         }
-        let path = all.join(format!("{:016x}", getrandom::u64().map_err(io::Error::from)?));
+        let path = all.join(format!(
+            "{:016x}",
+            getrandom::u64().map_err(io::Error::from)?
+        ));
         make_private(&path)?;
         let lock = locked(&path)?;
         Ok(Self(Arc::new(Folder { path, _lock: lock })))

@@ -16,8 +16,8 @@ use super::screen::Terminal;
 use super::spool::Spool;
 use super::violations::Refusals;
 use super::{
-    Changes, Ended, Killed, Order, OrderMark, Origin, Running, Session, SessionError, SessionId, State,
-    Stream, lock,
+    Changes, Ended, Killed, Order, OrderMark, Origin, Running, Session, SessionError, SessionId,
+    State, Stream, lock,
 };
 use crate::jail::{Jail, JailSpec, JailedProcess, Launcher, Stdin};
 use crate::network::{AllowList, Proxy};
@@ -248,13 +248,7 @@ impl Sessions {
         let process = self.0.launcher.run(jail).await?;
         let doors = Doors::open(&process.jail, ports, allow).await?;
         let kept = Arc::new(KeptJail::new(
-            &key,
-            place.id,
-            origin,
-            terms,
-            &process,
-            &doors,
-            overlay,
+            &key, place.id, origin, terms, &process, &doors, overlay,
         ));
         {
             let mut table = lock(&self.0.table);

@@ -50,7 +50,9 @@ impl Refusals {
                 return;
             }
         };
-        let port = refusal.port.map_or_else(String::new, |port| format!(":{port}"));
+        let port = refusal
+            .port
+            .map_or_else(String::new, |port| format!(":{port}"));
         let (what, why) = (format!("{}{port}", refusal.host), refusal.to_string());
         tracing::info!(%what, %why, "a command was not connected");
         let mut noted = lock(&self.0);

@@ -123,8 +123,15 @@ impl BashCommander {
 }
 
 fn checked(params: &ChangesParams) -> Result<Option<Digest>, ToolError> {
-    if params.paths.as_ref().is_some_and(|paths| paths.len() > MOST_PATHS || paths.is_empty()) {
-        return Err(invalid("`paths` has none or more than 1000", "name folders, or leave it out"));
+    if params
+        .paths
+        .as_ref()
+        .is_some_and(|paths| paths.len() > MOST_PATHS || paths.is_empty())
+    {
+        return Err(invalid(
+            "`paths` has none or more than 1000",
+            "name folders, or leave it out",
+        ));
     }
     let expected = params.expect.as_deref().map(str::parse).transpose();
     expected.map_err(|error| {
@@ -209,7 +216,12 @@ fn told(result: &ChangesResult) -> String {
     );
     let field = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
     for item in result.changes.iter().chain(&result.applied).take(50) {
-        let line = format!("{} {} {}", field(item, "kind"), field(item, "what"), field(item, "path"));
+        let line = format!(
+            "{} {} {}",
+            field(item, "kind"),
+            field(item, "what"),
+            field(item, "path")
+        );
         // Writing to a String cannot fail.
         let _ = write!(text, "\n{}", visible::prose(&line));
     }

@@ -21,8 +21,9 @@ use shared::tools::ToolEffect;
 
 use arguments::{argv, check};
 pub(crate) use result::ExecResult;
-use result::{report, result};
+use result::{PolicyView, report, result};
 
+use super::approval::Approval;
 use super::error::invalid;
 use super::view::{headline, quote};
 use super::wait::{Condition, Until, Wait};
@@ -30,6 +31,7 @@ use super::write_input::Size;
 use crate::enforce::Action;
 use crate::jail::{self, Access, JailSpec, Lifetime, Network, Stdin};
 use crate::network;
+use crate::policy::rules::{Decision, Verdict};
 use crate::policy::{self, NetworkMode};
 use crate::server::BashCommander;
 use crate::session::{Forbidden, Killed, Order, Session, Stream};
@@ -133,14 +135,18 @@ impl BashCommander {
         Parameters(params): Parameters<ExecParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<Json<ExecResult>, ToolError> {
-        let (jail, condition) = self
+        let (jail, condition, policy) = self
             .jail_for(&params)
-            .and_then(|jail| Ok((jail, params.condition()?)))
+            .and_then(|jail| Ok((jail, params.condition()?, self.judge(&params, &context)?)))
             .inspect_err(|_| shared::call::was_refused(&context))?;
+        if let Some(by) = policy.approved_by {
+            shared::call::was_approved(&context, by);
+        }
         let action = self.begin(&context, EFFECT.tool(), &params).await?;
         let done = self
             .run_in(jail, &params, &condition, action.as_ref(), &context)
-            .await;
+            .await
+            .map(|(result, session)| (result.judged(policy), session));
         let (result, session) = match (action, done) {
             (None, done) => done?,
             (Some(action), Ok((result, session))) => {
@@ -188,6 +194,61 @@ impl ExecParams {
 }
 
 impl BashCommander {
+    /// What the rules say of a call.
+    pub(crate) fn verdict(&self, params: &ExecParams) -> Verdict {
+        let rules = &self.state().policy.rules;
+        match (&params.command, &params.argv) {
+            (Some(command), _) => rules.decide_shell(command),
+            (None, argv) => rules.decide_argv(argv.as_deref().unwrap_or_default()),
+        }
+    }
+
+    /// Refuses what the rules deny, and what they want asked about and nobody approved. In enforced mode the approved step that the call
+    /// must lie in is the approval.
+    fn judge(
+        &self,
+        params: &ExecParams,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<PolicyView, ToolError> {
+        let verdict = self.verdict(params);
+        let approved_by = match verdict.decision {
+            Decision::Allow => None,
+            Decision::Deny => {
+                return Err(ToolError::new(
+                    "COMMAND_DENIED",
+                    format!(
+                        "`{}` is denied by the policy: {}",
+                        verdict.command, verdict.reason
+                    ),
+                )
+                .with_hint("do it another way; only the operator changes the policy"));
+            }
+            Decision::Ask if self.state().enforced.is_some() => Some("plan"),
+            Decision::Ask => match context.extensions.get::<Approval>() {
+                Some(Approval::Given(_)) => Some("client_elicitation"),
+                other => {
+                    let why = match other {
+                        Some(Approval::Refused(why)) => *why,
+                        _ => "nobody was asked",
+                    };
+                    return Err(ToolError::new(
+                        "APPROVAL_REQUIRED",
+                        format!(
+                            "`{}` has to be approved ({}), and was not: {why}",
+                            verdict.command, verdict.reason
+                        ),
+                    )
+                    .with_hint("do it another way, or let the user run it"));
+                }
+            },
+        };
+        Ok(PolicyView {
+            decision: verdict.decision.to_string(),
+            rule: verdict.rule,
+            approved_by,
+        })
+    }
+
     /// The jail for a call, everything checked that can be checked before anyone is asked.
     fn jail_for(&self, params: &ExecParams) -> Result<JailSpec, ToolError> {
         let state = self.state();
@@ -250,7 +311,9 @@ impl BashCommander {
                 "NETWORK_DENIED",
                 format!("`network` is {asked}, and the policy allows {allowed}"),
             )
-            .with_hint("work without it; the operator can allow more in network.mode of the policy"));
+            .with_hint(
+                "work without it; the operator can allow more in network.mode of the policy",
+            ));
         }
         Ok(asked.into())
     }
@@ -272,7 +335,8 @@ impl BashCommander {
             WorkspaceName::Overlay => Some(opened.overlay(&state.workspace).await?),
             WorkspaceName::Direct | WorkspaceName::Readonly => None,
         };
-        if let (Some(overlay), Some(workspace)) = (&overlay, jail.workspace.take()) {
+        if let Some(overlay) = &overlay {
+            let workspace = state.workspace.for_jail();
             jail.workspace = Some(workspace.with_overlay(overlay.path())?);
         }
         let forbidden = self.is_changed(params).then(|| Forbidden {

@@ -116,11 +116,8 @@ impl BashCommander {
         let session = self.state().sessions.find(&params.id, owner)?;
         if params.scope == ScopeName::Leader {
             session.signal(params.signal.number(), Scope::Leader)?;
-            let _ = tokio::time::timeout(
-                Duration::from_millis(params.grace_ms),
-                session.over(),
-            )
-            .await;
+            let _ =
+                tokio::time::timeout(Duration::from_millis(params.grace_ms), session.over()).await;
             return answer(&session, false);
         }
         // A task of its own goes on to the end also when the call is cancelled: stopping is what was asked for.
@@ -163,7 +160,9 @@ fn answer(session: &Session, killed: bool) -> Result<Json<StopResult>, ToolError
 /// Ends a kept session: a jail is not asked, it is killed.
 async fn end_session(kept: &KeptJail) -> Result<Json<StopResult>, ToolError> {
     kept.end();
-    let is_over = tokio::time::timeout(KILLED_WITHIN, kept.over()).await.is_ok();
+    let is_over = tokio::time::timeout(KILLED_WITHIN, kept.over())
+        .await
+        .is_ok();
     let survivors = if is_over { 0 } else { kept.processes()? };
     let result = StopResult {
         id: kept.name().to_owned(),
@@ -173,7 +172,10 @@ async fn end_session(kept: &KeptJail) -> Result<Json<StopResult>, ToolError> {
         killed: true,
         survivors,
     };
-    let text = format!("session {} is ended, {survivors} processes are left", kept.name());
+    let text = format!(
+        "session {} is ended, {survivors} processes are left",
+        kept.name()
+    );
     Ok(structured(result, text))
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
+use rmcp::RoleServer;
 use rmcp::model::ProgressNotificationParam;
 use rmcp::service::RequestContext;
-use rmcp::RoleServer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::tool_error::ToolError;
@@ -160,7 +160,10 @@ impl Condition {
         tokio::pin!(limit);
         let mut progress = tokio::time::interval(PROGRESS_EVERY);
         progress.tick().await;
-        let mut told = [session.written(Stream::Stdout), session.written(Stream::Stderr)];
+        let mut told = [
+            session.written(Stream::Stdout),
+            session.written(Stream::Stderr),
+        ];
         loop {
             tokio::select! {
                 biased;

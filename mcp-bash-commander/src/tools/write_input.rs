@@ -22,8 +22,11 @@ use crate::jail::TerminalSize;
 use crate::server::BashCommander;
 use crate::session::{Session, SessionError, Stream};
 
-pub(super) const EFFECT: ToolEffect =
-    ToolEffect::new("write_input", "Write to a command", EffectClass::Irreversible);
+pub(super) const EFFECT: ToolEffect = ToolEffect::new(
+    "write_input",
+    "Write to a command",
+    EffectClass::Irreversible,
+);
 
 const LONGEST_TEXT: usize = 64 * 1024;
 const MOST_KEYS: usize = 100;
@@ -171,11 +174,10 @@ impl BashCommander {
 fn belongs(session: &Session, run_id: &str) -> Result<(), ToolError> {
     match session.origin() {
         Some(origin) if origin.run_id == run_id => Ok(()),
-        _ => Err(ToolError::new(
-            "OTHER_RUN",
-            "the command was not started in this run",
-        )
-        .with_hint("write only to what a step of the same run started")),
+        _ => Err(
+            ToolError::new("OTHER_RUN", "the command was not started in this run")
+                .with_hint("write only to what a step of the same run started"),
+        ),
     }
 }
 
@@ -197,7 +199,11 @@ async fn write(
     Ok(())
 }
 
-fn result(session: &Session, from: [u64; 2], waited: Waited) -> Result<WriteInputResult, ToolError> {
+fn result(
+    session: &Session,
+    from: [u64; 2],
+    waited: Waited,
+) -> Result<WriteInputResult, ToolError> {
     let state = session.state();
     Ok(WriteInputResult {
         id: session.id().to_string(),
@@ -315,7 +321,9 @@ mod tests {
         ] {
             assert_eq!(key_bytes(name).as_deref(), Some(bytes), "{name}");
         }
-        for wrong in ["", "Enter", "ctrl-", "ctrl-cc", "ctrl-é", "alt-\x1b", "hyper-x", "f13"] {
+        for wrong in [
+            "", "Enter", "ctrl-", "ctrl-cc", "ctrl-é", "alt-\x1b", "hyper-x", "f13",
+        ] {
             assert_eq!(key_bytes(wrong), None, "{wrong}");
         }
     }

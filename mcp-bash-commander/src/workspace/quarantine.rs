@@ -42,7 +42,12 @@ impl Workspace {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let parent = open_beneath(self.directory(), parent, OFlags::PATH | OFlags::DIRECTORY, NO_LINKS)?;
+        let parent = open_beneath(
+            self.directory(),
+            parent,
+            OFlags::PATH | OFlags::DIRECTORY,
+            NO_LINKS,
+        )?;
         Ok((parent, name))
     }
 
@@ -54,7 +59,9 @@ impl Workspace {
             .filter(|path| self.is_there(path))
             .map(|path| PutAway {
                 path: path.clone(),
-                to: self.move_away(path, folder).map_err(|errno| errno.to_string()),
+                to: self
+                    .move_away(path, folder)
+                    .map_err(|errno| errno.to_string()),
             })
             .collect()
     }
@@ -109,7 +116,11 @@ mod tests {
         }
         assert!(!at(".git/hooks").exists() && at(".mcp.json").symlink_metadata().is_err());
         assert_eq!(std::fs::read(at(".git/config"))?, b"old");
-        assert_eq!(std::fs::read_dir(home.path())?.count(), 1, "nothing else was left");
+        assert_eq!(
+            std::fs::read_dir(home.path())?.count(),
+            1,
+            "nothing else was left"
+        );
         Ok(())
     }
 }

@@ -91,12 +91,7 @@ async fn denials_in_a_session_belong_to_the_command_that_tried() -> anyhow::Resu
         .await?;
     // A grandchild in a session of its own still belongs to its command.
     let program = calls("call(165,0,0,0,0,0)");
-    let guilty = CommandSpec::new([
-        "/bin/sh",
-        "-c",
-        "setsid python3 -c \"$0\" & wait",
-        &program,
-    ]);
+    let guilty = CommandSpec::new(["/bin/sh", "-c", "setsid python3 -c \"$0\" & wait", &program]);
     let process = jail.start(&guilty).await?;
     let command = process.command.clone();
     finish(process).await?;

@@ -355,3 +355,26 @@ async fn what_a_crash_leaves_is_no_core_dump() -> anyhow::Result<()> {
     assert_eq!(left, ["probe"]);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_layer_that_is_left_out_is_named_and_really_missing() -> anyhow::Result<()> {
+    use mcp_bash_commander::jail::Layer;
+    let scene = Scene::new()?;
+    let outside = Outside::new(&scene)?;
+    let context = outside.context.to_string();
+    for (layer, opened) in [
+        (Layer::Seccomp, "keyctl"),
+        (Layer::Landlock, "bind a socket in the workspace"),
+        (Layer::IpcNs, "attach shared memory"),
+    ] {
+        let mut spec = scene.probe(&["attempt", &context])?;
+        spec.without = vec![layer];
+        let process = scene.launcher.run(spec).await?;
+        let missing = process.jail.isolation().missing.clone();
+        assert_eq!(missing[0], layer.name(), "{missing:?}");
+        let told = crate::support::finish(process).await?;
+        let inside = results(&serde_json::from_str(&told.stdout)?)?;
+        assert_eq!(inside.get(opened), Some(&0), "{layer}: {inside:?}");
+    }
+    remove_shared_memory(&outside.context)
+}

@@ -51,15 +51,17 @@ async fn a_later_command_has_every_layer_the_first_one_had() -> anyhow::Result<(
     let fresh = scene.told(&["describe"]).await?;
     let later = output(&jail, "exec ./probe describe").await?;
     let later: serde_json::Value = serde_json::from_str(&later.stdout)?;
-    for fact in [
-        "effective_uid",
-        "core_limit",
-        "descriptors",
-        "devices",
-    ] {
+    for fact in ["effective_uid", "core_limit", "descriptors", "devices"] {
         assert_eq!(later[fact], fresh[fact], "{fact}");
     }
-    for line in ["CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Seccomp_filters", "Uid"] {
+    for line in [
+        "CapEff",
+        "CapBnd",
+        "NoNewPrivs",
+        "Seccomp",
+        "Seccomp_filters",
+        "Uid",
+    ] {
         assert_eq!(later["status"][line], fresh["status"][line], "{line}");
     }
     Ok(())

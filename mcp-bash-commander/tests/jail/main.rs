@@ -1,7 +1,7 @@
 //! The jail from outside and from inside: what it lets through, what it stops, and what is left of it.
 
-mod escape;
 mod denials;
+mod escape;
 mod inputs;
 mod kept;
 mod lifetime;

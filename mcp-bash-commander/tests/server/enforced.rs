@@ -88,7 +88,10 @@ fn only_calls_that_need_a_grant_take_one() -> anyhow::Result<()> {
             .filter_map(|tool| Some(tool["name"].as_str()?.to_owned()))
             .collect())
     };
-    assert_eq!(takes_grant(&mut start(&place)?)?, ["exec", "write_file"]);
+    assert_eq!(
+        takes_grant(&mut start(&place)?)?,
+        ["changes", "edit_file", "exec", "write_file", "write_input"]
+    );
     assert_eq!(takes_grant(&mut place.start()?)?, Vec::<String>::new());
     Ok(())
 }

@@ -140,7 +140,7 @@ fn a_dangerous_configuration_is_not_served() -> anyhow::Result<()> {
     fs::write(&open, "version = 1\n")?;
     fs::set_permissions(&open, fs::Permissions::from_mode(0o666))?;
     let wrong = place.path("wrong.toml");
-    write_private(&wrong, "[network]\nmode = \"host\"\n")?;
+    write_private(&wrong, "[network]\nmode = \"bridge\"\n")?;
     let state = place.workspace().join("state");
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
     let cases = [
@@ -151,7 +151,7 @@ fn a_dangerous_configuration_is_not_served() -> anyhow::Result<()> {
         ),
         (
             vec!["--policy".to_owned(), text(&wrong)],
-            "unknown field `network`",
+            "unknown variant `bridge`",
         ),
         (
             vec![

@@ -132,6 +132,8 @@ fn is_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     !is_id
         && name.len() <= LONGEST_NAME
-        && bytes.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && bytes
+            .next()
+            .is_some_and(|first| first.is_ascii_alphabetic())
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }

@@ -44,6 +44,7 @@ pub(crate) struct ExecResult {
     /// Denied to it, by the kernel or the proxy; exact.
     violations: Vec<ViolationView>,
     pub(super) published: Vec<PortView>,
+    policy: PolicyView,
     isolation: IsolationView,
 }
 
@@ -96,7 +97,24 @@ impl From<Violation> for ViolationView {
     }
 }
 
+/// What the rules said of the command.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct PolicyView {
+    pub(super) decision: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rule: Option<usize>,
+    /// `plan` or `client_elicitation`, where the rules wanted it asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) approved_by: Option<&'static str>,
+}
+
 impl ExecResult {
+    pub(super) fn judged(mut self, policy: PolicyView) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// Each denial as a line of the text.
     pub(super) fn denials(&self) -> impl Iterator<Item = String> {
         self.violations.iter().map(|violation| {
@@ -152,6 +170,7 @@ pub(super) fn result(
         } else {
             ports(session)
         },
+        policy: PolicyView::default(),
         isolation: IsolationView {
             mode: isolation.mode.to_owned(),
             layers: isolation.layers.clone(),

@@ -50,7 +50,9 @@ impl Protected {
 
     /// Whether it is one of them, or below one.
     pub fn contains(&self, path: &Path) -> bool {
-        self.paths.iter().any(|protected| path.starts_with(protected))
+        self.paths
+            .iter()
+            .any(|protected| path.starts_with(protected))
     }
 
     /// The same with the places that protected paths lead to through links of the workspace.

@@ -66,10 +66,7 @@ async fn every_tool_is_listed_with_title_hints_and_portable_schemas() -> anyhow:
             "integer"
         );
         assert_eq!(echo["inputSchema"]["additionalProperties"], false);
-        assert_eq!(
-            echo["outputSchema"]["properties"]["caller"],
-            json!({})
-        );
+        assert_eq!(echo["outputSchema"]["properties"]["caller"], json!({}));
         assert!(!answer.to_string().contains("uint32"));
     }
     Ok(())
