@@ -60,7 +60,35 @@ impl Place {
     }
 
     pub(crate) fn start_with(&self, arguments: &[&str]) -> anyhow::Result<Client> {
-        Client::start(self.command().args(arguments))
+        Client::start(self.command().args(arguments), &json!({}))
+    }
+
+    /// A server with this policy, for a client that can ask somebody.
+    pub(crate) fn start_asking(&self, policy: &str) -> anyhow::Result<Client> {
+        let path = self.policy(policy)?;
+        let mut command = self.command();
+        command.arg("--policy").arg(path);
+        Client::start(&mut command, &json!({"elicitation": {}}))
+    }
+
+    /// The same for a client of the newer era, which opens no session.
+    pub(crate) fn start_modern(&self, policy: &str) -> anyhow::Result<Client> {
+        let path = self.policy(policy)?;
+        let mut command = self.command();
+        command.arg("--policy").arg(path);
+        Client::spawn(&mut command)
+    }
+
+    /// A server with this policy.
+    pub(crate) fn start_under(&self, policy: &str) -> anyhow::Result<Client> {
+        let path = self.policy(policy)?;
+        self.start_with(&["--policy", &path.to_string_lossy()])
+    }
+
+    fn policy(&self, text: &str) -> anyhow::Result<PathBuf> {
+        let path = self.path("policy.toml");
+        write_private(&path, text)?;
+        Ok(path)
     }
 }
 
@@ -72,7 +100,16 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn start(command: &mut Command) -> anyhow::Result<Self> {
+    fn start(command: &mut Command, capabilities: &Value) -> anyhow::Result<Self> {
+        let mut client = Self::spawn(command)?;
+        client.request("initialize", &json!({
+            "protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": {"name": "test", "version": "1"}
+        }))?;
+        client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))?;
+        Ok(client)
+    }
+
+    fn spawn(command: &mut Command) -> anyhow::Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -87,16 +124,11 @@ impl Client {
                 }
             }
         });
-        let mut client = Self {
+        Ok(Self {
             child,
             lines,
             newest: 0,
-        };
-        client.request("initialize", &json!({
-            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}
-        }))?;
-        client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))?;
-        Ok(client)
+        })
     }
 
     pub(crate) fn send(&mut self, message: &Value) -> anyhow::Result<()> {

@@ -1,8 +1,14 @@
 //! The server as a client meets it: the real program, JSON-RPC lines over stdio.
 
+mod approvals;
 mod client;
 mod commands;
 mod enforced;
 mod files;
+mod kept;
+mod network;
+mod overlays;
 mod refusals;
 mod sessions;
+mod terminals;
+mod work;

@@ -1,0 +1,164 @@
+//! Changes kept aside: looked at, carried over, thrown away; and what no command may make.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, Place};
+
+fn overlaid(client: &mut Client, command: &str) -> anyhow::Result<Value> {
+    let call = json!({"command": command, "session": "try", "workspace": "overlay"});
+    client.ok("exec", &call)
+}
+
+fn changes(client: &mut Client, action: &str, more: &Value) -> anyhow::Result<Value> {
+    let mut call = json!({"id": "try", "action": action});
+    if let (Some(call), Some(more)) = (call.as_object_mut(), more.as_object()) {
+        call.extend(more.clone());
+    }
+    client.ok("changes", &call)
+}
+
+#[test]
+fn a_trial_is_seen_committed_and_only_as_it_was_seen() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let at = |name: &str| place.workspace().join(name);
+    fs::write(at("kept.txt"), "one\ntwo\n")?;
+    fs::write(at("gone.txt"), "gone\n")?;
+    let mut client = place.start()?;
+    let ran = overlaid(
+        &mut client,
+        "echo three >> kept.txt; rm gone.txt; mkdir new; echo x > new/file",
+    )?;
+    assert!(
+        ran["isolation"]["layers"].to_string().contains("overlay"),
+        "{ran}"
+    );
+    assert_eq!(fs::read_to_string(at("kept.txt"))?, "one\ntwo\n");
+    assert!(at("gone.txt").exists());
+
+    let listed = changes(&mut client, "list", &json!({}))?;
+    let told: Vec<String> = listed["changes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|change| format!("{} {}", change["kind"], change["path"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "deleted gone.txt",
+            "modified kept.txt",
+            "created new",
+            "created new/file"
+        ]
+    );
+    let diff = changes(&mut client, "diff", &json!({"paths": ["kept.txt"]}))?;
+    assert!(
+        diff["diff"]
+            .as_str()
+            .is_some_and(|diff| diff.contains("+three")),
+        "{diff}"
+    );
+
+    // What was looked at is not what would be committed now.
+    overlaid(&mut client, "echo sly > new/other")?;
+    let stale = json!({"id": "try", "action": "commit", "expect": listed["digest"]});
+    assert_eq!(client.error("changes", &stale)?, "CHANGES_DIFFER");
+    assert!(at("gone.txt").exists());
+    let now = changes(&mut client, "list", &json!({}))?;
+    let committed = changes(&mut client, "commit", &json!({"expect": now["digest"]}))?;
+    assert_eq!(committed["skipped"], json!([]));
+    assert_eq!(fs::read_to_string(at("kept.txt"))?, "one\ntwo\nthree\n");
+    assert!(!at("gone.txt").exists() && at("new/other").exists());
+    assert_eq!(
+        changes(&mut client, "list", &json!({}))?["changes"],
+        json!([])
+    );
+    Ok(())
+}
+
+#[test]
+fn what_is_thrown_away_was_never_there() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut client = place.start()?;
+    overlaid(&mut client, "echo x > file; seq 1 100 | xargs touch")?;
+    let discarded = changes(&mut client, "discard", &json!({}))?;
+    assert_eq!(discarded["discarded"], json!(101));
+    assert_eq!(fs::read_dir(place.workspace())?.count(), 0);
+    let plain = client.exec("true")?;
+    let none = json!({"id": plain["id"], "action": "list"});
+    assert_eq!(client.error("changes", &none)?, "NO_OVERLAY");
+    client.close()?;
+    let left: Vec<_> = fs::read_dir(place.path("state").join("overlays"))?.collect();
+    assert!(left.is_empty(), "{left:?}");
+    Ok(())
+}
+
+#[test]
+fn a_single_command_can_have_an_overlay_too() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut client = place.start()?;
+    let ran = client.ok(
+        "exec",
+        &json!({"command": "echo x > file", "workspace": "overlay"}),
+    )?;
+    let committed = client.ok("changes", &json!({"id": ran["id"], "action": "commit"}))?;
+    assert_eq!(committed["applied"][0]["path"], json!("file"));
+    assert_eq!(fs::read_to_string(place.workspace().join("file"))?, "x\n");
+    let readonly = client.ok(
+        "exec",
+        &json!({"command": "echo y > file", "workspace": "readonly"}),
+    )?;
+    assert_ne!(readonly["exit_code"], json!(0));
+    assert_eq!(fs::read_to_string(place.workspace().join("file"))?, "x\n");
+    Ok(())
+}
+
+#[test]
+fn protected_paths_are_neither_changed_nor_moved_nor_made() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let at = |name: &str| place.workspace().join(name);
+    fs::create_dir_all(at(".git/hooks"))?;
+    fs::write(at(".git/config"), "[core]\n")?;
+    fs::write(at(".git/index"), "index\n")?;
+    let mut client = place.start()?;
+    let tried = client.exec(
+        "echo evil > .git/hooks/pre-commit; echo evil >> .git/config; rm -rf .git/hooks; mv .git g; echo new > .git/index; \
+         mkdir .vscode; echo '{}' > .vscode/tasks.json; ln -s /etc/passwd .mcp.json; true",
+    )?;
+    assert_eq!(fs::read_to_string(at(".git/config"))?, "[core]\n");
+    assert_eq!(fs::read_dir(at(".git/hooks"))?.count(), 0);
+    assert!(!at("g").exists());
+    assert_eq!(
+        fs::read_to_string(at(".git/index"))?,
+        "new\n",
+        "the rest can be worked with"
+    );
+    assert!(at(".mcp.json").symlink_metadata().is_err() && !at(".vscode").exists());
+    let made: Vec<&str> = tried["violations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|violation| violation["source"] == "workspace")
+        .filter_map(|violation| violation["what"].as_str())
+        .collect();
+    assert_eq!(made, ["made .mcp.json", "made .vscode"], "{tried}");
+    // The operator has them.
+    assert_eq!(
+        fs::read_dir(place.path("state").join("put-away"))?.count(),
+        2
+    );
+    // The same behind an overlay is not carried over.
+    overlaid(
+        &mut client,
+        "rm -rf .git/hooks; mkdir .idea; echo x > .idea/x; echo y > fine",
+    )?;
+    let committed = changes(&mut client, "commit", &json!({}))?;
+    assert!(at(".git/hooks").exists() && !at(".idea").exists() && at("fine").exists());
+    assert!(
+        committed["skipped"].to_string().contains("protected"),
+        "{committed}"
+    );
+    Ok(())
+}
