@@ -39,17 +39,6 @@ fn a_python_prompt_answers_and_says_that_it_waits() -> anyhow::Result<()> {
     let answer = write(&mut client, &id, json!({"text": "6 * 7\n"}))?;
     assert!(screen(&answer).contains("42"), "{answer}");
     assert_eq!(answer["waited"], json!("input"));
-    let raised = write(
-        &mut client,
-        &id,
-        json!({"text": "while True: pass\n\n", "wait": {"ms": 300}}),
-    )?;
-    assert_eq!(raised["awaiting_input"], json!(false), "{raised}");
-    let interrupted = write(&mut client, &id, json!({"keys": ["ctrl-c"]}))?;
-    assert!(
-        screen(&interrupted).contains("KeyboardInterrupt"),
-        "{interrupted}"
-    );
     let ended = write(
         &mut client,
         &id,
@@ -62,6 +51,19 @@ fn a_python_prompt_answers_and_says_that_it_waits() -> anyhow::Result<()> {
     assert_eq!(
         client.error("write_input", &json!({"id": id, "text": "x"}))?,
         "INPUT_CLOSED"
+    );
+
+    let (id, _) = open(&mut client, "/usr/bin/python3 -q")?;
+    let raised = write(
+        &mut client,
+        &id,
+        json!({"text": "while True: pass\n\n", "wait": {"ms": 300}}),
+    )?;
+    assert_eq!(raised["awaiting_input"], json!(false), "{raised}");
+    let interrupted = write(&mut client, &id, json!({"keys": ["ctrl-c"]}))?;
+    assert!(
+        screen(&interrupted).contains("KeyboardInterrupt"),
+        "{interrupted}"
     );
     Ok(())
 }
