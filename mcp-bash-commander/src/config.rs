@@ -52,6 +52,15 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Run a command in the jail, see which files of this host it looks for in vain, and print a policy that grants them.
+    ///
+    /// Runs it again with what was found until nothing is missing. Read the policy before you use it: what it grants, every command can
+    /// read. Files that look like credentials are named and never granted.
+    Learn {
+        /// The command and its arguments, as in: learn -- cargo --version
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        argv: Vec<String>,
+    },
     /// The call log.
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod enforce;
 pub mod jail;
+mod learn;
 pub mod network;
 pub mod policy;
 pub mod publish;
@@ -40,6 +41,7 @@ pub async fn run(config: Config, launcher: Launcher) -> anyhow::Result<ExitCode>
             std::io::stdout().write_all(text.as_bytes())?;
             Ok(ExitCode::from(report.exit_code()))
         }
+        Some(Command::Learn { argv }) => learn::learn(&config, launcher, argv).await,
         None if config.check_config => {
             let server = BashCommander::new(&config, launcher, Metrics::new())?;
             config.serve.http.check()?;

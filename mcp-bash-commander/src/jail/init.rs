@@ -68,12 +68,17 @@ pub(super) fn serve(
     if order.has(Layer::Seccomp) {
         listener = host
             .filters
-            .confine()
+            .confine(order.observed)
             .map_err(|error| Failure::new(Layer::Seccomp, Errno::INVAL, error.to_string()))?;
         surrounding.insert(Layer::Seccomp);
     }
     if listener.is_some() {
         surrounding.insert(Layer::DenialReports);
+    }
+    if let Some(told) = listener.take_if(|_| order.observed) {
+        // From here on every look at a file of this process, too, waits for the server.
+        datagram::send(status, &Report::Observed.encode(), &[told.as_fd()])
+            .map_err(failed("pass the listener on"))?;
     }
     let mut init = Init {
         order,

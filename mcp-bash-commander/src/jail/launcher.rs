@@ -119,6 +119,13 @@ async fn set_up(
                 init = descriptors.pop().map(|pidfd| (usage::identify(pid), pidfd));
             }
             Some((Report::Listener, mut descriptors)) => listener = descriptors.pop(),
+            Some((Report::Observed, mut descriptors)) => {
+                if let (Some(lookups), Some(told)) = (&spec.observe, descriptors.pop()) {
+                    lookups
+                        .watch(told)
+                        .map_err(JailError::io("observe the jail"))?;
+                }
+            }
             Some((
                 Report::Refused {
                     layer,

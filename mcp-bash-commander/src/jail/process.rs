@@ -277,7 +277,7 @@ impl Control {
                         out_of_memory: in_cgroup.then_some(out_of_memory),
                     }));
                 }
-                Report::Started { .. } | Report::Listener => {}
+                Report::Started { .. } | Report::Listener | Report::Observed => {}
             }
         }
         lock(&self.connecting).clear();

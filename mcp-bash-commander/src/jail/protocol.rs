@@ -23,6 +23,8 @@ pub(super) struct Order {
     pub(super) read_only: Vec<PathBuf>,
     pub(super) inputs: Vec<InputOrder>,
     pub(super) protected: Vec<PathBuf>,
+    /// Whether the listener of its filter goes to the server, with every look at a file.
+    pub(super) observed: bool,
     pub(super) without: LayerSet,
     pub(super) published: Vec<u16>,
     pub(super) network: Network,
@@ -103,6 +105,7 @@ pub(super) fn encode_order(spec: &JailSpec) -> Result<Vec<u8>, JailError> {
         writer.path(&input.target)
     })?;
     writer.list(&spec.protected, |writer, path| writer.path(path))?;
+    writer.number(u64::from(spec.observe.is_some()));
     let mut without = LayerSet::default();
     spec.without.iter().for_each(|layer| without.insert(*layer));
     writer.number(u64::from(without.0));
@@ -168,6 +171,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         })
     })?;
     let protected = reader.list(Reader::path)?;
+    let observed = reader.number()? != 0;
     let without = LayerSet(reader.small()?);
     let published = reader.list(|reader| u16::try_from(reader.number()?).ok())?;
     let limits = Limits {
@@ -186,6 +190,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         read_only,
         inputs,
         protected,
+        observed,
         without,
         published,
         network,
@@ -235,6 +240,8 @@ pub(super) enum Report {
     Socket { id: u64, errno: i32 },
     /// The listener for the server's proxy comes along.
     Listener,
+    /// The listener of the filter of system calls comes along.
+    Observed,
     /// System calls of this kind were denied, so often by now.
     Denied { denial: Denial, times: u64 },
     /// The launcher reaped init: nothing of the jail is left.
@@ -349,6 +356,7 @@ impl Report {
                 u64::from(*out_of_memory),
             ]),
             Self::Listener => writer.number(7),
+            Self::Observed => writer.number(9),
             Self::Denied { denial, times } => writer.numbers(&[
                 8,
                 denial.command.map_or(0, |command| command + 1),
@@ -398,6 +406,7 @@ impl Report {
                 out_of_memory: reader.number()? != 0,
             },
             7 => Self::Listener,
+            9 => Self::Observed,
             8 => Self::Denied {
                 denial: Denial {
                     command: reader.number()?.checked_sub(1),

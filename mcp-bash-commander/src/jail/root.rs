@@ -271,7 +271,11 @@ fn place_etc(root: &OwnedFd, identity: Identity) -> Result<(), Errno> {
         ("resolv.conf", String::new()),
     ] {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o444))?;
+        let file = match rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o444)) {
+            // The host's own was granted.
+            Err(Errno::EXIST | Errno::ROFS) => continue,
+            file => file?,
+        };
         std::fs::File::from(file)
             .write_all(content.as_bytes())
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;

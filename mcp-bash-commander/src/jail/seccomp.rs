@@ -22,12 +22,15 @@ pub(super) struct Filters {
     silent: BpfProgram,
     /// The same, each told to a listener, which answers.
     reported: BpfProgram,
+    /// The same, with every look at a file told too.
+    observing: BpfProgram,
 }
 
 impl Filters {
     pub(super) fn compile() -> Result<Self, seccompiler::BackendError> {
         let denials = [denied(), making_of_jails()].concat();
-        let mut silent = answered_as_unknown(&UNKNOWN_CALLS);
+        let unknown = RETURN_ERRNO | libc::ENOSYS.cast_unsigned();
+        let mut silent = answered(&UNKNOWN_CALLS, unknown);
         silent.extend(compile(&denials, libc::EPERM)?);
         let denied = RETURN_ERRNO | libc::EPERM.cast_unsigned();
         let mut reported = silent.clone();
@@ -36,7 +39,10 @@ impl Filters {
                 instruction.k = RETURN_USER_NOTIF;
             }
         }
+        let mut observing = answered(&LOOKS, RETURN_USER_NOTIF);
+        observing.extend(reported.iter().cloned());
         Ok(Self {
+            observing,
             guard: calling_convention_guard(),
             guard_applied: false,
             silent,
@@ -51,11 +57,16 @@ impl Filters {
 
     /// Applies to this thread all filters that it has not inherited; `no_new_privs` must be set. Returns the listener that is told of
     /// each denial and must answer it, unless somebody around the jail has one already.
-    pub(super) fn confine(&self) -> Result<Option<OwnedFd>, seccompiler::Error> {
+    pub(super) fn confine(&self, observed: bool) -> Result<Option<OwnedFd>, seccompiler::Error> {
         if !self.guard_applied {
             seccompiler::apply_filter(&self.guard)?;
         }
-        match sys::apply_reporting_filter(&self.reported) {
+        let told = if observed {
+            &self.observing
+        } else {
+            &self.reported
+        };
+        match sys::apply_reporting_filter(told) {
             Ok(listener) => Ok(Some(listener)),
             Err(_) => seccompiler::apply_filter(&self.silent).map(|()| None),
         }
@@ -372,18 +383,13 @@ fn calling_convention_guard() -> BpfProgram {
     ]
 }
 
-/// The beginning of a filter that answers these calls as unknown and goes on with all others.
-fn answered_as_unknown(calls: &[i64]) -> BpfProgram {
+/// The beginning of a filter that has this verdict for these calls and goes on with all others.
+fn answered(calls: &[i64], verdict: u32) -> BpfProgram {
     let mut program = vec![instruction(LOAD_WORD, 0, 0, 0)];
     for call in calls {
         let number = u32::try_from(*call).unwrap_or(u32::MAX);
         program.push(instruction(JUMP_IF_EQUAL, 0, 1, number));
-        program.push(instruction(
-            RETURN,
-            0,
-            0,
-            RETURN_ERRNO | libc::ENOSYS.cast_unsigned(),
-        ));
+        program.push(instruction(RETURN, 0, 0, verdict));
     }
     program
 }
@@ -398,6 +404,32 @@ const RETURN_ERRNO: u32 = 0x0005_0000;
 
 fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code, jt, jf, k }
+}
+
+/// Calls that look for a file by its name.
+const LOOKS: [i64; 6] = [
+    libc::SYS_openat,
+    libc::SYS_execve,
+    libc::SYS_newfstatat,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_statx,
+];
+
+/// Where a call that looks for a file has its name: the argument.
+pub(super) fn looked_for(call: i64) -> Option<usize> {
+    match call {
+        libc::SYS_execve => Some(0),
+        call if LOOKS.contains(&call) => Some(1),
+        _ => None,
+    }
+}
+
+/// Whether a call that looks for a file is to be denied all the same.
+pub(super) fn makes_setuid(call: i64, flags: u64, mode: u64) -> bool {
+    const CREATE: u64 = 0o100;
+    const TEMPORARY: u64 = 0o20_000_000;
+    call == libc::SYS_openat && flags & (CREATE | TEMPORARY) != 0 && mode & 0o6000 != 0
 }
 
 /// What a program wanted that was denied, in the words of its source: `socket(AF_NETLINK, 3, 0)`, `mount`.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use sha2::{Digest, Sha256};
 
-use super::{JailError, Layer};
+use super::{JailError, Layer, Lookups};
 
 /// One command. Nothing is inherited: what is not named here is not there.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ pub struct JailSpec {
     pub inputs: Vec<PinnedInput>,
     /// Paths of the workspace, relative to it, that are read-only where they exist and cannot be moved away.
     pub protected: Vec<PathBuf>,
+    /// Tells which files of the host its commands look for in vain; slow, for learning what a toolchain needs.
+    pub observe: Option<Lookups>,
     /// Layers that are left out, to measure what each is there for; `isolation.missing` names them. The server leaves none out.
     pub without: Vec<Layer>,
     /// TCP ports commands may listen on, beside what `network` allows.
@@ -81,6 +83,7 @@ impl JailSpec {
             read_only: system_toolchain(),
             inputs: Vec::new(),
             protected: Vec::new(),
+            observe: None,
             without: Vec::new(),
             published: Vec::new(),
             network: Network::None,

@@ -377,12 +377,22 @@ pub(super) fn next_notification(listener: impl AsFd) -> Result<Notified> {
 
 /// Lets the call fail with `errno`; it is never made.
 pub(super) fn deny(listener: impl AsFd, notified: &Notified, errno: Errno) -> Result<()> {
+    respond(listener, notified, -errno.raw_os_error(), 0)
+}
+
+/// Lets the call be made as if nobody had been asked.
+pub(super) fn let_through(listener: impl AsFd, notified: &Notified) -> Result<()> {
+    const CONTINUE: u32 = 1;
+    respond(listener, notified, 0, CONTINUE)
+}
+
+fn respond(listener: impl AsFd, notified: &Notified, error: i32, flags: u32) -> Result<()> {
     const SEND: libc::c_ulong = 0xC018_2101;
     let answer = libc::seccomp_notif_resp {
         id: notified.id,
         val: 0,
-        error: -errno.raw_os_error(),
-        flags: 0,
+        error,
+        flags,
     };
     // SAFETY: the request reads one `seccomp_notif_resp`, which lives during the call.
     check(unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), SEND, ptr::from_ref(&answer)) })

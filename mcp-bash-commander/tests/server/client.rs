@@ -100,7 +100,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn start(command: &mut Command, capabilities: &Value) -> anyhow::Result<Self> {
+    pub(crate) fn start(command: &mut Command, capabilities: &Value) -> anyhow::Result<Self> {
         let mut client = Self::spawn(command)?;
         client.request("initialize", &json!({
             "protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": {"name": "test", "version": "1"}

@@ -133,3 +133,59 @@ fn a_package_is_installed_from_an_allowed_index_through_the_proxy() -> anyhow::R
     assert_ne!(alone["exit_code"], json!(0));
     Ok(())
 }
+
+#[test]
+fn a_toolchain_in_a_home_directory_is_two_commands_away() -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new()?;
+    let home = tempfile::Builder::new().prefix("home").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let at = |name: &str| home.path().join(name);
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755))?;
+    std::fs::create_dir_all(at(".tool/versions/1/bin"))?;
+    std::fs::create_dir_all(at(".tool/data"))?;
+    std::fs::create_dir_all(at(".ssh"))?;
+    std::fs::write(at(".ssh/id_rsa"), "canary-key")?;
+    std::fs::write(at(".tool/data/answer"), "42\n")?;
+    let program = at(".tool/versions/1/bin/sometool");
+    std::fs::write(
+        &program,
+        "#!/bin/sh\ncat \"$HOME/.ssh/id_rsa\" 2>/dev/null\ncat \"$HOME/.tool/data/answer\"\n",
+    )?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+    let path = format!("{}:/usr/bin:/bin", at(".tool/versions/1/bin").display());
+    let learn = place
+        .command()
+        .env("PATH", &path)
+        .env("HOME", home.path())
+        .args(["learn", "--", "sometool"])
+        .output()?;
+    let (policy, told) = (
+        String::from_utf8(learn.stdout)?,
+        String::from_utf8(learn.stderr)?,
+    );
+    assert!(
+        learn.status.success() && told.contains("| 42"),
+        "{told}{policy}"
+    );
+    assert!(
+        told.contains("looks like a secret") && told.contains(".ssh"),
+        "{told}"
+    );
+    assert!(
+        policy.contains(".tool/versions") && !policy.contains(".ssh"),
+        "{policy}"
+    );
+    assert!(!told.contains("canary-key"));
+
+    crate::client::write_private(&place.path("policy.toml"), &policy)?;
+    let mut command = place.command();
+    command.env("PATH", &path).env("HOME", home.path());
+    let mut client = crate::client::Client::start(
+        command.args(["--policy", &place.path("policy.toml").to_string_lossy()]),
+        &json!({}),
+    )?;
+    assert_eq!(client.exec("sometool")?["stdout"]["text"], json!("42\n"));
+    let mut without = place.start()?;
+    assert_eq!(without.exec("sometool")?["exit_code"], json!(127));
+    Ok(())
+}
