@@ -39,16 +39,13 @@ pub(super) fn command(
 ) -> Result<(), Failure> {
     let failed =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
-    let (streams, master) = match order.terminal {
-        Some(size) => {
-            let (master, streams) = terminal(size).map_err(failed("make a terminal"))?;
-            (streams, Some(master))
-        }
-        None => {
-            let streams = <[OwnedFd; 3]>::try_from(streams)
-                .map_err(|_| failed("take the streams")(Errno::BADMSG))?;
-            (streams, None)
-        }
+    let (streams, master) = if let Some(size) = order.terminal {
+        let (master, streams) = terminal(size).map_err(failed("make a terminal"))?;
+        (streams, Some(master))
+    } else {
+        let streams = <[OwnedFd; 3]>::try_from(streams)
+            .map_err(|_| failed("take the streams")(Errno::BADMSG))?;
+        (streams, None)
     };
     let (report, report_writer) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;

@@ -10,6 +10,8 @@ use super::{Identity, Input, usage};
 
 /// Most descriptors that are looked at of one call that waits for several.
 const MOST_POLLED: u64 = 64;
+/// Major device number of terminals.
+const TERMINALS: u32 = 136;
 
 /// The input of a command, as its processes hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,6 @@ impl AwaitedInput {
                 .ok()
                 .and_then(|name| name.rsplit('/').next()?.parse().ok())
                 .ok_or(Errno::NOTTY)?;
-            const TERMINALS: u32 = 136;
             Node::Terminal(rustix::fs::makedev(TERMINALS, number))
         } else {
             Node::Pipe(stat.st_ino)

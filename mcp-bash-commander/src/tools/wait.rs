@@ -177,9 +177,8 @@ impl Condition {
 
     fn name(&self, reached: Reached) -> Waited {
         match (reached, self.until) {
-            (Reached::Ended, _) => Waited::Exit,
+            (Reached::Ended, _) | (Reached::Condition, Until::Exit) => Waited::Exit,
             (Reached::AwaitsInput, _) => Waited::Input,
-            (Reached::Condition, Until::Exit) => Waited::Exit,
             (Reached::Condition, Until::Pattern) => Waited::Pattern,
             (Reached::Condition, Until::Idle) => Waited::Idle,
             (Reached::Condition, Until::Output) => Waited::Output,

@@ -109,10 +109,7 @@ impl BashCommander {
         Parameters(params): Parameters<WriteInputParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<Json<WriteInputResult>, ToolError> {
-        let refused = |error: &ToolError| {
-            let _ = error;
-            shared::call::was_refused(&context);
-        };
+        let refused = |_: &ToolError| shared::call::was_refused(&context);
         let condition = params
             .wait
             .checked(Until::Idle)
@@ -159,12 +156,11 @@ impl BashCommander {
             None => done?,
         };
         let mut text = headline(&session, &session.state());
-        match &result.screen {
-            Some(screen) => screen.quote(&mut text),
-            None => {
-                quote(&mut text, "stdout", &result.stdout);
-                quote(&mut text, "stderr", &result.stderr);
-            }
+        if let Some(screen) = &result.screen {
+            screen.quote(&mut text);
+        } else {
+            quote(&mut text, "stdout", &result.stdout);
+            quote(&mut text, "stderr", &result.stderr);
         }
         Ok(structured(result, text))
     }

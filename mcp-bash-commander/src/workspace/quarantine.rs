@@ -77,14 +77,12 @@ impl Workspace {
                 rustix::fs::open(folder, flags, Mode::empty())
             })
             .and_then(|away| rustix::fs::renameat(parent.as_fd(), name, &away, new.as_str()));
-        match away {
-            Ok(()) => Ok(folder.join(new)),
-            Err(_) => {
-                let beside = format!(".put-away-{new}");
-                rustix::fs::renameat(parent.as_fd(), name, parent.as_fd(), beside.as_str())?;
-                Ok(path.with_file_name(beside))
-            }
+        if away.is_ok() {
+            return Ok(folder.join(new));
         }
+        let beside = format!(".put-away-{new}");
+        rustix::fs::renameat(parent.as_fd(), name, parent.as_fd(), beside.as_str())?;
+        Ok(path.with_file_name(beside))
     }
 }
 

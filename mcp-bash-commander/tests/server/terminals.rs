@@ -71,8 +71,8 @@ fn a_python_prompt_answers_and_says_that_it_waits() -> anyhow::Result<()> {
 #[test]
 fn a_pager_is_read_as_a_screen() -> anyhow::Result<()> {
     let place = Place::new()?;
-    let lines: String = (1..=100).map(|number| format!("line {number}\n")).collect();
-    std::fs::write(place.workspace().join("long"), lines)?;
+    let lines: Vec<String> = (1..=100).map(|number| format!("line {number}")).collect();
+    std::fs::write(place.workspace().join("long"), lines.join("\n") + "\n")?;
     let mut client = place.start()?;
     let (id, _) = open(&mut client, "less long")?;
     let first = client.ok("read_output", &json!({"id": id, "screen": true}))?;

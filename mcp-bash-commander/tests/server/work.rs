@@ -83,11 +83,11 @@ with zipfile.ZipFile(sys.argv[1] + "/small_package-1.0-py3-none-any.whl", "w") a
     wheel.writestr("small_package-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
     wheel.writestr("small_package-1.0.dist-info/RECORD", "small_package.py,,\nsmall_package-1.0.dist-info/METADATA,,\nsmall_package-1.0.dist-info/WHEEL,,\nsmall_package-1.0.dist-info/RECORD,,\n")
 "#;
-    let made = Command::new("/usr/bin/python3")
+    let status = Command::new("/usr/bin/python3")
         .args(["-c", make])
         .arg(&packages)
         .status()?;
-    anyhow::ensure!(made.success(), "the package was not made");
+    anyhow::ensure!(status.success(), "the package was not made");
     let mut page = std::fs::File::create(packages.join("index.html"))?;
     write!(
         page,
@@ -138,7 +138,9 @@ fn a_package_is_installed_from_an_allowed_index_through_the_proxy() -> anyhow::R
 fn a_toolchain_in_a_home_directory_is_two_commands_away() -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let place = Place::new()?;
-    let home = tempfile::Builder::new().prefix("home").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let home = tempfile::Builder::new()
+        .prefix("home")
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let at = |name: &str| home.path().join(name);
     std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755))?;
     std::fs::create_dir_all(at(".tool/versions/1/bin"))?;
