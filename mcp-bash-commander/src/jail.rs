@@ -56,8 +56,8 @@ pub use probe::{LayerReport, LayerStatus, probe_layers};
 pub use process::{DeniedCall, Exit, Finished, Identity, Jail, JailedCommand, JailedProcess};
 pub use protocol::Reach;
 pub use spec::{
-    Access, CommandSpec, JailSpec, Lifetime, Limits, Network, PinnedInput, Stdin, TerminalSize,
-    Workspace, system_toolchain,
+    Access, CommandSpec, JailSpec, Lifetime, Limits, Masked, Network, PinnedInput, Stdin,
+    TerminalSize, Workspace, system_toolchain,
 };
 pub use streams::{Input, Output};
 pub use usage::{EndedProcess, Usage};

@@ -2,6 +2,7 @@
 //! that no link, rename or `..` that a command plants leads the server outside.
 
 pub mod changes;
+mod closed;
 mod edit;
 mod quarantine;
 mod read;
@@ -83,6 +84,14 @@ pub enum WorkspaceError {
         bytes: u64,
         /// Bytes taken.
         most: u64,
+    },
+    /// The files that the policy closes cannot all be found.
+    #[error("the workspace has more than {entries} entries, or {closed} that deny_read closes")]
+    TooMuchToClose {
+        /// Most entries looked at.
+        entries: usize,
+        /// Most paths closed.
+        closed: usize,
     },
     /// The workspace cannot be opened at all.
     #[error(transparent)]

@@ -8,13 +8,13 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-use super::Layer;
 use super::child::Failure;
 use super::protocol::{InputOrder, WorkspaceOrder};
 use super::root::{
     NO_DEVICES, NO_SETUID, READ_ONLY, attach, copy_tree, has_detours, make_directories, memory,
     resolve, set,
 };
+use super::{Layer, Masked};
 
 /// The workspace at its place in the new root, with the directories that cannot be moved.
 pub(super) struct Guard<'a> {
@@ -50,6 +50,39 @@ impl<'a> Guard<'a> {
         }
         Ok(())
     }
+}
+
+/// Puts nothing over each masked path: of a file the device that has no bytes, of a directory one without entries. A path that is gone
+/// needs no mask.
+pub(super) fn place_masks(guard: &mut Guard<'_>, masked: &[Masked]) -> Result<(), Failure> {
+    const EMPTY: &str = ".empty";
+    if masked.is_empty() {
+        return Ok(());
+    }
+    let failed = |path: &Path| {
+        let what = format!("close {}", path.display());
+        move |errno| Failure::new(Layer::Workspace, errno, what)
+    };
+    rustix::fs::mkdirat(guard.root, EMPTY, Mode::from_raw_mode(0o500))
+        .map_err(failed(Path::new(EMPTY)))?;
+    for Masked { path, is_directory } in masked {
+        let target = guard.workspace.target.join(path);
+        match guard.above(path) {
+            Ok(()) => {}
+            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            Err(errno) => return Err(failed(path)(errno)),
+        }
+        let place = match resolve(guard.root.as_fd(), &target) {
+            Ok(place) => place,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(failed(path)(errno)),
+        };
+        let nothing = if *is_directory { EMPTY } else { "dev/null" };
+        let mask = copy_tree(guard.root.as_fd(), nothing, false).map_err(failed(path))?;
+        set(&mask, false, READ_ONLY | NO_SETUID).map_err(failed(path))?;
+        attach(&mask, &place, "").map_err(failed(path))?;
+    }
+    rustix::fs::unlinkat(guard.root, EMPTY, AtFlags::REMOVEDIR).map_err(failed(Path::new(EMPTY)))
 }
 
 /// Makes the protected paths that exist read-only. One behind a link or of a kind that cannot be mounted refuses the exec: the link could

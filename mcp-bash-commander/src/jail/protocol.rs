@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::codec::{Reader, Writer, signed};
 use super::layer::LayerSet;
 use super::{
-    Access, CommandSpec, JailError, JailSpec, Layer, Lifetime, Limits, Network, Stdin, TerminalSize,
+    Access, CommandSpec, JailError, JailSpec, Layer, Lifetime, Limits, Masked, Network, Stdin,
+    TerminalSize,
 };
 
 /// Most bytes of an order: arguments, environment and paths together. The kernel's own limit of arguments is 2 MiB by default.
@@ -23,6 +24,7 @@ pub(super) struct Order {
     pub(super) read_only: Vec<PathBuf>,
     pub(super) inputs: Vec<InputOrder>,
     pub(super) protected: Vec<PathBuf>,
+    pub(super) masked: Vec<Masked>,
     /// Whether the listener of its filter goes to the server, with every look at a file.
     pub(super) observed: bool,
     pub(super) without: LayerSet,
@@ -105,6 +107,10 @@ pub(super) fn encode_order(spec: &JailSpec) -> Result<Vec<u8>, JailError> {
         writer.path(&input.target)
     })?;
     writer.list(&spec.protected, |writer, path| writer.path(path))?;
+    writer.list(&spec.masked, |writer, masked| {
+        writer.number(u64::from(masked.is_directory));
+        writer.path(&masked.path)
+    })?;
     writer.number(u64::from(spec.observe.is_some()));
     let mut without = LayerSet::default();
     spec.without.iter().for_each(|layer| without.insert(*layer));
@@ -171,6 +177,12 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         })
     })?;
     let protected = reader.list(Reader::path)?;
+    let masked = reader.list(|reader| {
+        Some(Masked {
+            is_directory: reader.number()? != 0,
+            path: reader.path()?,
+        })
+    })?;
     let observed = reader.number()? != 0;
     let without = LayerSet(reader.small()?);
     let published = reader.list(|reader| u16::try_from(reader.number()?).ok())?;
@@ -190,6 +202,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         read_only,
         inputs,
         protected,
+        masked,
         observed,
         without,
         published,

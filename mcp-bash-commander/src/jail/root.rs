@@ -133,6 +133,7 @@ pub(super) fn enter(
         (Some(workspace), _) => {
             workspace::place(&root, workspace, trees)?;
             let mut guard = Guard::new(&root, workspace);
+            pinned::place_masks(&mut guard, &order.masked)?;
             pinned::place_protected(&mut guard, &order.protected)?;
             pinned::place_inputs(&mut guard, &order.inputs, inputs)?;
         }

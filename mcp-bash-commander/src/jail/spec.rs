@@ -58,6 +58,8 @@ pub struct JailSpec {
     pub inputs: Vec<PinnedInput>,
     /// Paths of the workspace, relative to it, that are read-only where they exist and cannot be moved away.
     pub protected: Vec<PathBuf>,
+    /// Paths of the workspace that nobody may read: an empty file or folder stands there, and cannot be moved away.
+    pub masked: Vec<Masked>,
     /// Tells which files of the host its commands look for in vain; slow, for learning what a toolchain needs.
     pub observe: Option<Lookups>,
     /// Layers that are left out, to measure what each is there for; `isolation.missing` names them. The server leaves none out.
@@ -83,6 +85,7 @@ impl JailSpec {
             read_only: system_toolchain(),
             inputs: Vec::new(),
             protected: Vec::new(),
+            masked: Vec::new(),
             observe: None,
             without: Vec::new(),
             published: Vec::new(),
@@ -91,6 +94,15 @@ impl JailSpec {
             linger: Duration::from_millis(500),
         }
     }
+}
+
+/// A path below the workspace that is closed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Masked {
+    /// Relative to the workspace.
+    pub path: PathBuf,
+    /// Is it a directory?
+    pub is_directory: bool,
 }
 
 /// How long a jail lives.

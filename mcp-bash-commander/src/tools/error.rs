@@ -42,6 +42,10 @@ impl From<WorkspaceError> for ToolError {
                 "read the file again, and decide with what is there now",
             ),
             WorkspaceError::TooLong { .. } => ("TOO_LONG", "write it in parts with exec"),
+            WorkspaceError::TooMuchToClose { .. } => (
+                "WORKSPACE_UNUSABLE",
+                "nothing was run; the operator can give a smaller workspace or fewer patterns in workspace.deny_read",
+            ),
             WorkspaceError::Unusable(_) | WorkspaceError::Io { .. } => return io_failure(&error),
         };
         Self::new(code, error.to_string()).with_hint(hint)

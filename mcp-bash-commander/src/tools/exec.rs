@@ -331,6 +331,18 @@ impl BashCommander {
             jail.inputs = action.pinned_inputs(&state.workspace).await?;
         }
         let opened = self.opened().await?;
+        if !state.policy.deny_read.is_empty() {
+            let server = self.clone();
+            let closing = tokio::task::spawn_blocking(move || {
+                let state = server.state();
+                state
+                    .workspace
+                    .closed(&|path| state.policy.denies_reading(path))
+            });
+            jail.masked = closing
+                .await
+                .map_err(|error| ToolError::internal(&error))??;
+        }
         let overlay = match params.workspace {
             WorkspaceName::Overlay => Some(opened.overlay(&state.workspace).await?),
             WorkspaceName::Direct | WorkspaceName::Readonly => None,

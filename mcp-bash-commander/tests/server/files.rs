@@ -113,3 +113,52 @@ fn a_read_only_workspace_is_read_only_for_both() -> anyhow::Result<()> {
     assert_eq!(fs::read_to_string(place.workspace().join("f"))?, "kept");
     Ok(())
 }
+
+#[test]
+fn what_the_policy_closes_is_read_by_nobody() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let at = |name: &str| place.workspace().join(name);
+    std::fs::create_dir_all(at("app/keys/old"))?;
+    for file in ["app/.env", "app/keys/old/a", "real.txt"] {
+        std::fs::write(at(file), "canary-6620\n")?;
+    }
+    std::os::unix::fs::symlink("../real.txt", at("app/link.pem"))?;
+    std::os::unix::fs::symlink("app/.env", at("harmless"))?;
+    std::fs::write(at("app/plain"), "plain\n")?;
+    let mut client =
+        place.start_under("[workspace]\ndeny_read = [\"**/.env\", \"keys/\", \"*.pem\"]\n")?;
+    for mode in ["direct", "overlay", "readonly"] {
+        let told = client.ok(
+            "exec",
+            &json!({"command": "cat app/.env harmless app/link.pem real.txt app/keys/old/a app/keys/*/*; mv app/.env x; mv app/keys y; cp -r . /tmp/copy; \
+                                ln app/.env z; grep -r canary . /tmp/copy; cat app/plain; rm -rf app/.env; cat app/.en?", "workspace": mode}),
+        )?;
+        assert!(!told.to_string().contains("canary-6620"), "{mode}: {told}");
+        assert!(
+            told["stdout"]["text"]
+                .as_str()
+                .is_some_and(|text| text.contains("plain")),
+            "{told}"
+        );
+    }
+    for path in ["app/.env", "app/keys/old/a", "app/./.env"] {
+        assert_eq!(
+            client.error("read_file", &json!({"path": path}))?,
+            "READ_DENIED",
+            "{path}"
+        );
+        let edit = json!({"path": path, "edits": [{"old": "canary", "new": "x"}]});
+        assert_eq!(client.error("edit_file", &edit)?, "READ_DENIED", "{path}");
+    }
+    let found = client.ok("search", &json!({"pattern": "canary", "include": "all"}))?;
+    assert!(
+        !found.to_string().contains("app/.env") && !found.to_string().contains("keys"),
+        "{found}"
+    );
+    assert_eq!(std::fs::read_to_string(at("app/.env"))?, "canary-6620\n");
+    // Without the pattern the same commands read all of it.
+    let mut open = place.start()?;
+    let told = open.exec("cat app/.env app/keys/old/a")?;
+    assert_eq!(told["stdout"]["text"], json!("canary-6620\ncanary-6620\n"));
+    Ok(())
+}
