@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -9,16 +10,20 @@ use shared::digest::Digest;
 use shared::effect::class::EffectClass;
 use shared::effect::client::{EffectClient, EndReport};
 use shared::effect::protocol::{
-    Lifetime, Outcome, Permit, Refusal, SessionMeasure, WorkOrder, WorkResult,
+    CommandMeasure, Lifetime, Outcome, Permit, Refusal, SessionMeasure, WorkOrder, WorkResult,
 };
 use shared::tool_error::ToolError;
 
-use crate::jail::PinnedInput;
+use crate::check::{CheckError, Checker};
+use crate::jail::{JailError, PinnedInput};
 use crate::session::{Killed, OrderMark, Origin, Session, Sessions};
 use crate::workspace::{Workspace, WorkspaceError};
 
 /// The changing tools that need no grant: stopping one's own process. (Reading one's own output changes nothing.)
 const EXEMPT: [&str; 1] = ["stop"];
+
+/// What shells answer for a program that is not there.
+const NOT_FOUND: i32 = 127;
 
 /// Largest file that is pinned for a step, in bytes; pinned files stand in memory.
 const LARGEST_INPUT_BYTES: u64 = 64 << 20;
@@ -205,14 +210,16 @@ fn pinned(workspace: &Workspace, path: &str, approved: &Digest) -> Result<Pinned
 pub struct Orders {
     sessions: Sessions,
     workspace: Arc<Workspace>,
+    checker: Checker,
 }
 
 impl Orders {
-    /// Over these sessions and files.
-    pub fn new(sessions: Sessions, workspace: Arc<Workspace>) -> Self {
+    /// Over these sessions and the checker's files.
+    pub fn new(sessions: Sessions, checker: Checker) -> Self {
         Self {
             sessions,
-            workspace,
+            workspace: Arc::clone(&checker.workspace),
+            checker,
         }
     }
 
@@ -255,6 +262,30 @@ impl Orders {
         }
     }
 
+    async fn run_command(
+        &self,
+        argv: &[String],
+        text: Option<&str>,
+        timeout_ms: u32,
+    ) -> Result<WorkResult, WorkResult> {
+        let timeout = Duration::from_millis(timeout_ms.into());
+        match self.checker.run(argv, text, timeout).await {
+            Ok(measure) => Ok(WorkResult::Command(measure)),
+            // That the program is not there is a fact about what is measured.
+            Err(CheckError::Jail(JailError::Program { .. })) => {
+                Ok(WorkResult::Command(CommandMeasure {
+                    exit_code: Some(NOT_FOUND),
+                    signal: None,
+                    timed_out: false,
+                    text_found: text.map(|_| false),
+                    stdout_sha256: Digest::of(b""),
+                    wall_ms: 0,
+                }))
+            }
+            Err(error) => Err(failed("NOT_MEASURED", &error.to_string())),
+        }
+    }
+
     fn end_serving(&self, id: &str) -> Result<WorkResult, WorkResult> {
         let ended = self
             .session(id)?
@@ -283,6 +314,11 @@ impl shared::effect::client::WorkHandler for Orders {
         let result = match order {
             WorkOrder::MeasureSession { session } => self.measure(&session),
             WorkOrder::HashFile { path } => self.hash(path).await,
+            WorkOrder::RunCommand {
+                argv,
+                text,
+                timeout_ms,
+            } => self.run_command(&argv, text.as_deref(), timeout_ms).await,
             WorkOrder::EndServingProcess { session } => self.end_serving(&session),
             WorkOrder::EndRun { run_id } => Ok(self.end_sessions(&run_id, true).await),
             WorkOrder::EndSteps { run_id } => Ok(self.end_sessions(&run_id, false).await),

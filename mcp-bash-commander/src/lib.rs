@@ -1,6 +1,7 @@
 //! A jailed shell as an MCP server: sessions, policy and tools around a strict jail.
 
 mod audit;
+pub mod check;
 pub mod config;
 pub mod doctor;
 pub mod enforce;

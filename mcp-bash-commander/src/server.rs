@@ -27,6 +27,7 @@ use shared::tools::class_of;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use crate::check::Checker;
 use crate::config::Config;
 use crate::doctor;
 use crate::enforce::{Action, Orders, needs_grant};
@@ -60,7 +61,7 @@ pub struct BashCommander {
 }
 
 pub(crate) struct State {
-    pub(crate) policy: Policy,
+    pub(crate) policy: Arc<Policy>,
     pub(crate) policy_digest: Digest,
     pub(crate) workspace: Arc<Workspace>,
     pub(crate) sessions: Sessions,
@@ -158,7 +159,7 @@ impl BashCommander {
         let state = State {
             sessions: Sessions::new(launcher.clone(), policy.limits.sessions),
             policy_digest: policy.digest()?,
-            policy,
+            policy: Arc::new(policy),
             workspace,
             launcher,
             enforced,
@@ -210,10 +211,12 @@ impl BashCommander {
         let Some(enforced) = &self.state.enforced else {
             return;
         };
-        let orders = Orders::new(
-            self.state.sessions.clone(),
-            Arc::clone(&self.state.workspace),
-        );
+        let checker = Checker {
+            launcher: self.state.launcher.clone(),
+            policy: Arc::clone(&self.state.policy),
+            workspace: Arc::clone(&self.state.workspace),
+        };
+        let orders = Orders::new(self.state.sessions.clone(), checker);
         let (client, stop) = (enforced.client.clone(), shutdown.clone());
         tokio::spawn(async move { client.run_work(orders, stop).await });
     }

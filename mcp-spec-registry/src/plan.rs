@@ -7,8 +7,9 @@ mod risk;
 
 pub use change::{ChangedLine, changes};
 pub use document::{
-    Check, FileCheck, HttpCheck, HttpExpectation, HumanJudged, Plan, PlanError, PlannedTest,
-    RestartCheck, Reversibility, SessionCheck, SessionMeasureKind, Step, Target, TcpCheck,
+    Check, CommandCheck, FileCheck, HttpCheck, HttpExpectation, HumanJudged, Plan, PlanError,
+    PlannedTest, RestartCheck, Reversibility, SessionCheck, SessionMeasureKind, Step, Target,
+    TcpCheck,
 };
 pub use lint::{Declarations, lint};
 pub use risk::{PlanRisks, risks};

@@ -1,5 +1,6 @@
 //! The jail from outside and from inside: what it lets through, what it stops, and what is left of it.
 
+mod checks;
 mod denials;
 mod escape;
 mod inputs;

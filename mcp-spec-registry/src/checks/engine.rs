@@ -17,7 +17,7 @@ use super::{
     worker_process::{Measuring, Worker},
 };
 use crate::{
-    plan::{Check, HttpCheck, RestartCheck, SessionCheck, Target},
+    plan::{Check, CommandCheck, HttpCheck, RestartCheck, SessionCheck, Target},
     run::{CheckPhase, CheckVerdict},
 };
 
@@ -94,7 +94,7 @@ impl Engine {
                 Some(target)
             }
             Check::Tcp(check) => Some(&check.target),
-            Check::Session(_) | Check::File(_) => None,
+            Check::Session(_) | Check::File(_) | Check::Command(_) => None,
         });
         let mut addresses: Vec<String> = targets
             .filter_map(|target| address(subjects, target).ok())
@@ -151,6 +151,7 @@ impl<W: WorkChannel> Measurer<'_, W> {
                 }
             }
             Check::Restart(check) => self.restart(check).await,
+            Check::Command(check) => self.command(check).await,
         };
         let Judgement {
             verdict,
@@ -234,6 +235,22 @@ impl<W: WorkChannel> Measurer<'_, W> {
                 measured_by: subject.service.clone(),
             },
             Err(found) => found,
+        }
+    }
+
+    async fn command(&self, check: &CommandCheck) -> Found {
+        let order = WorkOrder::RunCommand {
+            argv: check.argv.clone(),
+            text: check.text.clone(),
+            timeout_ms: check.timeout_ms,
+        };
+        match self.work.ask(&check.server, order).await {
+            Ok(WorkResult::Command(measure)) => Found {
+                evidence: json!({ "kind": "command", "argv": check.argv, "measure": measure }),
+                observation: Observation::Command(measure),
+                measured_by: check.server.clone(),
+            },
+            other => not_measured(why_not(other), &check.server),
         }
     }
 

@@ -11,7 +11,7 @@ use axum::{Router, http::header, response::Redirect, routing::get};
 use serde_json::json;
 use shared::{
     digest::Digest,
-    effect::protocol::{SessionMeasure, UNKNOWN_SESSION},
+    effect::protocol::{CommandMeasure, SessionMeasure, UNKNOWN_SESSION},
 };
 
 use super::*;
@@ -87,6 +87,14 @@ impl WorkChannel for Server {
                 self.down.store(true, Ordering::SeqCst);
                 WorkResult::EndedProcesses { count: 1 }
             }
+            WorkOrder::RunCommand { argv, .. } => WorkResult::Command(CommandMeasure {
+                exit_code: Some(i32::from(argv[0] != "true")),
+                signal: None,
+                timed_out: false,
+                text_found: None,
+                stdout_sha256: Digest::of(""),
+                wall_ms: 3,
+            }),
             WorkOrder::EndRun { .. } | WorkOrder::EndSteps { .. } => WorkResult::Failed {
                 code: "UNEXPECTED".to_owned(),
                 message: "a check ends no run".to_owned(),
@@ -448,5 +456,39 @@ async fn a_measuring_process_that_fails_makes_the_test_unknown() -> anyhow::Resu
             "{reason}"
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_is_run_where_the_plan_says_and_judged_by_its_end() -> anyhow::Result<()> {
+    let server = Server::default();
+    let command = |argv: &[&str]| {
+        test(
+            "web/serves-static-html-content",
+            json!({ "command": { "server": "shell", "argv": argv } }),
+        )
+    };
+    let round = after(
+        vec![command(&["true"])?, command(&["false"])?],
+        "127.0.0.1:9",
+    );
+    let drafts = Engine::new(&[]).run(round, &server).await;
+    let verdicts: Vec<_> = drafts.iter().map(|draft| draft.verdict).collect();
+    assert_eq!(verdicts, [CheckVerdict::Pass, CheckVerdict::Fail]);
+    assert_eq!(drafts[0].measured, "exited with 0 after 3 ms");
+    assert_eq!(drafts[0].measured_by, "shell");
+    let asked = server
+        .asked
+        .lock()
+        .map(|asked| asked.clone())
+        .unwrap_or_default();
+    assert_eq!(
+        asked[0],
+        WorkOrder::RunCommand {
+            argv: vec!["true".to_owned()],
+            text: None,
+            timeout_ms: 10_000,
+        }
+    );
     Ok(())
 }

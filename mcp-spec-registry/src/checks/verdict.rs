@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use shared::{digest::Digest, effect::protocol::SessionMeasure};
+use shared::{
+    digest::Digest,
+    effect::protocol::{CommandMeasure, SessionMeasure},
+};
 
 use super::{
     http::Failure,
@@ -11,7 +14,7 @@ use super::{
     samples::Latencies,
 };
 use crate::{
-    plan::{Check, FileCheck, HttpCheck, RestartCheck, SessionMeasureKind, Target},
+    plan::{Check, CommandCheck, FileCheck, HttpCheck, RestartCheck, SessionMeasureKind, Target},
     run::CheckVerdict,
     specification::{Criterion, Decimal, Dimension, Limit, Measure},
 };
@@ -36,6 +39,7 @@ pub(super) enum Observation {
     Session(SessionMeasure),
     File(Option<Digest>),
     Restart(Restarted),
+    Command(CommandMeasure),
 }
 
 /// What happened after the serving process was ended.
@@ -84,6 +88,9 @@ pub(super) fn judge(
         }
         (Check::Restart(check), Observation::Restart(found)) => {
             judge_restart(measure, check, found)
+        }
+        (Check::Command(check), Observation::Command(found)) => {
+            judge_command(measure, check, found)
         }
         _ => unknown(
             "not measured",
@@ -290,6 +297,36 @@ fn judge_file(measure: Option<&Measure>, check: &FileCheck, found: Option<&Diges
         ),
         (Some(_), Some(measure)) => cannot(measure, "a file check"),
         (Some(digest), None) => pass(format!("sha256 {}", digest.short())),
+    }
+}
+
+fn judge_command(
+    measure: Option<&Measure>,
+    check: &CommandCheck,
+    found: &CommandMeasure,
+) -> Judgement {
+    let took = format!("after {} ms", found.wall_ms);
+    if found.timed_out {
+        let reason = format!("it did not end within {} ms", check.timeout_ms);
+        return fail("did not end", &reason);
+    }
+    let Some(code) = found.exit_code else {
+        let signal = found.signal.unwrap_or(0);
+        return fail(
+            &format!("ended by signal {signal} {took}"),
+            "it did not end by itself",
+        );
+    };
+    let ended = format!("exited with {code} {took}");
+    if code != check.exit_code {
+        return fail(&ended, &format!("it should exit with {}", check.exit_code));
+    }
+    if check.text.is_some() && found.text_found != Some(true) {
+        return fail(&ended, "it did not write the text that was expected");
+    }
+    match measure {
+        Some(measure) => cannot(measure, "a command"),
+        None => pass(ended),
     }
 }
 

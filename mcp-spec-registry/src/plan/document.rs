@@ -122,6 +122,8 @@ pub enum Check {
     File(FileCheck),
     /// The serving process is ended; the service must answer again in time.
     Restart(RestartCheck),
+    /// A command in a fresh jail that cannot change the workspace.
+    Command(CommandCheck),
 }
 
 /// HTTP GET requests, one after the other.
@@ -217,6 +219,29 @@ pub struct RestartCheck {
     pub path: String,
     /// Longest time until it answers again, 100 to 60,000 milliseconds.
     pub within_ms: u32,
+}
+
+/// A command that must end as expected, run in a fresh jail with the workspace read-only and no network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandCheck {
+    /// Name of the service that runs it.
+    pub server: String,
+    /// Program and arguments, exactly; no shell.
+    pub argv: Vec<String>,
+    /// The exit code that is expected.
+    #[serde(default)]
+    pub exit_code: i32,
+    /// A text that standard output must contain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Longest time it may take, 100 to 20,000 milliseconds.
+    #[serde(default = "default_command_ms")]
+    pub timeout_ms: u32,
+}
+
+fn default_command_ms() -> u32 {
+    10_000
 }
 
 /// A published port of a step, written `STEP:PORT`.

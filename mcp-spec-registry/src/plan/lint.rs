@@ -7,7 +7,9 @@ use shared::{
     plan::{ArgumentPattern, check_patterns},
 };
 
-use super::{Check, HttpExpectation, Plan, Reversibility, SessionMeasureKind, Step, Target};
+use super::{
+    Check, CommandCheck, HttpExpectation, Plan, Reversibility, SessionMeasureKind, Step, Target,
+};
 use crate::specification::Criterion;
 
 /// What each enrolled service said it can do, by the service's name.
@@ -15,6 +17,7 @@ pub type Declarations = BTreeMap<String, Vec<ToolDeclaration>>;
 
 const MOST_USES: u32 = 100;
 const MOST_SAMPLES: u32 = 500;
+const COMMAND_LIMITS_MS: std::ops::RangeInclusive<u32> = 100..=20_000;
 const RESTART_LIMITS_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 
 /// Every fault of the plan, each a sentence that says what would be right; none if a human can be asked.
@@ -209,6 +212,44 @@ fn lint_check(
                 fault("`path` is inside the service's workspace, without `..`".to_owned());
             }
         }
+        Check::Command(command) => lint_command(command, declarations, fault),
+    }
+}
+
+fn lint_command(
+    command: &CommandCheck,
+    declarations: &Declarations,
+    fault: &mut impl FnMut(String),
+) {
+    let runs_commands = declarations
+        .get(&command.server)
+        .is_some_and(|tools| tools.iter().any(|tool| tool.tool == "exec"));
+    if !runs_commands {
+        fault(format!(
+            "no service named `{}` that runs commands has said hello",
+            command.server
+        ));
+    }
+    let bytes: usize = command.argv.iter().map(String::len).sum();
+    let is_program = command
+        .argv
+        .first()
+        .is_some_and(|program| !program.is_empty());
+    if !is_program || command.argv.len() > 256 || bytes > 16_384 {
+        fault("`argv` names a program first and has at most 256 elements and 16 KiB".to_owned());
+    }
+    if command.argv.iter().any(|argument| argument.contains('\0')) {
+        fault("`argv` holds a NUL".to_owned());
+    }
+    if !COMMAND_LIMITS_MS.contains(&command.timeout_ms) {
+        fault("`timeout_ms` is 100 to 20000".to_owned());
+    }
+    if command
+        .text
+        .as_ref()
+        .is_some_and(|text| text.is_empty() || text.len() > 1000)
+    {
+        fault("`text` is 1 to 1000 bytes".to_owned());
     }
 }
 

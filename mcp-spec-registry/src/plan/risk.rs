@@ -97,7 +97,7 @@ pub fn risks(plan: &Plan, criteria: &[&Criterion]) -> PlanRisks {
                 .measure
                 .as_ref()
                 .is_some_and(|measure| measure.dimension == Dimension::Port),
-            Check::File(_) => false,
+            Check::File(_) | Check::Command(_) => false,
         };
         if criterion.measure.is_some() && !checks.any(measures_number) {
             risks.weakened.push(id.clone());

@@ -33,7 +33,13 @@ const COMING_BACK: Duration = Duration::from_secs(6);
 
 impl WorkChannel for WorkBoard {
     async fn ask(&self, service: &str, order: WorkOrder) -> Result<WorkResult, String> {
-        WorkBoard::ask(self, service, order, MEASURING)
+        let limit = match &order {
+            WorkOrder::RunCommand { timeout_ms, .. } => {
+                MEASURING.max(Duration::from_millis(u64::from(*timeout_ms) + 10_000))
+            }
+            _ => MEASURING,
+        };
+        WorkBoard::ask(self, service, order, limit)
             .await
             .map_err(|error| error.to_string())
     }

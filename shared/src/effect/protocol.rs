@@ -209,6 +209,16 @@ pub enum WorkOrder {
         /// Path as the effect server's tools take it.
         path: String,
     },
+    /// Run a command in a fresh jail that cannot change the workspace and has no network.
+    RunCommand {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// A text to look for in its standard output.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+        /// When it is killed, in milliseconds.
+        timeout_ms: u32,
+    },
     /// End the process that serves, and leave the session alone: does it come back?
     EndServingProcess {
         /// As reported in [`End::session`].
@@ -241,6 +251,8 @@ pub enum WorkResult {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sha256: Option<Digest>,
     },
+    /// Answer to [`WorkOrder::RunCommand`].
+    Command(CommandMeasure),
     /// Answer to the orders that end processes.
     EndedProcesses {
         /// How many processes were ended.
@@ -253,6 +265,27 @@ pub enum WorkResult {
         /// What happened.
         message: String,
     },
+}
+
+/// How a command ended; what it wrote stays where it ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandMeasure {
+    /// Its exit code, if it ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Whether it was killed because its time was up.
+    pub timed_out: bool,
+    /// Whether its standard output has the text that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_found: Option<bool>,
+    /// Digest of its standard output, of the first 16 MiB.
+    pub stdout_sha256: Digest,
+    /// From its start to its end, in milliseconds.
+    pub wall_ms: u64,
 }
 
 /// A session seen from outside its jail.

@@ -224,6 +224,23 @@ fn test_view(check: &Check, measure: Option<&Measure>) -> TestView {
             passes: Sentence::words(format!("must be {}", file.sha256)),
             agents_reading: None,
         },
+        Check::Command(command) => TestView {
+            does: Sentence::words("runs ")
+                .code(&command.argv.join(" "))
+                .then(" at ")
+                .code(&command.server)
+                .then(" in a fresh jail that can change nothing"),
+            passes: command.text.as_ref().map_or_else(
+                || Sentence::words(format!("must exit with {}", command.exit_code)),
+                |text| {
+                    Sentence::words(format!("must exit with {} and write ", command.exit_code))
+                        .code(text)
+                },
+            ),
+            agents_reading: Some(Sentence::words(
+                "the command is the agent's: what it proves is what the program does",
+            )),
+        },
         Check::Restart(restart) => TestView {
             does: Sentence::words("the serving process of ")
                 .code(&restart.target.to_string())

@@ -606,3 +606,54 @@ fn only_a_test_that_failed_before_anything_was_done_proves_something() {
         }
     }
 }
+
+#[test]
+fn a_command_passes_only_by_the_end_that_was_expected() -> anyhow::Result<()> {
+    use CheckVerdict::{Fail, Pass, Unknown};
+    let check = |exit_code, text: Option<&str>| {
+        Check::Command(CommandCheck {
+            server: "shell".to_owned(),
+            argv: vec!["make".to_owned(), "test".to_owned()],
+            exit_code,
+            text: text.map(str::to_owned),
+            timeout_ms: 5000,
+        })
+    };
+    let ended = CommandMeasure {
+        exit_code: Some(0),
+        signal: None,
+        timed_out: false,
+        text_found: Some(true),
+        stdout_sha256: Digest::of(""),
+        wall_ms: 20,
+    };
+    let killed = CommandMeasure {
+        exit_code: None,
+        signal: Some(9),
+        ..ended.clone()
+    };
+    let late = CommandMeasure {
+        exit_code: None,
+        timed_out: true,
+        ..ended.clone()
+    };
+    let silent = CommandMeasure {
+        text_found: Some(false),
+        ..ended.clone()
+    };
+    let words = "All tests of the program pass";
+    for (text, check, measure, verdict) in [
+        (words, check(0, None), &ended, Pass),
+        (words, check(2, None), &ended, Fail),
+        (words, check(0, Some("ok")), &ended, Pass),
+        (words, check(0, Some("ok")), &silent, Fail),
+        (words, check(0, None), &killed, Fail),
+        (words, check(0, None), &late, Fail),
+        // A number is not measured by an exit code.
+        ("Page load time: < 200ms", check(0, None), &ended, Unknown),
+    ] {
+        let found = judged(text, &check, &Observation::Command(measure.clone()))?;
+        assert_eq!(found.0, verdict, "{text} {check:?}: {found:?}");
+    }
+    Ok(())
+}
