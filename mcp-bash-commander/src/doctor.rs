@@ -77,6 +77,11 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
             limits.output_bytes >> 20
         ),
     );
+    let network = &subject.policy.network;
+    report.ok(
+        "network",
+        format!("at most {}, {} hosts allowed", network.mode, network.allow.entries().len()),
+    );
     examine_jail(&mut report, subject.launcher, Some(subject.workspace)).await;
     examine_state(&mut report, subject.state_dir);
     examine_registry(&mut report, subject.registry).await;

@@ -150,7 +150,13 @@ impl Init<'_> {
             }
             if request {
                 match datagram::receive(self.status) {
-                    Ok(Some((bytes, descriptors))) => self.answer(&bytes, descriptors),
+                    Ok(Some((bytes, descriptors))) => {
+                        self.answer(&bytes, descriptors);
+                        // An idle session has nobody whose end would be told.
+                        if self.is_ending && matches!(self.reap(), Reaped::Everything) {
+                            return;
+                        }
+                    }
                     Err(Errno::AGAIN) => {}
                     Ok(None) | Err(_) => return,
                 }
