@@ -79,8 +79,8 @@ fn a_server_killed_at_any_moment_leaves_nothing_alive() -> anyhow::Result<()> {
     let all_run = time_until_everything_runs(&place, &tag)?;
     let (mut alive, mut took) = (Vec::new(), Vec::new());
     for round in 0..scale.kills {
-        // From before the first instruction to half as long again as it takes until everything runs.
-        let moment = all_run * u32::try_from(random.next(1500))? / 1000;
+        // From before the first instruction to three times as late as everything runs.
+        let moment = all_run * u32::try_from(random.next(3000))? / 1000;
         let spawned = Instant::now();
         let mut server = place.spawn(&[])?;
         ask_for_everything(&mut server, &tag, usize::try_from(random.next(100))?)?;

@@ -7,7 +7,7 @@ use crate::machine::{Holdings, eventually, family, kilobytes, launcher};
 use crate::scale::{Scale, alone};
 
 /// More commands than a server remembers.
-const WARM_UP: u64 = 260;
+const WARM_UP: u64 = 120;
 /// What memory may grow by however many commands run; allocators keep some of what they had.
 const SERVER_GROWTH_KB: u64 = 4096;
 const HELPER_GROWTH_KB: u64 = 512;
