@@ -13,6 +13,9 @@ use crate::scale::{Scale, Sequence, alone, seed};
 
 /// How soon everything must be gone.
 const SOON: Duration = Duration::from_secs(1);
+/// Tagged processes of each call on average, at least, once everything runs.
+const EACH_RUNS: u64 = 2;
+
 /// Fresh jails, kept sessions, terminals, overlays, and daemons by every trick of the shell. Each process has `tag` as an argument.
 fn calls(tag: &str) -> Vec<Value> {
     let sleep = format!("sleep {tag}");
@@ -76,21 +79,27 @@ fn a_server_killed_at_any_moment_leaves_nothing_alive() -> anyhow::Result<()> {
     let mut random = Sequence::new(seed);
     let place = Place::new()?;
     let tag = tag(4);
+    let everything = EACH_RUNS * calls(&tag).len() as u64;
     let all_run = time_until_everything_runs(&place, &tag)?;
     let (mut alive, mut took) = (Vec::new(), Vec::new());
     for round in 0..scale.kills {
-        // From before the first instruction to three times as late as everything runs.
-        let moment = all_run * u32::try_from(random.next(3000))? / 1000;
-        let spawned = Instant::now();
+        // So many processes, and then a time: neither depends on how fast the machine happens to be alone.
+        let (enough, pause) = (random.next(everything + 1), random.next(1000));
+        let pause = all_run * u32::try_from(pause)? / 1000;
         let mut server = place.spawn(&[])?;
         ask_for_everything(&mut server, &tag, usize::try_from(random.next(100))?)?;
-        // The moment is not waited for because of anything: it is the random one.
-        while let Some(rest) = moment.checked_sub(spawned.elapsed()) {
+        eventually("enough runs", || Ok(processes_with(&tag)? as u64 >= enough))?;
+        let until = Instant::now() + pause;
+        // The time is not waited for because of anything: it is the random one.
+        while let Some(rest) = until.checked_duration_since(Instant::now()) {
             std::thread::park_timeout(rest);
         }
         alive.push(processes_with(&tag)?);
-        let gone = kill_and_wait(server, &tag)
-            .map_err(|error| error.context(format!("round {round}, killed after {moment:?}")))?;
+        let gone = kill_and_wait(server, &tag).map_err(|error| {
+            error.context(format!(
+                "round {round}, {enough} processes and {pause:?} later"
+            ))
+        })?;
         took.push(gone);
     }
     alive.sort_unstable();
@@ -134,12 +143,12 @@ fn time_until_everything_runs(place: &Place, tag: &str) -> anyhow::Result<Durati
     let started = Instant::now();
     let mut server = place.spawn(&[])?;
     ask_for_everything(&mut server, tag, 0)?;
-    let everything = calls(tag).len();
+    let everything = EACH_RUNS * calls(tag).len() as u64;
     eventually("everything runs", || {
         let has_overlays = overlays(place)
             .iter()
             .any(|folder| count_folders(&folder.path()) == 2);
-        Ok(has_overlays && processes_with(tag)? > 2 * everything)
+        Ok(has_overlays && processes_with(tag)? as u64 >= everything)
     })?;
     let all_run = started.elapsed();
     kill_and_wait(server, tag)?;
