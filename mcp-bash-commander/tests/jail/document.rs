@@ -82,7 +82,7 @@ too, and leaving it out of a jail changes nothing.
     let of_jail = jail.open();
     let opened: Vec<_> = columns.iter().map(Column::open).collect();
     for (column, open) in columns.iter().zip(&opened) {
-        if NO_LAYERS.contains(&column.name.as_str()) {
+        if NO_LAYERS.contains(&column.name) {
             continue;
         }
         let more: Vec<_> = open.difference(&of_jail).copied().collect();
@@ -94,7 +94,7 @@ too, and leaving it out of a jail changes nothing.
             listed(&more)
         )?;
     }
-    let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
+    let names: Vec<_> = columns.iter().map(|column| column.name).collect();
     writeln!(text, "\n| Case | Attempt | jail | {} |", names.join(" | "))?;
     writeln!(
         text,
@@ -152,12 +152,10 @@ fn machine(columns: &[Column]) -> String {
         rustix::process::geteuid().as_raw()
     );
     for column in columns {
-        if let Err(reason) = &column.results {
-            told.push_str(&format!(
-                "; {} not run: {}",
-                column.name,
-                reason.replace('\n', " ")
-            ));
+        match &column.results {
+            Ok(_) if column.version.is_empty() => {}
+            Ok(_) => told = format!("{told}; {}", column.version),
+            Err(reason) => told = format!("{told}; {} not run: {reason}", column.name),
         }
     }
     told

@@ -46,14 +46,16 @@ pub(crate) fn measured(
     if without == Some(Layer::PrivateRoot) {
         // Then there is no workspace either; the probe is where it is on the host.
         spec.workspace = None;
-        spec.command.cwd = scene.path().to_owned();
+        spec.command.cwd = scene.path().into();
         spec.read_only.push(scene.path().to_owned());
     }
     Ok(spec)
 }
 
 pub(crate) struct Column {
-    pub(crate) name: String,
+    pub(crate) name: &'static str,
+    /// What another sandbox says it is.
+    pub(crate) version: String,
     /// Absent where it was not run, for this reason.
     pub(crate) results: Result<Results, String>,
 }
@@ -101,21 +103,16 @@ async fn each_layer_stops_something_that_no_other_stops() -> anyhow::Result<()> 
         "attempts that are in no case, or that are none"
     );
     let outside_column = Column {
-        name: "outside".to_owned(),
+        name: "outside",
+        version: String::new(),
         results: Ok(results(&scene.told_outside(&[
             "attempt",
             &outside.context_of_the_control().to_string(),
         ])?)?),
     };
     columns.insert(0, outside_column);
-    columns.push(Column {
-        name: "bubblewrap".to_owned(),
-        results: under(bubblewrap(&scene), &outside),
-    });
-    columns.push(Column {
-        name: "Docker".to_owned(),
-        results: under(docker(&scene), &outside),
-    });
+    columns.push(under("bubblewrap", bubblewrap(&scene), &outside));
+    columns.push(under("Docker", docker(&scene), &outside));
     document::is_current(&document::write(&whole, &columns)?)
 }
 
@@ -129,12 +126,13 @@ async fn in_jail(
     let process = scene.launcher.run(spec).await?;
     let missing = process.jail.isolation().missing.clone();
     let output = finish(process).await?;
-    assert_eq!(missing.first().is_some(), without.is_some(), "{missing:?}");
+    assert_eq!(missing.is_empty(), without.is_none(), "{missing:?}");
     assert!(without.is_none() || missing.contains(&name.to_owned()));
     let told = serde_json::from_str(&output.stdout)
         .with_context(|| format!("{name}: {}{}", output.stdout, output.stderr))?;
     Ok(Column {
-        name: name.to_owned(),
+        name,
+        version: String::new(),
         results: Ok(results(&told)?),
     })
 }
@@ -152,22 +150,35 @@ async fn leaving_no_new_privs_out_changes_nothing_for_the_launcher_has_it_too() 
     Ok(())
 }
 
-/// The attempts in another sandbox, whose command line is `sandbox`.
-fn under(sandbox: Result<Command, String>, outside: &Outside) -> Result<Results, String> {
-    let output = sandbox?
+/// Another sandbox: the beginning of its command line and its version, or why it cannot be had.
+type Sandbox = Result<(Command, String), String>;
+
+fn under(name: &'static str, sandbox: Sandbox, outside: &Outside) -> Column {
+    let (version, results) = match sandbox {
+        Ok((command, version)) => (version, attempts_under(command, outside)),
+        Err(reason) => (String::new(), Err(reason)),
+    };
+    Column {
+        name,
+        version,
+        results,
+    }
+}
+
+fn attempts_under(mut sandbox: Command, outside: &Outside) -> Result<Results, String> {
+    let output = sandbox
         .args(["./probe", "attempt", &outside.context.to_string()])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| error.to_string())?;
-    serde_json::from_slice(&output.stdout)
-        .map_err(|_| String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    serde_json::from_slice(&output.stdout).map_err(|_| last_line(&output.stderr))
 }
 
 /// As strict as its command line is usually written: all namespaces, the toolchain read-only, the workspace writable.
-fn bubblewrap(scene: &Scene) -> Result<Command, String> {
+fn bubblewrap(scene: &Scene) -> Sandbox {
     let program = std::env::var_os("BWRAP").unwrap_or_else(|| "bwrap".into());
     let mut command = Command::new(program);
-    answers(Command::new(command.get_program()).arg("--version"))?;
+    let version = answer(Command::new(command.get_program()).arg("--version"))?;
     command.args([
         "--unshare-all",
         "--die-with-parent",
@@ -186,11 +197,12 @@ fn bubblewrap(scene: &Scene) -> Result<Command, String> {
         .arg("--bind")
         .arg(scene.path())
         .args([PLACE, "--chdir", PLACE, "--"]);
-    Ok(command)
+    Ok((command, version))
 }
 
-fn docker(scene: &Scene) -> Result<Command, String> {
-    answers(Command::new("docker").arg("info"))?;
+fn docker(scene: &Scene) -> Sandbox {
+    let version =
+        answer(Command::new("docker").args(["version", "--format", "Docker {{.Server.Version}}"]))?;
     let mut command = Command::new("docker");
     let mut volume = scene.path().as_os_str().to_owned();
     volume.push(":");
@@ -199,18 +211,24 @@ fn docker(scene: &Scene) -> Result<Command, String> {
         .args(["run", "--rm", "--workdir", PLACE, "--volume"])
         .arg(volume);
     command.arg("debian:stable-slim");
-    Ok(command)
+    Ok((command, version))
 }
 
-/// Does it answer? The last line of what it says if not.
-fn answers(command: &mut Command) -> Result<(), String> {
+/// What it says of itself; the last line of its complaint if it does not.
+fn answer(command: &mut Command) -> Result<String, String> {
     let output = command
         .stdin(Stdio::null())
         .output()
         .map_err(|_| "not installed".to_owned())?;
     if output.status.success() {
-        return Ok(());
+        Ok(last_line(&output.stdout))
+    } else {
+        Err(last_line(&output.stderr))
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(said.lines().last().unwrap_or("no answer").to_owned())
+}
+
+fn last_line(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let last = said.lines().last().unwrap_or_default();
+    last.trim_end_matches('.').to_owned()
 }

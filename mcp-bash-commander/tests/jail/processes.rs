@@ -18,8 +18,8 @@ async fn a_killed_init_is_the_end_of_its_jail_and_a_stopped_one_holds_nobody() -
             .run(scene.spec(["/bin/sh", "-c", "echo ready; sleep 1000"])?)
             .await?;
         first_line(&mut process).await?;
-        let pid = i32::try_from(process.jail.identity().pid)?;
-        let init = Pid::from_raw(pid).ok_or_else(|| anyhow::anyhow!("no process"))?;
+        let init = Pid::from_raw(process.jail.identity().pid)
+            .ok_or_else(|| anyhow::anyhow!("no process"))?;
         if is_stopped {
             kill_process(init, Signal::STOP)?;
             process.jail.kill()?;

@@ -177,7 +177,7 @@ pub(super) const ATTEMPTS: &[Named] = &[
         reached(call(libc::SYS_ioctl, &[0, 0x541D, 0]), &[libc::ENOTTY])
     }),
     ("int 0x80", |_| int80_getpid()),
-    ("x32 getpid", |_| attempt(0x4000_0000 | 39, &[])),
+    ("x32 getpid", |_| attempt(0x4000_0000 + 39, &[])),
 ];
 
 /// `Q_SYNC` for users; of no file system, so of all: what is written is what was to be written anyway.
