@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -83,11 +83,11 @@ fuzz_target!(|stream: Stream| {
         Limit::Large => 100_001,
     };
     let folder = if stream.has_disk {
-        "/dev/shm"
+        std::env::temp_dir()
     } else {
-        "/no/such/folder"
+        PathBuf::from("/no/such/folder")
     };
-    let mut kept = Kept::new(SpoolFolder::new(Path::new(folder)), limit);
+    let mut kept = Kept::new(SpoolFolder::new(&folder), limit);
     let mut written = Vec::new();
     let mut is_whole = true;
     for step in stream.steps {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use arbitrary::Arbitrary;
@@ -39,7 +39,7 @@ enum Old {
 }
 
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = Path::new("/dev/shm").join(format!("fuzz-files-{}", std::process::id()));
+    let folder = std::env::temp_dir().join("workspace");
     fs::create_dir_all(&folder).expect("a folder");
     folder
 });
