@@ -1,14 +1,21 @@
 //! The jail from outside and from inside: what it lets through, what it stops, and what is left of it.
 
+mod cases;
 mod checks;
+mod commands;
 mod denials;
+mod document;
 mod escape;
+mod files;
 mod inputs;
 mod kept;
 mod lifetime;
 mod limits;
+mod matrix;
 mod network;
+mod outside;
 mod overlay;
+mod processes;
 mod published;
 mod refusal;
 mod support;

@@ -24,6 +24,8 @@ fn everything_holds_for_an_unprivileged_server_too() -> anyhow::Result<()> {
     std::fs::copy(std::env::current_exe()?, &tests)?;
     std::fs::copy(probe(), &copied_probe)?;
     let output = Command::new(tests)
+        // Whether the tests that cases name exist depends on no user, and the sources may not be this one's to read.
+        .args(["--skip", "cases::"])
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env(PROBE_VARIABLE, copied_probe)

@@ -1,4 +1,4 @@
-//! What a fresh jail costs: CPU time of everybody involved, beside a bare spawn of the same program.
+//! What a command costs in a fresh jail and in a kept one: CPU time of everybody involved, beside a bare spawn of the same program.
 
 use std::{
     process::Command,
@@ -6,10 +6,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{
     binaries::Server,
-    client::Era,
+    client::{Client, Era},
     fixture::{Fixture, Transport},
 };
 
@@ -18,51 +18,73 @@ use super::{
     process::{beside, family},
 };
 
-const EXECS: u32 = 300;
+const WARM_UP: u32 = 20;
+const FRESH: u32 = 300;
+const KEPT: u32 = 1000;
 
 pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let fixture = Fixture::start(Server::BashCommander, Transport::Stdio, Era::Modern).await?;
     let root = fixture.process.id().context("the server has ended")?;
-    let call = json!({ "argv": ["/bin/true"] });
-    for _ in 0..20 {
-        fixture.client.call("exec", call.clone()).await?.success()?;
+    let bare = bare_spawns(FRESH)?;
+    for (what, call, count, limit) in [
+        (
+            "exec true in a fresh jail",
+            json!({ "argv": ["/bin/true"] }),
+            FRESH,
+            Duration::from_millis(3),
+        ),
+        (
+            "exec true in a kept session",
+            json!({ "argv": ["/bin/true"], "session": "bench" }),
+            KEPT,
+            Duration::from_micros(1200),
+        ),
+    ] {
+        execs(&fixture.client, &call, WARM_UP).await?;
+        let before = cpu(root)?;
+        let wall = execs(&fixture.client, &call, count).await?;
+        let jailed = cpu(root)?.saturating_sub(before) / count;
+        let measured = format!(
+            "{} CPU, {} wall ({})",
+            ms(jailed),
+            ms(wall.p50()),
+            beside("bare spawn", bare)
+        );
+        figures.add(
+            what,
+            &measured,
+            &format!("{} CPU", ms(limit)),
+            jailed <= limit,
+        );
     }
-    let before = cpu(root)?;
+    Ok(())
+}
+
+async fn execs(client: &Client, call: &Value, count: u32) -> anyhow::Result<Samples> {
     let mut walls = Vec::new();
-    for _ in 0..EXECS {
+    for _ in 0..count {
         let started = Instant::now();
-        fixture.client.call("exec", call.clone()).await?.success()?;
+        client.call("exec", call.clone()).await?.success()?;
         walls.push(started.elapsed());
     }
-    let jailed = cpu(root)?.saturating_sub(before) / EXECS;
+    Ok(Samples::new(walls))
+}
 
+/// CPU time of a spawn of the same program by this one.
+fn bare_spawns(count: u32) -> anyhow::Result<Duration> {
     let own = std::process::id();
     let before = cpu(own)?;
-    for _ in 0..EXECS {
+    for _ in 0..count {
         anyhow::ensure!(
             Command::new("/bin/true").status()?.success(),
             "/bin/true failed"
         );
     }
-    let bare = cpu(own)?.saturating_sub(before) / EXECS;
-    let wall = Samples::new(walls);
-    let measured = format!(
-        "{} CPU, {} wall ({})",
-        ms(jailed),
-        ms(wall.p50()),
-        beside("bare spawn", bare)
-    );
-    figures.add(
-        "exec true in a fresh jail",
-        &measured,
-        "3 ms CPU",
-        jailed <= Duration::from_millis(3),
-    );
-    Ok(())
+    Ok(cpu(own)?.saturating_sub(before) / count)
 }
 
 /// CPU time of a process, its descendants, and their children that have ended.
-fn cpu(root: u32) -> anyhow::Result<Duration> {
+pub(super) fn cpu(root: u32) -> anyhow::Result<Duration> {
     let mut ticks = 0;
     for pid in family(root)? {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;

@@ -1,7 +1,7 @@
 //! The figures the project holds itself to, each beside its limit, measured in one run: `cargo bench -p tests --bench figures`.
 //!
 //! Limits that depend on the disk or the machine are ratios to something measured in the same run. Names of groups as arguments
-//! (`process`, `calls`, `transitions`, `begin`, `jail`) measure only those. Ends with 1 if a figure misses its limit.
+//! (`process`, `calls`, `transitions`, `begin`, `jail`, `denials`) measure only those. Ends with 1 if a figure misses its limit.
 
 #![expect(
     clippy::print_stdout,
@@ -9,6 +9,7 @@
 )]
 
 mod calls;
+mod denials;
 mod disk;
 mod jail;
 mod process;
@@ -99,6 +100,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     if wanted("jail") {
         jail::measure(&mut figures).await?;
+    }
+    if wanted("denials") {
+        denials::measure(&mut figures).await?;
     }
     let missed: Vec<&str> = figures
         .0

@@ -25,6 +25,11 @@ fn main() -> anyhow::Result<()> {
         ["fork", most] => tell(&json!(raw::fork_until_refused(most.parse()?))),
         ["allocate", most] => tell(&json!(raw::allocate_until_refused(most.parse()?))),
         ["fill", path, most] => tell(&json!(fill(path, most.parse()?)?)),
+        ["queue", "make", name] => Ok(raw::make_queue(name)?),
+        ["queue", "remove", name] => Ok(raw::remove_queue(name)?),
+        ["from memory", rest @ ..] => Err(raw::execute_from_memory(rest)?.into()),
+        ["pile filters", most] => tell(&json!(raw::pile_up(most.parse()?, raw::add_filter))),
+        ["pile rules", most] => tell(&json!(raw::pile_up(most.parse()?, raw::add_rules))),
         ["serve", workspace, command] => serve(workspace, command),
         other => anyhow::bail!("unknown arguments {other:?}"),
     }

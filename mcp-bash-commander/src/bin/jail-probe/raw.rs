@@ -90,6 +90,26 @@ pub(crate) fn fork_until_refused(most: usize) -> (usize, i32) {
     (most, 0)
 }
 
+/// Has so many children at once, each of which ended already but is not yet waited for, and still counts.
+pub(crate) fn fork_at_once(count: usize) -> Attempt {
+    let mut result = Ok(());
+    for _ in 0..count {
+        // SAFETY: this program has one thread; the child only ends.
+        match unsafe { libc::fork() } {
+            -1 => {
+                result = Err(last_error());
+                break;
+            }
+            // SAFETY: `_exit` has no preconditions.
+            0 => unsafe { libc::_exit(0) },
+            _ => {}
+        }
+    }
+    // SAFETY: without an out-parameter nothing is written; it ends when no child is left.
+    while unsafe { libc::wait(ptr::null_mut()) } > 0 {}
+    result
+}
+
 /// Maps and touches memory until the kernel refuses or `most` bytes are there. How many bytes, and why no more.
 pub(crate) fn allocate_until_refused(most: usize) -> (usize, i32) {
     const STEP: usize = 1 << 20;
@@ -113,6 +133,59 @@ pub(crate) fn allocate_until_refused(most: usize) -> (usize, i32) {
         allocated += STEP;
     }
     (allocated, 0)
+}
+
+/// A POSIX message queue that everybody may open.
+pub(crate) fn make_queue(name: &str) -> std::io::Result<()> {
+    // SAFETY: the name is alive during the call; `umask` touches no memory.
+    unsafe { libc::umask(0) };
+    let flags = i64::from(libc::O_CREAT | libc::O_RDWR);
+    attempt(libc::SYS_mq_open, &[text(name), flags, 0o666, 0]).map_err(as_error)
+}
+
+pub(crate) fn remove_queue(name: &str) -> std::io::Result<()> {
+    attempt(libc::SYS_mq_unlink, &[text(name)]).map_err(as_error)
+}
+
+fn as_error(errno: i32) -> std::io::Error {
+    std::io::Error::from_raw_os_error(errno)
+}
+
+/// Becomes a copy of this program that stands in no file system; returns only an error.
+pub(crate) fn execute_from_memory(arguments: &[&str]) -> std::io::Result<std::io::Error> {
+    use std::os::unix::process::CommandExt as _;
+    let memory = call(libc::SYS_memfd_create, &[text("probe"), 0]).map_err(as_error)?;
+    let path = format!("/proc/self/fd/{memory}");
+    std::fs::write(&path, std::fs::read("/proc/self/exe")?)?;
+    Ok(std::process::Command::new(path).args(arguments).exec())
+}
+
+/// Does this until it fails, at most so often: how often it was done, and why no more.
+pub(crate) fn pile_up(most: usize, add: fn() -> Attempt) -> (usize, i32) {
+    for count in 0..most {
+        if let Err(errno) = add() {
+            return (count, errno);
+        }
+    }
+    (most, 0)
+}
+
+/// A filter of system calls that allows each.
+pub(crate) fn add_filter() -> Attempt {
+    // One instruction, `return allow`; and how many there are, and where.
+    let program = [0x06_u64 | (0x7FFF_0000 << 32)];
+    let filter = [1_u64, address(&program).cast_unsigned()];
+    attempt(libc::SYS_seccomp, &[1, 0, address(&filter)])
+}
+
+/// A ruleset that forbids nothing which is done here: making block devices.
+pub(crate) fn add_rules() -> Attempt {
+    let handled = [1_u64 << 11];
+    let ruleset = call(
+        libc::SYS_landlock_create_ruleset,
+        &[address(&handled), 8, 0],
+    )?;
+    attempt(libc::SYS_landlock_restrict_self, &[ruleset, 0])
 }
 
 /// The personality and mount calls of the 32-bit convention: `getpid` by `int 0x80`.

@@ -1,0 +1,140 @@
+//! Cases of system calls.
+
+use super::{ATTEMPTS, Case};
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        number: 33,
+        title: "`io_uring`",
+        shown_by: &[
+            ATTEMPTS,
+            "jail::denials::each_denied_call_is_told_exactly_and_an_allowed_one_is_not",
+        ],
+        attempts: &["io_uring_setup", "io_uring_enter", "io_uring_register"],
+        lacks: "",
+    },
+    Case {
+        number: 34,
+        title: "`clone3` around the filter of `clone`",
+        shown_by: &[
+            ATTEMPTS,
+            "jail::escape::threads_work_although_clone3_looks_missing",
+        ],
+        attempts: &["clone3 a user namespace"],
+        lacks: "",
+    },
+    Case {
+        number: 35,
+        title: "Further namespaces",
+        shown_by: &[
+            ATTEMPTS,
+            "jail::processes::a_jail_that_cannot_be_made_is_refused_by_the_name_of_its_layer",
+        ],
+        attempts: &[
+            "unshare a user namespace",
+            "unshare the mounts",
+            "unshare the network",
+            "unshare the time",
+            "clone a user namespace",
+            "setns",
+        ],
+        lacks: "",
+    },
+    Case {
+        number: 36,
+        title: "Calls into the kernel and the machine",
+        shown_by: &[ATTEMPTS],
+        attempts: &[
+            "bpf",
+            "perf_event_open",
+            "userfaultfd",
+            "fanotify_init",
+            "keyctl",
+            "add_key",
+            "request_key",
+            "personality",
+            "kexec_load",
+            "kexec_file_load",
+            "init_module",
+            "finit_module",
+            "delete_module",
+            "reboot",
+            "swapon",
+            "swapoff",
+            "acct",
+            "syslog",
+            "quotactl",
+            "settimeofday",
+            "clock_settime",
+            "adjtimex",
+            "sethostname",
+            "setdomainname",
+            "iopl",
+            "ioperm",
+            "modify_ldt",
+        ],
+        lacks: "",
+    },
+    Case {
+        number: 37,
+        title: "Files by handle",
+        shown_by: &[ATTEMPTS],
+        attempts: &["name_to_handle_at", "open_by_handle_at"],
+        lacks: "",
+    },
+    Case {
+        number: 38,
+        title: "Typing into a terminal, also with upper bits set",
+        shown_by: &[
+            ATTEMPTS,
+            "jail::terminals::a_terminal_is_one_and_belongs_to_the_jail_alone",
+        ],
+        attempts: &[
+            "TIOCSTI",
+            "TIOCSTI with high bits",
+            "TIOCLINUX",
+            "TIOCLINUX with high bits",
+            "TIOCSETD",
+            "TIOCCONS",
+        ],
+        lacks: "",
+    },
+    Case {
+        number: 39,
+        title: "Other calling conventions",
+        shown_by: &[
+            ATTEMPTS,
+            "lib::jail::seccomp::a_call_with_the_x32_bit_is_answered_as_unknown",
+        ],
+        attempts: &["int 0x80", "x32 getpid"],
+        lacks: "",
+    },
+    Case {
+        number: 40,
+        title: "Programs run from memory or from a writable directory",
+        shown_by: &[
+            "jail::processes::a_program_run_from_memory_or_from_tmp_is_jailed_like_any_other",
+        ],
+        attempts: &[],
+        lacks: "",
+    },
+    Case {
+        number: 41,
+        title: "A core dump",
+        shown_by: &[
+            ATTEMPTS,
+            "jail::escape::what_a_crash_leaves_is_no_core_dump",
+        ],
+        attempts: &["raise the limit of core dumps"],
+        lacks: "",
+    },
+    Case {
+        number: 42,
+        title: "Filters and rules piled up",
+        shown_by: &[
+            "jail::processes::filters_and_rules_piled_up_end_with_an_error_and_disturb_nobody",
+        ],
+        attempts: &[],
+        lacks: "",
+    },
+];

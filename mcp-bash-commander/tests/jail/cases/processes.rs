@@ -1,0 +1,157 @@
+//! Cases of processes and resources.
+
+use super::{ATTEMPTS, Case};
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        number: 21,
+        title: "Daemons",
+        shown_by: &[
+            "jail::lifetime::killing_a_jail_ends_every_daemon_in_it",
+            "jail::lifetime::the_end_of_the_command_ends_what_it_left_behind",
+            "jail::lifetime::a_killed_server_leaves_no_process_of_any_jail",
+            "jail::kept::a_command_is_ended_with_all_its_daemons_and_its_neighbour_goes_on",
+        ],
+        attempts: &[],
+        lacks: "",
+    },
+    Case {
+        number: 22,
+        title: "A fork bomb, and too much of other things",
+        shown_by: &[
+            ATTEMPTS,
+            "jail::limits::a_fork_bomb_stops_at_the_limit_of_processes",
+            "jail::processes::while_one_jail_is_full_of_processes_another_works_and_the_full_one_can_be_killed",
+        ],
+        attempts: &[
+            "have 100 processes",
+            "open 500 files",
+            "raise the limit of processes",
+        ],
+        lacks: "",
+    },
+    Case {
+        number: 23,
+        title: "A memory bomb, of one process or many",
+        shown_by: &[ATTEMPTS, "jail::limits::memory_ends_at_its_limit"],
+        attempts: &["use 200 MiB of memory"],
+        lacks: "each process is bounded; many together only by the number of processes",
+    },
+    Case {
+        number: 24,
+        title: "A command that spins",
+        shown_by: &[
+            "server::commands::a_command_that_spins_is_killed_in_time_and_what_it_used_is_told",
+            "jail::limits::processor_time_ends_at_its_limit",
+        ],
+        attempts: &[],
+        lacks: "",
+    },
+    Case {
+        number: 25,
+        title: "A command that ignores signals",
+        shown_by: &[
+            "server::sessions::a_command_that_ignores_the_signal_is_killed_after_the_grace",
+        ],
+        attempts: &[],
+        lacks: "",
+    },
+    Case {
+        number: 26,
+        title: "A descendant that holds the output open",
+        shown_by: &[
+            "server::commands::a_process_that_holds_the_output_does_not_hold_the_answer",
+            "jail::inputs::what_a_left_behind_process_still_writes_is_not_lost",
+        ],
+        attempts: &[],
+        lacks: "",
+    },
+    Case {
+        number: 27,
+        title: "Signals, tracing, memory and scheduling of the server and of init",
+        shown_by: &[ATTEMPTS],
+        attempts: &[
+            "signal the server",
+            "signal init",
+            "hold the server",
+            "trace the server",
+            "trace init",
+            "trace oneself",
+            "read the server's memory",
+            "read init's memory",
+            "see memory of init",
+            "advise another process's memory",
+            "take the server's descriptor",
+            "take init's descriptor",
+            "compare processes",
+            "pin the server to a processor",
+            "pin init to a processor",
+            "limit the server",
+            "limit init",
+            "slow init down",
+            "slow all processes of the user down",
+            "slow init's input and output down",
+            "schedule init otherwise",
+            "move init's memory",
+            "have init killed first",
+        ],
+        lacks: "",
+    },
+    Case {
+        number: 28,
+        title: "An init that is killed or stopped",
+        shown_by: &[
+            "jail::processes::a_killed_init_is_the_end_of_its_jail_and_a_stopped_one_holds_nobody",
+        ],
+        attempts: &[],
+        lacks: "",
+    },
+    Case {
+        number: 29,
+        title: "A process number that is used again",
+        shown_by: &["lib::jail::usage::a_process_number_used_again_is_another_identity"],
+        attempts: &[],
+        lacks: "not under the stress of a small `pid_max`",
+    },
+    Case {
+        number: 30,
+        title: "The host's processes and name in `/proc`",
+        shown_by: &[
+            ATTEMPTS,
+            "jail::escape::a_command_has_no_capabilities_no_new_privileges_and_three_descriptors",
+        ],
+        attempts: &[
+            "see the server's directory",
+            "see the server's command line",
+            "see the server's environment",
+            "see the server's memory map",
+            "see the environment of init",
+            "see the host's name",
+            "see the host's control groups",
+            "share the host's view of control groups",
+        ],
+        lacks: "",
+    },
+    Case {
+        number: 31,
+        title: "Ten thousand commands",
+        shown_by: &[
+            "jail::lifetime::many_jails_one_after_the_other_leave_nothing_open",
+            "jail::kept::hundreds_of_commands_one_after_the_other_and_at_once_leave_nothing_open",
+        ],
+        attempts: &[],
+        lacks: "hundreds, in this program",
+    },
+    Case {
+        number: 32,
+        title: "What a crash leaves",
+        shown_by: &[
+            "jail::lifetime::a_killed_server_leaves_no_process_of_any_jail",
+            "jail::lifetime::a_killed_launcher_takes_its_jails_along_and_the_next_call_works",
+            "lib::workspace::changes::keeping::an_overlay_is_found_again_with_its_baseline",
+            "e2e::crash::no_kill_of_the_shell_leaves_a_process_or_loses_what_was_acknowledged",
+        ],
+        attempts: &[],
+        lacks: "",
+    },
+];
