@@ -80,7 +80,11 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
     let network = &subject.policy.network;
     report.ok(
         "network",
-        format!("at most {}, {} hosts allowed", network.mode, network.allow.entries().len()),
+        format!(
+            "at most {}, {} hosts allowed",
+            network.mode,
+            network.allow.entries().len()
+        ),
     );
     examine_jail(&mut report, subject.launcher, Some(subject.workspace)).await;
     examine_state(&mut report, subject.state_dir);

@@ -39,7 +39,7 @@ pub use spool::{Piece, SpoolFolder};
 pub use table::Sessions;
 pub use text::{Excerpt, cut_to_characters};
 use violations::Refusals;
-pub use violations::{Source, Violation};
+pub use violations::{REPLACED, Source, Violation};
 pub use wait::{Reached, Until};
 
 /// How long an ended command's streams are waited for while processes it left behind hold them.
@@ -262,6 +262,8 @@ pub struct Session {
     running: Mutex<Option<Running>>,
     killed: Mutex<Option<Killed>>,
     violations: Mutex<Vec<Violation>>,
+    /// Guarded paths that lost their guard.
+    replaced: Mutex<Vec<Violation>>,
     /// Protected paths it made.
     made: Mutex<Vec<Violation>>,
     /// What the jail's proxy refused, and what of it was older than this command.

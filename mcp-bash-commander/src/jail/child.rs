@@ -9,6 +9,7 @@ use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use super::layer::LayerSet;
+use super::pinned::Watched;
 use super::protocol::{CommandNumber, Order, Report};
 use super::root::{self, Part};
 use super::seccomp::Filters;
@@ -124,9 +125,9 @@ fn make(
         mapped,
     } = belongings;
     become_somebody(host.identity, &go)?;
-    let surrounding = surround(order, host.identity, parts, mapped, &pinned, &inputs)?;
+    let (surrounding, watched) = surround(order, host.identity, parts, mapped, &pinned, &inputs)?;
     drop((pinned, inputs, go));
-    init::serve(order, host, status, streams, surrounding)
+    init::serve(order, host, status, streams, (surrounding, watched))
 }
 
 impl Belongings {
@@ -186,7 +187,7 @@ fn surround(
     mapped: Vec<OwnedFd>,
     pinned: &[OwnedFd],
     inputs: &[OwnedFd],
-) -> Result<LayerSet, Failure> {
+) -> Result<(LayerSet, Vec<Watched>), Failure> {
     let mut applied = LayerSet::default();
     for layer in [
         Layer::UserNs,
@@ -220,7 +221,7 @@ fn surround(
         prepare_network(&order.published)?;
         applied.insert(Layer::NetNs);
     }
-    if let Some(root) = root {
+    if let Some(root) = &root {
         root.seal()?;
         applied.insert(Layer::PrivateRoot);
     }
@@ -233,7 +234,8 @@ fn surround(
             .map_err(|errno| Failure::new(Layer::NoNewPrivs, errno, "no_new_privs".to_owned()))?;
         applied.insert(Layer::NoNewPrivs);
     }
-    Ok(applied)
+    let watched = root.map_or_else(Vec::new, |root| root.watched);
+    Ok((applied, watched))
 }
 
 /// A loopback interface, on which `published` ports may be bound however low they are: which ones at all, Landlock says.

@@ -14,6 +14,7 @@ use super::child::{Failure, Host};
 use super::denials::Denials;
 use super::landlock::{self, Rules};
 use super::layer::LayerSet;
+use super::pinned::Watched;
 use super::protocol::{CommandNumber, Order, Reach, Report, Request};
 use super::{Layer, Lifetime, Network, datagram, processes, start, sys};
 
@@ -34,6 +35,8 @@ pub(super) struct Init<'a> {
     pub(super) surrounding: LayerSet,
     child_signal: OwnedFd,
     denials: Option<Denials>,
+    /// What commands must not change.
+    watched: Vec<Watched>,
     /// The running commands by their process.
     pub(super) commands: HashMap<i32, CommandNumber>,
     /// Was the whole jail told to end?
@@ -47,7 +50,7 @@ pub(super) fn serve(
     host: &Host,
     status: &OwnedFd,
     streams: Vec<OwnedFd>,
-    mut surrounding: LayerSet,
+    (mut surrounding, watched): (LayerSet, Vec<Watched>),
 ) -> Result<(), Failure> {
     let failed =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
@@ -88,6 +91,7 @@ pub(super) fn serve(
         surrounding,
         child_signal,
         denials: listener.map(Denials::new),
+        watched,
         commands: HashMap::new(),
         is_ending: false,
     };
@@ -169,6 +173,26 @@ impl Init<'_> {
         self.order.lifetime == Lifetime::Command || self.is_ending
     }
 
+    /// A guarded path that does not stand as it did when the jail was made.
+    pub(super) fn replaced(&self) -> Option<&Watched> {
+        self.watched.iter().find(|watched| !watched.is_intact())
+    }
+
+    /// Tells which guarded paths lost what guarded them.
+    fn tell_replaced(&self, command: CommandNumber) {
+        let lost = self
+            .watched
+            .iter()
+            .filter(|watched| watched.was_there() && !watched.is_intact());
+        for watched in lost {
+            let report = Report::Replaced {
+                command,
+                path: watched.path().to_owned(),
+            };
+            let _ = datagram::send(self.status, &report.encode(), &[]);
+        }
+    }
+
     fn deny(&mut self) {
         let Self {
             denials,
@@ -192,6 +216,7 @@ impl Init<'_> {
                     if command == 0 {
                         reaped = Reaped::First;
                     }
+                    self.tell_replaced(command);
                     if let Some(denials) = &mut self.denials {
                         denials.settle(self.status, command);
                     }

@@ -133,6 +133,9 @@ impl Layer {
                  root, or move the workspace to ext4, XFS or Btrfs"
                     .to_owned()
             }
+            (Self::Workspace, libc::ESTALE) => {
+                "it was replaced since it was looked at: stop the session, or the server, and start it again".to_owned()
+            }
             (Self::Workspace, _) => {
                 "the server's user must own the workspace and be able to reach it".to_owned()
             }

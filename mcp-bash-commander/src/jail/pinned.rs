@@ -21,6 +21,39 @@ pub(super) struct Guard<'a> {
     root: &'a OwnedFd,
     workspace: &'a WorkspaceOrder,
     directories: Vec<PathBuf>,
+    watched: Vec<Watched>,
+}
+
+/// A path that a command must not change, as it stood when the jail was made.
+///
+/// The mount over it can be lost all the same: whoever renames something over the file outside the jail takes it away. So it is looked at
+/// again before and after each command.
+#[derive(Debug)]
+pub(super) struct Watched {
+    path: PathBuf,
+    /// Device and inode; none of a path that was not there.
+    stood: Option<(u64, u64)>,
+}
+
+impl Watched {
+    /// The path, as the jail has it.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Was there something?
+    pub(super) fn was_there(&self) -> bool {
+        self.stood.is_some()
+    }
+
+    /// Does it stand as it did?
+    pub(super) fn is_intact(&self) -> bool {
+        match rustix::fs::lstat(&self.path) {
+            Ok(stat) => self.stood == Some((stat.st_dev, stat.st_ino)),
+            Err(Errno::NOENT | Errno::NOTDIR) => self.stood.is_none(),
+            Err(_) => false,
+        }
+    }
 }
 
 impl<'a> Guard<'a> {
@@ -29,7 +62,23 @@ impl<'a> Guard<'a> {
             root,
             workspace,
             directories: Vec::new(),
+            watched: Vec::new(),
         }
+    }
+
+    pub(super) fn into_watched(self) -> Vec<Watched> {
+        self.watched
+    }
+
+    /// Remembers what stands at `target` now.
+    fn watch(&mut self, target: &Path) -> Result<(), Errno> {
+        let place = resolve(self.root.as_fd(), target)?;
+        let stat = rustix::fs::fstat(&place)?;
+        self.watched.push(Watched {
+            path: target.to_owned(),
+            stood: Some((stat.st_dev, stat.st_ino)),
+        });
+        Ok(())
     }
 
     /// Makes every directory above `inside`, a path below the workspace, a mount point.
@@ -81,6 +130,7 @@ pub(super) fn place_masks(guard: &mut Guard<'_>, masked: &[Masked]) -> Result<()
         let mask = copy_tree(guard.root.as_fd(), nothing, false).map_err(failed(path))?;
         set(&mask, false, READ_ONLY | NO_SETUID).map_err(failed(path))?;
         attach(&mask, &place, "").map_err(failed(path))?;
+        guard.watch(&target).map_err(failed(path))?;
     }
     rustix::fs::unlinkat(guard.root, EMPTY, AtFlags::REMOVEDIR).map_err(failed(Path::new(EMPTY)))
 }
@@ -102,7 +152,13 @@ pub(super) fn place_protected(guard: &mut Guard<'_>, protected: &[PathBuf]) -> R
         let target = guard.workspace.target.join(path);
         let place = match resolve(guard.root.as_fd(), &target) {
             Ok(place) => place,
-            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                guard.watched.push(Watched {
+                    path: target,
+                    stood: None,
+                });
+                continue;
+            }
             Err(errno) => return Err(failed(errno)),
         };
         guard.above(path).map_err(failed)?;
@@ -115,6 +171,7 @@ pub(super) fn place_protected(guard: &mut Guard<'_>, protected: &[PathBuf]) -> R
         let again = copy_tree(&place, "", true).map_err(failed)?;
         set(&again, true, READ_ONLY | NO_SETUID | NO_DEVICES).map_err(failed)?;
         attach(&again, &place, "").map_err(failed)?;
+        guard.watch(&target).map_err(failed)?;
     }
     Ok(())
 }
@@ -175,6 +232,7 @@ pub(super) fn place_inputs(
         let pinned = copy_tree(&store, &name, false).map_err(failed)?;
         set(&pinned, false, READ_ONLY | NO_SETUID | NO_DEVICES).map_err(failed)?;
         attach(&pinned, &place, "").map_err(failed)?;
+        guard.watch(&input.target).map_err(failed)?;
     }
     // The files live on in their mounts; the store itself disappears.
     rustix::process::fchdir(guard.root)

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -142,6 +143,7 @@ pub struct JailedCommand {
 struct Progress {
     exit: watch::Sender<Option<Exit>>,
     denied: Mutex<Vec<(Denial, u64)>>,
+    replaced: Mutex<Vec<PathBuf>>,
 }
 
 impl Default for Progress {
@@ -149,6 +151,7 @@ impl Default for Progress {
         Self {
             exit: watch::Sender::new(None),
             denied: Mutex::default(),
+            replaced: Mutex::default(),
         }
     }
 }
@@ -246,6 +249,11 @@ impl Control {
                     }
                 }
                 Report::Denied { denial, times } => self.note(denial, times),
+                Report::Replaced { command, path } => {
+                    if let Some(progress) = lock(&self.commands).get(&command) {
+                        lock(&progress.replaced).push(path);
+                    }
+                }
                 Report::Socket { id, errno } => {
                     let answer = descriptors
                         .pop()
@@ -361,6 +369,12 @@ impl JailedCommand {
             times: *times,
         };
         denied.iter().map(of).collect()
+    }
+
+    /// Pinned, protected and masked paths that did not stand as they did when the jail was made, at the command's end: somebody outside
+    /// the jail put something else in their place, and the command may have read or changed that.
+    pub fn replaced(&self) -> Vec<PathBuf> {
+        lock(&self.progress.replaced).clone()
     }
 
     /// Sends `signal` (as numbered by the kernel) to the command or more; sent from inside the jail, so it can reach nothing else.

@@ -255,6 +255,11 @@ pub(super) enum Report {
     Listener,
     /// The listener of the filter of system calls comes along.
     Observed,
+    /// A guarded path lost what guarded it while a command ran.
+    Replaced {
+        command: CommandNumber,
+        path: PathBuf,
+    },
     /// System calls of this kind were denied, so often by now.
     Denied { denial: Denial, times: u64 },
     /// The launcher reaped init: nothing of the jail is left.
@@ -368,6 +373,11 @@ impl Report {
                 u64::from(*in_cgroup),
                 u64::from(*out_of_memory),
             ]),
+            Self::Replaced { command, path } => {
+                writer.numbers(&[10, *command]);
+                let bytes = path.as_os_str().as_bytes();
+                writer.bytes(&bytes[..bytes.len().min(4096)]);
+            }
             Self::Listener => writer.number(7),
             Self::Observed => writer.number(9),
             Self::Denied { denial, times } => writer.numbers(&[
@@ -417,6 +427,10 @@ impl Report {
                 usage: read_consumed(&mut reader)?,
                 in_cgroup: reader.number()? != 0,
                 out_of_memory: reader.number()? != 0,
+            },
+            10 => Self::Replaced {
+                command: reader.number()?,
+                path: reader.path()?,
             },
             7 => Self::Listener,
             9 => Self::Observed,

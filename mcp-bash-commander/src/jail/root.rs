@@ -14,7 +14,7 @@ use rustix::mount::{
 
 use super::Layer;
 use super::child::{Failure, Identity};
-use super::pinned::{self, Guard};
+use super::pinned::{self, Guard, Watched};
 use super::protocol::Order;
 use super::sys::{self, MountAttributes};
 use super::workspace;
@@ -82,6 +82,8 @@ pub(super) fn take_parts(order: &Order) -> Result<Vec<Part>, Failure> {
 
 /// A root under construction, in the mount namespace of this process.
 pub(super) struct Root {
+    /// What a command must not change.
+    pub(super) watched: Vec<Watched>,
     root: OwnedFd,
     proc: OwnedFd,
 }
@@ -129,6 +131,7 @@ pub(super) fn enter(
     place_terminals(&root).map_err(failed("mount /dev/pts"))?;
     place_etc(&root, identity).map_err(failed("fill /etc"))?;
     let proc = place_proc(&root).map_err(failed("mount /proc"))?;
+    let mut watched = Vec::new();
     match (&order.workspace, order.inputs.first()) {
         (Some(workspace), _) => {
             workspace::place(&root, workspace, trees)?;
@@ -136,6 +139,7 @@ pub(super) fn enter(
             pinned::place_masks(&mut guard, &order.masked)?;
             pinned::place_protected(&mut guard, &order.protected)?;
             pinned::place_inputs(&mut guard, &order.inputs, inputs)?;
+            watched = guard.into_watched();
         }
         (None, Some(input)) => {
             return Err(Failure::new(
@@ -151,12 +155,16 @@ pub(super) fn enter(
     rustix::process::pivot_root(".", ".").map_err(failed("pivot_root"))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed("detach the host's root"))?;
     rustix::process::chdir("/").map_err(failed("enter the new root"))?;
-    Ok(Root { root, proc })
+    Ok(Root {
+        watched,
+        root,
+        proc,
+    })
 }
 
 impl Root {
     /// Makes `/` and `/proc` read-only, when all that had to be written there is.
-    pub(super) fn seal(self) -> Result<(), Failure> {
+    pub(super) fn seal(&self) -> Result<(), Failure> {
         let flags = READ_ONLY | NO_SETUID | NO_DEVICES | NO_EXECUTION;
         set(&self.root, false, flags)
             .and_then(|()| set(&self.proc, false, flags))

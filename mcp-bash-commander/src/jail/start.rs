@@ -27,6 +27,13 @@ pub(super) fn further(
         .read_to_end(&mut bytes)
         .map_err(|_| unreadable())?;
     let order = protocol::decode_command(&bytes).ok_or_else(unreadable)?;
+    if let Some(watched) = init.replaced() {
+        let what = format!(
+            "{} is not as it was when the session began",
+            watched.path().display()
+        );
+        return Err(Failure::new(Layer::Workspace, Errno::STALE, what));
+    }
     command(init, number, &order, descriptors.collect())
 }
 

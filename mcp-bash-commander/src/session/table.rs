@@ -189,6 +189,7 @@ impl Sessions {
             killed: Mutex::default(),
             violations: Mutex::default(),
             made: Mutex::default(),
+            replaced: Mutex::default(),
             refusals: (refusals, before),
             input: InputEnd::new(input),
             terminal: has_terminal.map(|size| Mutex::new(Terminal::new(size))),

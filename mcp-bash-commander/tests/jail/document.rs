@@ -147,7 +147,7 @@ fn machine(columns: &[Column]) -> String {
     let mut told = format!(
         "{}, Linux {} on {}, as uid {}",
         time::OffsetDateTime::now_utc().date(),
-        kernel.release().to_string_lossy(),
+        version_of(&kernel.release().to_string_lossy()),
         kernel.machine().to_string_lossy(),
         rustix::process::geteuid().as_raw()
     );
@@ -192,4 +192,10 @@ fn checked(text: &str) -> Vec<String> {
         }
     }
     checked
+}
+
+/// `6.18` of a kernel's whole release.
+fn version_of(release: &str) -> String {
+    let numbers: Vec<&str> = release.split(['.', '-']).take(2).collect();
+    numbers.join(".")
 }

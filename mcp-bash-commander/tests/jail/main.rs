@@ -7,6 +7,7 @@ mod denials;
 mod document;
 mod escape;
 mod files;
+mod guard;
 mod inputs;
 mod kept;
 mod lifetime;

@@ -10,7 +10,7 @@ use shared::tool_error::ToolError;
 
 use super::super::view::{PortView, StateView, StreamView, ports, state_view, stream_view};
 use super::super::wait::Waited;
-use crate::session::{Killed, Session, Source, Stream, Violation};
+use crate::session::{Killed, REPLACED, Session, Source, Stream, Violation};
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ExecResult {
@@ -193,6 +193,11 @@ pub(super) fn report(result: &ExecResult, report: &mut EndReport) {
         address: port.address.clone(),
     };
     report.published = result.published.iter().map(port).collect();
+    // What ran may not have been what was approved.
+    let is_replaced = |violation: &ViolationView| violation.what.starts_with(REPLACED);
+    if result.violations.iter().any(is_replaced) {
+        fail(report, "INPUT_CHANGED");
+    }
 }
 
 fn fail(report: &mut EndReport, error_code: &str) {

@@ -54,9 +54,11 @@ pub(super) const CASES: &[Case] = &[
         shown_by: &[
             "lib::workspace::search::files::what_is_denied_is_neither_opened_nor_named",
             "lib::policy::hidden::a_pattern_hides_at_its_depth_and_everything_below_a_folder",
+            "lib::workspace::closed::closed_files_and_folders_are_found_and_so_is_what_a_closed_link_leads_to",
+            "server::files::what_the_policy_closes_is_read_by_nobody",
         ],
         attempts: &[],
-        lacks: "the rule holds for the tools; a command can read the file",
+        lacks: "",
     },
     Case {
         number: 5,
@@ -100,9 +102,11 @@ pub(super) const CASES: &[Case] = &[
         shown_by: &[
             "lib::workspace::quarantine::what_was_made_is_moved_and_what_was_there_stays",
             "lib::workspace::changes::committing::a_repository_may_be_made_but_not_its_hooks_and_no_pointer_to_another",
+            "server::overlays::protected_paths_are_neither_changed_nor_moved_nor_made",
+            "jail::guard::a_session_in_which_a_protected_path_came_up_later_runs_nothing_more",
         ],
         attempts: &[],
-        lacks: "**known hole**: a path that appears after a kept session began is not protected in it",
+        lacks: "",
     },
     Case {
         number: 9,
@@ -237,9 +241,11 @@ pub(super) const CASES: &[Case] = &[
         shown_by: &[
             "jail::files::a_file_that_the_host_replaces_is_seen_at_once_and_can_be_worked_with",
             "jail::refusal::a_workspace_replaced_after_it_was_pinned_is_not_used",
+            "jail::guard::a_session_whose_protected_path_the_host_replaced_runs_nothing_more",
+            "jail::guard::a_pinned_input_that_another_jail_replaced_is_told_and_ends_the_session",
         ],
         attempts: &[],
-        lacks: "**known hole**: what the host or another jail renames over a protected path or a pinned input takes its mount away in running jails",
+        lacks: "a replaced guard is told at the command's end and nothing runs after it; the command that runs meanwhile is not stopped",
     },
     Case {
         number: 20,

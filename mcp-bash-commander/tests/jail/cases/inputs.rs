@@ -70,15 +70,22 @@ pub(super) const CASES: &[Case] = &[
     Case {
         number: 59,
         title: "An approval that is forged, replayed or edited",
-        shown_by: &["e2e::attacks::an_accept_from_the_agents_own_client_is_no_decision"],
+        shown_by: &[
+            "e2e::attacks::an_accept_from_the_agents_own_client_is_no_decision",
+            "server::approvals::an_answer_is_for_one_call_once",
+        ],
         attempts: &[],
-        lacks: "not the `requestState` of a question about a rule",
+        lacks: "",
     },
     Case {
         number: 60,
         title: "A client that cannot be asked, or answers by itself",
-        shown_by: &["e2e::attacks::an_accept_from_the_agents_own_client_is_no_decision"],
+        shown_by: &[
+            "e2e::attacks::an_accept_from_the_agents_own_client_is_no_decision",
+            "server::approvals::without_anybody_to_ask_what_must_be_asked_about_does_not_run",
+            "server::approvals::a_client_is_asked_and_its_answer_recorded_as_the_clients",
+        ],
         attempts: &[],
-        lacks: "not for a question about a rule",
+        lacks: "",
     },
 ];

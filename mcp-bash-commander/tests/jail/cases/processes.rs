@@ -138,9 +138,10 @@ pub(super) const CASES: &[Case] = &[
         shown_by: &[
             "jail::lifetime::many_jails_one_after_the_other_leave_nothing_open",
             "jail::kept::hundreds_of_commands_one_after_the_other_and_at_once_leave_nothing_open",
+            "endurance::soak::however_many_commands_run_nothing_piles_up",
         ],
         attempts: &[],
-        lacks: "hundreds, in this program",
+        lacks: "10,000 only with ENDURANCE=full",
     },
     Case {
         number: 32,
