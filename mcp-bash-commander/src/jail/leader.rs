@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path};
 
 use rustix::fs::{Mode, OFlags};
@@ -12,6 +11,7 @@ use super::child::Failure;
 use super::landlock::Rules;
 use super::layer::LayerSet;
 use super::protocol::{CommandOrder, Order};
+use super::sys::Strings;
 use super::{Layer, Lifetime, limits, sys};
 
 /// What the command's process needs of the jail it is made in.
@@ -21,22 +21,62 @@ pub(super) struct Jail<'a> {
     pub(super) rules: Option<&'a Rules>,
 }
 
+/// The program of a command. Made before the process that becomes it: that one shares its memory with init, and nothing it allocates
+/// there would ever be freed.
+pub(super) struct Program<'a> {
+    name: &'a CString,
+    /// Where it may be, the likeliest first; empty for one named by a path.
+    places: Vec<CString>,
+    argv: Strings<'a>,
+    env: Strings<'a>,
+}
+
+impl<'a> Program<'a> {
+    pub(super) fn of(order: &'a CommandOrder) -> Self {
+        let name = &order.argv[0];
+        let path = order
+            .env
+            .iter()
+            .find_map(|pair| pair.as_bytes().strip_prefix(b"PATH="));
+        let places = if name.as_bytes().contains(&b'/') {
+            Vec::new()
+        } else {
+            path.unwrap_or_default()
+                .split(|byte| *byte == b':')
+                // Relative directories of the PATH are not looked into: they would make the program depend on the working directory.
+                .filter(|directory| directory.starts_with(b"/"))
+                .filter_map(|directory| {
+                    CString::new([directory, b"/", name.as_bytes()].concat()).ok()
+                })
+                .collect()
+        };
+        Self {
+            name,
+            places,
+            argv: Strings::new(&order.argv),
+            env: Strings::new(&order.env),
+        }
+    }
+}
+
 /// Becomes the command. It writes to `report` first the layers of this process, then, only if the program could not be started, why;
 /// starting the program closes it. The filters of system calls stand already: nothing here may be among what they deny.
 pub(super) fn run(
     jail: &Jail,
     command: &CommandOrder,
+    program: &Program<'_>,
     streams: &[OwnedFd; 3],
     report: &OwnedFd,
 ) -> ! {
     let failure = match prepare(jail, command, streams) {
         Ok(applied) => {
             let _ = rustix::io::write(report, &applied.0.to_le_bytes());
-            start(command)
+            start(program)
         }
         Err(failure) => failure,
     };
     let _ = rustix::io::write(report, &failure.report(0).encode());
+    drop(failure);
     sys::exit_now(127)
 }
 
@@ -100,29 +140,20 @@ fn enter(directory: &Path) -> Result<(), Errno> {
 }
 
 /// Executes the program, looked up in the `PATH` of the environment if its name has no slash. Returns only a failure.
-fn start(order: &CommandOrder) -> Failure {
-    let name = &order.argv[0];
+fn start(program: &Program<'_>) -> Failure {
+    let Program {
+        name,
+        places,
+        argv,
+        env,
+    } = program;
     let failed = |errno| Failure::new(Layer::Program, errno, name.to_string_lossy().into_owned());
     if name.as_bytes().contains(&b'/') {
-        return failed(sys::execute(name, &order.argv, &order.env));
+        return failed(sys::execute(name, argv, env));
     }
-    let path = order
-        .env
-        .iter()
-        .find_map(|pair| pair.as_bytes().strip_prefix(b"PATH="));
     let mut worst = Errno::NOENT;
-    for directory in path.unwrap_or_default().split(|byte| *byte == b':') {
-        let mut candidate = std::ffi::OsStr::from_bytes(directory).to_owned();
-        candidate.push("/");
-        candidate.push(std::ffi::OsStr::from_bytes(name.as_bytes()));
-        // Relative directories of the PATH are not looked into: they would make the program depend on the working directory.
-        if !directory.starts_with(b"/") {
-            continue;
-        }
-        let Ok(candidate) = CString::new(candidate.as_bytes()) else {
-            continue;
-        };
-        match sys::execute(&candidate, &order.argv, &order.env) {
+    for place in places {
+        match sys::execute(place, argv, env) {
             Errno::NOENT | Errno::NOTDIR => {}
             errno @ Errno::ACCESS => worst = errno,
             errno => return failed(errno),

@@ -60,7 +60,8 @@ pub(super) fn command(
         order: init.order,
         rules: init.rules.as_ref(),
     };
-    let pid = sys::start_program(|| leader::run(&jail, order, &streams, &report_writer))
+    let program = leader::Program::of(order);
+    let pid = sys::start_program(|| leader::run(&jail, order, &program, &streams, &report_writer))
         .map_err(failed("make the command's process"))?;
     drop((streams, report_writer));
     let mut told = Vec::new();

@@ -5,6 +5,7 @@
 )]
 
 use std::ffi::CString;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -217,18 +218,33 @@ pub(super) fn loopback_up() -> Result<()> {
     .map(drop)
 }
 
+/// Strings as a new program takes them. Made before the process that becomes the program: what that one allocates in the memory it
+/// shares is never freed.
+pub(super) struct Strings<'a> {
+    pointers: Vec<*const libc::c_char>,
+    strings: PhantomData<&'a [CString]>,
+}
+
+impl<'a> Strings<'a> {
+    pub(super) fn new(strings: &'a [CString]) -> Self {
+        let pointers = strings.iter().map(|string| string.as_ptr());
+        Self {
+            pointers: pointers.chain([ptr::null()]).collect(),
+            strings: PhantomData,
+        }
+    }
+}
+
 /// Replaces this process by `program`. Returns only the error.
-pub(super) fn execute(program: &CString, argv: &[CString], env: &[CString]) -> Errno {
-    let pointers = |strings: &[CString]| {
-        strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain([ptr::null()])
-            .collect::<Vec<_>>()
-    };
-    let (argv, env) = (pointers(argv), pointers(env));
+pub(super) fn execute(program: &CString, argv: &Strings<'_>, env: &Strings<'_>) -> Errno {
     // SAFETY: both lists end in a null pointer and their strings outlive the call.
-    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    unsafe {
+        libc::execve(
+            program.as_ptr(),
+            argv.pointers.as_ptr(),
+            env.pointers.as_ptr(),
+        )
+    };
     last_error()
 }
 

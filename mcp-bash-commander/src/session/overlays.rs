@@ -97,16 +97,18 @@ fn remove_folder(folder: &Path) {
 
 /// Removes an overlay, whatever a command made of its inside.
 fn remove(path: &Path) {
-    let result = Overlay::open(path)
-        .and_then(|overlay| overlay.empty())
-        .map_err(|error| error.to_string())
-        .and_then(|_| {
-            // The kernel's own folders cannot be listed by everyone; empty ones can be removed all the same.
-            for name in ["work/work", "work/index", "work", "upper"] {
-                let _ = fs::remove_dir(path.join(name));
-            }
-            fs::remove_dir_all(path).map_err(|error| error.to_string())
-        });
+    let emptied = match Overlay::open(path) {
+        Ok(overlay) => overlay.empty().map(drop),
+        // A server was killed while it made this one, so no command has seen it.
+        Err(_) => Ok(()),
+    };
+    let result = emptied.map_err(|error| error.to_string()).and_then(|()| {
+        // The kernel's own folders cannot be listed by everyone; empty ones can be removed all the same.
+        for name in ["work/work", "work/index", "work", "upper"] {
+            let _ = fs::remove_dir(path.join(name));
+        }
+        fs::remove_dir_all(path).map_err(|error| error.to_string())
+    });
     if let Err(error) = result {
         tracing::warn!(%error, path = %path.display(), "an overlay cannot be removed");
     }
