@@ -55,13 +55,12 @@ impl Checker {
         timeout: Duration,
     ) -> Result<CommandMeasure, CheckError> {
         let (policy, workspace) = (&self.policy, &self.workspace);
-        let mut jail = JailSpec::new(argv);
+        let mut jail = JailSpec::with_toolchain(argv, policy.toolchain.clone());
         jail.command.env = policy
             .environment
             .of_call(&std::collections::BTreeMap::new())?;
         jail.command.cwd = workspace.root().to_owned();
         jail.workspace = Some(workspace.for_jail().with_access(Access::ReadOnly));
-        jail.read_only.clone_from(&policy.toolchain);
         jail.limits = policy.limits.of_jail();
         if !policy.deny_read.is_empty() {
             jail.masked = workspace.closed(&|path| policy.denies_reading(path))?;

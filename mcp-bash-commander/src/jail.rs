@@ -23,6 +23,7 @@ mod codec;
 mod datagram;
 mod denials;
 mod error;
+mod filter;
 mod idmap;
 mod init;
 mod landlock;

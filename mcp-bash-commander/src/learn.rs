@@ -120,7 +120,7 @@ async fn run(
 ) -> anyhow::Result<(Exit, BTreeMap<PathBuf, u64>, String)> {
     let workspace = Workspace::open(&policy.workspace, policy.access)?;
     let lookups = Lookups::default();
-    let mut jail = JailSpec::new(argv);
+    let mut jail = JailSpec::with_toolchain(argv, policy.toolchain.clone());
     jail.command.env = policy.environment.of_call(&BTreeMap::new())?;
     for name in ["PATH", "HOME"] {
         if let Some(value) = std::env::var_os(name) {
@@ -130,7 +130,6 @@ async fn run(
     }
     jail.command.cwd = policy.workspace.clone();
     jail.workspace = Some(workspace.for_jail());
-    jail.read_only.clone_from(&policy.toolchain);
     jail.protected = policy.protected.paths().to_vec();
     jail.limits = policy.limits.of_jail();
     jail.observe = Some(lookups.clone());

@@ -408,7 +408,8 @@ fn out_of_range(
 fn granted_paths(paths: Vec<PathBuf>) -> Result<Vec<PathBuf>, PolicyError> {
     let wrong = |path: &PathBuf, right| out_of_range("toolchain.read", &path.display(), right);
     for path in &paths {
-        if !path.is_absolute() || path == Path::new("/") {
+        let is_all = path.canonicalize().is_ok_and(|real| real == Path::new("/"));
+        if !path.is_absolute() || is_all {
             return Err(wrong(path, "absolute paths below `/`"));
         }
         if path.symlink_metadata().is_err() {

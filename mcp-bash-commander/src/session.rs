@@ -231,13 +231,11 @@ pub struct Order {
     pub origin: Option<Origin>,
 }
 
-/// Protected paths that were not there when a command was started; what it makes of them is put away when it has ended.
+/// What becomes of protected paths that were not there and that a command made: they are put away when it has ended.
 #[derive(Debug)]
 pub struct Forbidden {
     /// The workspace.
     pub workspace: Arc<Workspace>,
-    /// The paths below it.
-    pub missing: Vec<PathBuf>,
     /// Where what was made is moved.
     pub folder: PathBuf,
 }

@@ -178,15 +178,12 @@ impl Init<'_> {
         self.watched.iter().find(|watched| !watched.is_intact())
     }
 
-    /// Tells which guarded paths lost what guarded them.
+    /// Tells which guarded paths lost what guarded them, and which came up.
     fn tell_replaced(&self, command: CommandNumber) {
-        let lost = self
-            .watched
-            .iter()
-            .filter(|watched| watched.was_there() && !watched.is_intact());
-        for watched in lost {
+        for watched in self.watched.iter().filter(|watched| !watched.is_intact()) {
             let report = Report::Replaced {
                 command,
+                was_there: watched.was_there(),
                 path: watched.path().to_owned(),
             };
             let _ = datagram::send(self.status, &report.encode(), &[]);

@@ -255,9 +255,10 @@ pub(super) enum Report {
     Listener,
     /// The listener of the filter of system calls comes along.
     Observed,
-    /// A guarded path lost what guarded it while a command ran.
+    /// A guarded path lost what guarded it while a command ran, or came up where there was none.
     Replaced {
         command: CommandNumber,
+        was_there: bool,
         path: PathBuf,
     },
     /// System calls of this kind were denied, so often by now.
@@ -373,8 +374,12 @@ impl Report {
                 u64::from(*in_cgroup),
                 u64::from(*out_of_memory),
             ]),
-            Self::Replaced { command, path } => {
-                writer.numbers(&[10, *command]);
+            Self::Replaced {
+                command,
+                was_there,
+                path,
+            } => {
+                writer.numbers(&[10, *command, u64::from(*was_there)]);
                 let bytes = path.as_os_str().as_bytes();
                 writer.bytes(&bytes[..bytes.len().min(4096)]);
             }
@@ -430,6 +435,7 @@ impl Report {
             },
             10 => Self::Replaced {
                 command: reader.number()?,
+                was_there: reader.number()? != 0,
                 path: reader.path()?,
             },
             7 => Self::Listener,

@@ -81,8 +81,7 @@ fn prepare() -> Result<(Host, OwnedFd), Failure> {
             gid,
         }
     };
-    let mut filters = Filters::compile()
-        .map_err(|error| Failure::new(Layer::Seccomp, Errno::INVAL, error.to_string()))?;
+    let mut filters = Filters::compile();
     filters.confine_launcher();
     let landlock_abi = sys::landlock_abi().unwrap_or(0);
     Ok((

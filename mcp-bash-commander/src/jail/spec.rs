@@ -78,11 +78,19 @@ pub struct JailSpec {
 impl JailSpec {
     /// A jail for one command with the system's toolchain, no workspace, no network, no ports and the default limits.
     pub fn new<S: Into<OsString>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self::with_toolchain(argv, system_toolchain())
+    }
+
+    /// The same with this toolchain instead of the system's.
+    pub fn with_toolchain<S: Into<OsString>>(
+        argv: impl IntoIterator<Item = S>,
+        read_only: Vec<PathBuf>,
+    ) -> Self {
         Self {
             command: CommandSpec::new(argv),
             lifetime: Lifetime::Command,
             workspace: None,
-            read_only: system_toolchain(),
+            read_only,
             inputs: Vec::new(),
             protected: Vec::new(),
             masked: Vec::new(),

@@ -61,7 +61,7 @@ pub(super) async fn watch_over(
         out_of_memory: None,
     };
     session.note_denials(&command);
-    session.put_away().await;
+    session.put_away(&command).await;
     session.input.close().await;
     session.state.send_modify(|state| {
         state.ended = Some(ended);

@@ -43,6 +43,8 @@ pub(super) fn excerpt(spool: &Spool, budget: usize, ended: bool) -> io::Result<E
     let mut beginning = spool.read(0, budget / 2)?;
     cut_to_characters(&mut beginning, false);
     let mut end = spool.tail(budget / 2)?;
+    // Of a stream that the disk stopped taking, so little may be kept that the newest bytes reach back into the beginning.
+    skip_to(&mut end, beginning.end());
     skip_to_character(&mut end);
     let omitted = spool.written() - (beginning.bytes.len() + end.bytes.len()) as u64;
     let text = format!(
@@ -73,6 +75,15 @@ pub fn cut_to_characters(piece: &mut Piece, is_end_of_stream: bool) {
         let keep = bytes.len() - back;
         piece.bytes.truncate(keep);
     }
+}
+
+/// Drops what stands before a position.
+fn skip_to(piece: &mut Piece, position: u64) {
+    let before = position.clamp(piece.start, piece.end()) - piece.start;
+    piece
+        .bytes
+        .drain(..usize::try_from(before).unwrap_or(usize::MAX));
+    piece.start += before;
 }
 
 /// Drops the rest of a character whose beginning stands before the piece.
@@ -174,6 +185,18 @@ mod tests {
             "{}",
             shown.text
         );
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_full_disk_left_is_shown_once() -> anyhow::Result<()> {
+        let home = tempfile::tempdir()?;
+        let mut spool = Spool::new(SpoolFolder::new(home.path()), 1 << 20);
+        spool.append(&[b'a'; 30_000])?;
+        drop(home);
+        assert!(spool.append(&[b'b'; 3_000]).is_err());
+        let shown = excerpt(&spool, 60_000, true)?;
+        assert_eq!((shown.cursor, shown.omitted), (30_000, 3_000));
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! What a command tried and was not allowed: exact, from who denied it, never guessed from its output.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
@@ -110,8 +111,9 @@ impl Session {
     }
 
     /// Puts away what the command made of protected paths.
-    pub(super) async fn put_away(self: &Arc<Self>) {
-        if self.forbidden.is_none() {
+    pub(super) async fn put_away(self: &Arc<Self>, command: &JailedCommand) {
+        let appeared = command.appeared();
+        if self.forbidden.is_none() || appeared.is_empty() {
             return;
         }
         let session = Arc::clone(self);
@@ -119,9 +121,12 @@ impl Session {
             let Some(forbidden) = &session.forbidden else {
                 return;
             };
-            let put_away = forbidden
-                .workspace
-                .put_away(&forbidden.missing, &forbidden.folder);
+            let root = forbidden.workspace.root();
+            let made: Vec<PathBuf> = appeared
+                .iter()
+                .filter_map(|path| path.strip_prefix(root).ok().map(Path::to_owned))
+                .collect();
+            let put_away = forbidden.workspace.put_away(&made, &forbidden.folder);
             lock(&session.made).extend(put_away.into_iter().map(|entry| Violation {
                 source: Source::Workspace,
                 what: format!("made {}", entry.path.display()),

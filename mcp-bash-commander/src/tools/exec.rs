@@ -253,7 +253,7 @@ impl BashCommander {
     fn jail_for(&self, params: &ExecParams) -> Result<JailSpec, ToolError> {
         let state = self.state();
         check(params)?;
-        let mut jail = JailSpec::new(argv(params)?);
+        let mut jail = JailSpec::with_toolchain(argv(params)?, state.policy.toolchain.clone());
         jail.command.env = state.policy.environment.of_call(&params.env)?;
         jail.command.cwd = match params.cwd.as_deref() {
             None => state.workspace.root().to_owned(),
@@ -273,7 +273,6 @@ impl BashCommander {
         if self.is_changed(params) {
             jail.protected = state.policy.protected.paths().to_vec();
         }
-        jail.read_only.clone_from(&state.policy.toolchain);
         jail.published.clone_from(&params.publish);
         jail.limits = state.policy.limits.of_jail();
         jail.network = self.network(params)?;
@@ -353,7 +352,6 @@ impl BashCommander {
         }
         let forbidden = self.is_changed(params).then(|| Forbidden {
             workspace: Arc::clone(&state.workspace),
-            missing: state.workspace.missing(state.policy.protected.paths()),
             folder: state.directory.join("put-away"),
         });
         let order = Order {

@@ -18,15 +18,6 @@ pub struct PutAway {
 }
 
 impl Workspace {
-    /// Those of the paths that are not there.
-    pub fn missing(&self, protected: &[PathBuf]) -> Vec<PathBuf> {
-        protected
-            .iter()
-            .filter(|path| !self.is_there(path))
-            .cloned()
-            .collect()
-    }
-
     fn is_there(&self, path: &Path) -> bool {
         !matches!(
             self.parent_of(path).and_then(|(parent, name)| {
@@ -101,12 +92,10 @@ mod tests {
         let protected: Vec<PathBuf> = [".git/config", ".git/hooks", ".vscode", ".mcp.json"]
             .map(PathBuf::from)
             .to_vec();
-        let missing = workspace.missing(&protected);
-        assert_eq!(missing, protected[1..]);
         std::fs::create_dir(at(".git/hooks"))?;
         std::fs::write(at(".git/hooks/pre-commit"), "evil")?;
         std::os::unix::fs::symlink("/etc/passwd", at(".mcp.json"))?;
-        let put_away = workspace.put_away(&missing, &state.path().join("away"));
+        let put_away = workspace.put_away(&protected[1..], &state.path().join("away"));
         assert_eq!(put_away.len(), 2);
         for entry in &put_away {
             let to = entry.to.clone().map_err(anyhow::Error::msg)?;

@@ -29,7 +29,8 @@ async fn until(process: &mut JailedProcess, end: &str) -> anyhow::Result<String>
     let mut told = Vec::new();
     loop {
         let mut bytes = [0; 4096];
-        let read = process.stdout.read(&mut bytes).await?;
+        let patience = std::time::Duration::from_secs(60);
+        let read = tokio::time::timeout(patience, process.stdout.read(&mut bytes)).await??;
         told.extend_from_slice(&bytes[..read]);
         let text = String::from_utf8_lossy(&told).into_owned();
         if read == 0 || text.contains(end) {
@@ -71,13 +72,17 @@ async fn keys_interrupt_suspend_and_end_and_another_size_is_told() -> anyhow::Re
     until(&mut process, "ready").await?;
     press(&process, b"a line\r").await?;
     until(&mut process, "got a line").await?;
+    // An interrupt that comes between two commands of a script waits for the second one to end.
+    reads(&process).await?;
     press(&process, &[3]).await?;
     until(&mut process, "interrupted").await?;
+    reads(&process).await?;
     if let Some(input) = &process.input {
         input.resize(size(10, 20)?)?;
     }
     press(&process, b"\r").await?;
     until(&mut process, "10 20").await?;
+    reads(&process).await?;
     press(&process, &[4]).await?;
     until(&mut process, "over").await?;
     assert_eq!(process.command.wait().await.code, Some(0));
@@ -118,6 +123,12 @@ async fn that_a_program_waits_for_input_is_a_fact_and_no_guess() -> anyhow::Resu
         }
     }
     Ok(())
+}
+
+/// Waits until a process of it reads.
+async fn reads(process: &JailedProcess) -> anyhow::Result<()> {
+    let awaited = awaited(process)?;
+    becomes_true("it reads", || awaited.is_read_in(process.jail.identity())).await
 }
 
 fn awaited(process: &JailedProcess) -> anyhow::Result<AwaitedInput> {
