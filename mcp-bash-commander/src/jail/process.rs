@@ -257,12 +257,12 @@ impl Control {
                     path,
                 } => {
                     if let Some(progress) = lock(&self.commands).get(&command) {
-                        let list = if was_there {
+                        let paths = if was_there {
                             &progress.replaced
                         } else {
                             &progress.appeared
                         };
-                        lock(list).push(path);
+                        lock(paths).push(path);
                     }
                 }
                 Report::Socket { id, errno } => {

@@ -84,7 +84,7 @@ pub(super) fn take_parts(order: &Order) -> Result<Vec<Part>, Failure> {
 pub(super) struct Root {
     /// What a command must not change.
     pub(super) watched: Vec<Watched>,
-    root: OwnedFd,
+    tree: OwnedFd,
     proc: OwnedFd,
 }
 
@@ -157,7 +157,7 @@ pub(super) fn enter(
     rustix::process::chdir("/").map_err(failed("enter the new root"))?;
     Ok(Root {
         watched,
-        root,
+        tree: root,
         proc,
     })
 }
@@ -166,7 +166,7 @@ impl Root {
     /// Makes `/` and `/proc` read-only, when all that had to be written there is.
     pub(super) fn seal(&self) -> Result<(), Failure> {
         let flags = READ_ONLY | NO_SETUID | NO_DEVICES | NO_EXECUTION;
-        set(&self.root, false, flags)
+        set(&self.tree, false, flags)
             .and_then(|()| set(&self.proc, false, flags))
             .map_err(|errno| {
                 Failure::new(

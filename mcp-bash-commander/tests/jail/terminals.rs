@@ -29,7 +29,7 @@ async fn until(process: &mut JailedProcess, end: &str) -> anyhow::Result<String>
     let mut told = Vec::new();
     loop {
         let mut bytes = [0; 4096];
-        let patience = std::time::Duration::from_secs(60);
+        let patience = std::time::Duration::from_mins(1);
         let read = tokio::time::timeout(patience, process.stdout.read(&mut bytes)).await??;
         told.extend_from_slice(&bytes[..read]);
         let text = String::from_utf8_lossy(&told).into_owned();

@@ -8,7 +8,7 @@ use super::{
     words,
 };
 use crate::{
-    plan::{Check, HttpExpectation, Plan, SessionMeasureKind},
+    plan::{Check, CommandCheck, HttpExpectation, Plan, SessionMeasureKind},
     run::{CheckPhase, CheckVerdict, Evaluation},
     specification::{Criterion, Dimension, Measure},
 };
@@ -152,6 +152,27 @@ fn evidence(evaluation: &Evaluation, before: &[Evaluation]) -> EvidenceView {
     }
 }
 
+/// How a test that is a command reads.
+fn command_view(command: &CommandCheck) -> TestView {
+    TestView {
+        does: Sentence::words("runs ")
+            .code(&command.argv.join(" "))
+            .then(" at ")
+            .code(&command.server)
+            .then(" in a fresh jail that can change nothing"),
+        passes: command.text.as_ref().map_or_else(
+            || Sentence::words(format!("must exit with {}", command.exit_code)),
+            |text| {
+                Sentence::words(format!("must exit with {} and write ", command.exit_code))
+                    .code(text)
+            },
+        ),
+        agents_reading: Some(Sentence::words(
+            "the command is the agent's: what it proves is what the program does",
+        )),
+    }
+}
+
 fn test_view(check: &Check, measure: Option<&Measure>) -> TestView {
     let limit = measure.map(words::limit);
     let compares = |what: &str| {
@@ -224,23 +245,7 @@ fn test_view(check: &Check, measure: Option<&Measure>) -> TestView {
             passes: Sentence::words(format!("must be {}", file.sha256)),
             agents_reading: None,
         },
-        Check::Command(command) => TestView {
-            does: Sentence::words("runs ")
-                .code(&command.argv.join(" "))
-                .then(" at ")
-                .code(&command.server)
-                .then(" in a fresh jail that can change nothing"),
-            passes: command.text.as_ref().map_or_else(
-                || Sentence::words(format!("must exit with {}", command.exit_code)),
-                |text| {
-                    Sentence::words(format!("must exit with {} and write ", command.exit_code))
-                        .code(text)
-                },
-            ),
-            agents_reading: Some(Sentence::words(
-                "the command is the agent's: what it proves is what the program does",
-            )),
-        },
+        Check::Command(command) => command_view(command),
         Check::Restart(restart) => TestView {
             does: Sentence::words("the serving process of ")
                 .code(&restart.target.to_string())
