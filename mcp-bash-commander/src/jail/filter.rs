@@ -158,9 +158,7 @@ pub(super) fn verdict(
     data.extend(call.to_ne_bytes());
     data.extend(architecture.to_ne_bytes());
     data.extend([0; 8]);
-    arguments
-        .iter()
-        .for_each(|argument| data.extend(argument.to_ne_bytes()));
+    data.extend(arguments.iter().flat_map(|argument| argument.to_ne_bytes()));
     let word = |at: u32| {
         let at = usize::try_from(at).unwrap_or(usize::MAX);
         let bytes = data.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());

@@ -192,7 +192,7 @@ mod tests {
     fn what_a_full_disk_left_is_shown_once() -> anyhow::Result<()> {
         let home = tempfile::tempdir()?;
         let mut spool = Spool::new(SpoolFolder::new(home.path()), 1 << 20);
-        spool.append(&[b'a'; 30_000])?;
+        spool.append(&vec![b'a'; 30_000])?;
         drop(home);
         assert!(spool.append(&[b'b'; 3_000]).is_err());
         let shown = excerpt(&spool, 60_000, true)?;
