@@ -447,10 +447,12 @@ impl Jail {
         let (sender, receiver) = oneshot::channel();
         lock(&control.starting).insert(number, sender);
         let progress = control.expect(number);
+        let mut unclaimed = Unclaimed(Some((self.clone(), number)));
         let started = self.ask_to_start(number, &order, &streams, receiver).await;
         streams.theirs.clear();
         match started {
             Ok(terminal) => {
+                unclaimed.0 = None;
                 let command = JailedCommand {
                     number,
                     jail: self.clone(),
@@ -614,6 +616,23 @@ impl Jail {
         match stream.take_error()? {
             Some(error) => Err(error),
             None => Ok(stream),
+        }
+    }
+}
+
+/// A command that was asked for and that nobody has a handle on yet: whoever stops waiting for it must not leave it running.
+struct Unclaimed(Option<(Jail, CommandNumber)>);
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some((jail, command)) = &self.0 {
+            let request = Request::Signal {
+                command: *command,
+                signal: libc::SIGKILL,
+                reach: Reach::Tree,
+            };
+            // Init takes requests in their order. Where it takes none it is gone, and the command with it.
+            let _ = jail.0.control.request(&request, &[]);
         }
     }
 }

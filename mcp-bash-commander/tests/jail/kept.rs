@@ -159,3 +159,26 @@ async fn hundreds_of_commands_one_after_the_other_and_at_once_leave_nothing_open
     assert_eq!(jail.usage()?.processes, 0);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_command_that_nobody_waits_for_any_more_does_not_run_on() -> anyhow::Result<()> {
+    use std::future::Future as _;
+    let scene = Scene::new()?;
+    let jail = kept(&scene).await?;
+    let mark = mark(4);
+    for _ in 0..20 {
+        let spec = shell(&format!("sleep {mark}"));
+        let mut starting = Box::pin(jail.start(&spec));
+        // It is asked for, and given up before the answer can be there.
+        let waker = std::task::Waker::noop();
+        let polled = starting
+            .as_mut()
+            .poll(&mut std::task::Context::from_waker(waker));
+        assert!(polled.is_pending());
+        drop(starting);
+    }
+    becomes_true("none is left", || marked(&mark).is_empty()).await?;
+    assert_eq!(output(&jail, "echo on").await?.stdout, "on\n");
+    assert!(marked(&mark).is_empty());
+    Ok(())
+}
