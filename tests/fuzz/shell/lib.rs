@@ -24,7 +24,11 @@ mod jail {
 
     pub use error::JailError;
     pub use layer::Layer;
-    pub use spec::{Access, Limits, Network, TerminalSize, Workspace, system_toolchain};
+    pub use spec::{Access, Limits, Masked, Network, TerminalSize, Workspace, system_toolchain};
+
+    /// Stands for the observer of a jail, of which there is none here.
+    #[derive(Debug, Clone, Default)]
+    pub struct Lookups;
 }
 
 #[path = "../../../mcp-bash-commander/src/network"]
