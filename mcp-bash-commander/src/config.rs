@@ -9,8 +9,9 @@ pub const ENVIRONMENT: &str = "BASH_COMMANDER";
 
 /// A jailed shell as an MCP server.
 ///
-/// Every command runs in a fresh jail of its own: namespaces, a private root, Landlock, seccomp, no network. Serves MCP over stdio,
-/// or over HTTP with --http. Without --policy the workspace is writable, the system's programs are readable, nothing else exists.
+/// Commands run in jails: namespaces, a private root, Landlock, seccomp; a jail of its own for each, or one that is kept for a session
+/// of them. There is no network but what the policy allows. Serves MCP over stdio, or over HTTP with --http. Without --policy the
+/// workspace is writable, the system's programs are readable, nothing else exists.
 #[derive(Debug, clap::Parser)]
 #[command(name = "mcp-bash-commander", version, mut_args(|argument| argument.global(true)))]
 pub struct Config {

@@ -1,4 +1,5 @@
-//! A strict jail for one command or a session of them: namespaces, private root, Landlock and seccomp around a process tree that dies with the server.
+//! A strict jail for one command or a session of them: namespaces, private root, Landlock and seccomp around processes that die with
+//! the server.
 //!
 //! Three processes take part. The server asks; the *launcher*, a small single-threaded helper started before tokio, clones; and
 //! in each jail our own *init* (process 1 of its pid namespace) builds the root, starts the command, reaps, and makes sockets

@@ -46,12 +46,13 @@ pub const NAME: &str = "mcp-bash-commander";
 /// Longest time a command may be waited for in one call.
 pub(crate) const LONGEST_COMMAND: Duration = Duration::from_hours(24);
 
-const OPEN: &str = "A shell in a jail: commands see the workspace and the system's programs, nothing else; no network. `exec` waits \
-for the end by default; start what shall run on with wait {\"until\": \"none\"} and look at it with read_output, list_sessions, stop. \
-Read and write files of the workspace with read_file and write_file.";
+const OPEN: &str = "A shell in a jail: commands see the workspace and the system's programs, nothing else, and no network but what \
+the policy allows; `explain` tells whether a command or path is allowed, without trying. `exec` waits for the end by default; start what \
+shall run on with wait {\"until\": \"none\"} and follow it with wait, read_output, view, write_input, list_sessions, stop. Read, find and \
+change files of the workspace with read_file, search, edit_file and write_file.";
 
-const ENFORCED: &str = " This server is enforced: exec and write_file need a `grant` from execution_begin of the spec registry, and \
-only calls that lie inside the approved plan are made.";
+const ENFORCED: &str = " This server is enforced: exec, write_file, edit_file, write_input and committing changes need a `grant` from \
+execution_begin of the spec registry, and only calls that lie inside the approved plan are made.";
 
 /// The shell as an MCP server. Clones share everything.
 #[derive(Clone)]

@@ -180,7 +180,7 @@ mod tests {
             (".git/hooks/pre-commit", Decision::Allow, "protect"),
             ("/usr/bin/env", Decision::Allow, "toolchain.read"),
             ("/tmp/x", Decision::Allow, "of its own"),
-            ("/root/.ssh/id_rsa", Decision::Deny, "not in the jail"),
+            ("/home/ana/.ssh/id_rsa", Decision::Deny, "not in the jail"),
             ("../../../../../../../../root", Decision::Deny, "above"),
             (&format!("{root}/../other"), Decision::Allow, "of its own"),
         ] {

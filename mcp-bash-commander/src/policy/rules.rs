@@ -189,30 +189,6 @@ impl Verdict {
     }
 }
 
-/// Judges arbitrary bytes; for fuzzers. Anything but a return is a fault.
-pub fn fuzz(bytes: &[u8]) {
-    let element = |word: &str| Element::OneOf(vec![word.to_owned()]);
-    let table = |elements: Vec<Element>, decision| RuleTable {
-        elements,
-        decision,
-        reason: String::new(),
-        tests: RuleTests::default(),
-    };
-    let rules = Rules {
-        rules: vec![
-            table(vec![element("git"), element("push")], Decision::Ask),
-            table(
-                vec![element("rm"), element("-r"), Element::Any],
-                Decision::Deny,
-            ),
-        ],
-    };
-    let text = String::from_utf8_lossy(bytes);
-    rules.decide_shell(&text);
-    let argv: Vec<String> = text.split('\n').map(str::to_owned).collect();
-    rules.decide_argv(&argv);
-}
-
 fn check_match(rule: usize, elements: &[Element]) -> Result<(), RuleError> {
     let wrong = |found: String, right: String| RuleError::Match { rule, found, right };
     if elements.is_empty() || elements.len() > MAX_ELEMENTS {

@@ -118,11 +118,6 @@ impl Session {
         Ok(input.resize(size)?)
     }
 
-    /// Whether it can be written to at all.
-    pub fn takes_input(&self) -> bool {
-        self.input.awaited.is_some() && !self.state().is_over
-    }
-
     /// Whether a process of it is blocked reading what nobody has written yet: a fact of the kernel, not a guess from its output.
     pub fn awaits_input(&self) -> bool {
         let (Some(awaited), false) = (&self.input.awaited, self.state().is_over) else {

@@ -199,7 +199,7 @@ fn the_policy_is_explained_without_running_anything() -> anyhow::Result<()> {
         (json!({"command": "cd x; git push"}), "ask", "rules"),
         (json!({"command": "shutdown"}), "deny", "rules"),
         (
-            json!({"path": "/root/.ssh/id_ed25519"}),
+            json!({"path": "/home/ana/.ssh/id_ed25519"}),
             "deny",
             "private_root",
         ),
