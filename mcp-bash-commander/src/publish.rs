@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
+use shared::serve::serve_connections;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::jail::Jail;
 
@@ -60,34 +60,19 @@ impl Drop for PublishedPort {
 }
 
 async fn relay(listener: TcpListener, jail: Jail, port: u16) {
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    // Dropped with this task, it ends every connection.
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
-            return;
-        };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = jail.finished() => return,
-        };
-        match accepted {
-            Ok((outside, _)) => {
-                let jail = jail.clone();
-                connections.spawn(async move {
-                    if let Err(error) = join(outside, &jail, port).await {
-                        tracing::debug!(port, %error, "a connection to a published port failed");
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: what is open must be able to end first.
-                tracing::warn!(port, %error, "cannot accept a connection to a published port");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+    let endless = CancellationToken::new();
+    let serving = serve_connections(&listener, MAX_CONNECTIONS, &endless, |outside, _| {
+        let jail = jail.clone();
+        async move {
+            if let Err(error) = join(outside, &jail, port).await {
+                tracing::debug!(port, %error, "a connection to a published port failed");
             }
         }
+    });
+    // Dropped when the jail is over, or with this task, it ends every connection.
+    tokio::select! {
+        () = serving => {}
+        _ = jail.finished() => {}
     }
 }
 

@@ -259,9 +259,8 @@ pub struct Session {
     /// Given up when it is over, with the descriptors.
     running: Mutex<Option<Running>>,
     killed: Mutex<Option<Killed>>,
-    violations: Mutex<Vec<Violation>>,
-    /// Guarded paths that lost their guard.
-    replaced: Mutex<Vec<Violation>>,
+    /// What the jail told of so far: denials of the kernel, and guarded paths that lost their guard.
+    of_jail: Mutex<Vec<Violation>>,
     /// Protected paths it made.
     made: Mutex<Vec<Violation>>,
     /// What the jail's proxy refused, and what of it was older than this command.

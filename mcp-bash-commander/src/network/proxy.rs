@@ -6,11 +6,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::serve::serve_connections;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::allow::AllowList;
 use super::gate::{Gate, Resolve, SystemResolver};
@@ -35,8 +36,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Serves a TCP socket that already listens, from within a Tokio runtime. `sink` is told of every request, once; it is called between reads and writes, so
-    /// it must neither wait nor keep without bound.
+    /// Serves a TCP socket that already listens, from within a Tokio runtime. `sink` is told of every request, once; it is called
+    /// between reads and writes, so it must neither wait nor keep without bound.
     ///
     /// # Errors
     /// A descriptor that is no listening TCP socket.
@@ -87,31 +88,17 @@ impl Drop for Proxy {
 }
 
 async fn accept(listener: TcpListener, gate: Arc<Gate>) {
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    // Dropped with this task, it ends every connection.
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((client, _)) => {
-                let gate = Arc::clone(&gate);
-                connections.spawn(async move {
-                    if let Err(error) = serve(client, &gate).await {
-                        tracing::debug!(%error, "a connection through the proxy was cut short");
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: what is open must be able to end first.
-                tracing::warn!(%error, "cannot accept a connection to the proxy");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+    // It ends by being dropped with this task, and every connection with it.
+    let endless = CancellationToken::new();
+    serve_connections(&listener, MAX_CONNECTIONS, &endless, |client, _| {
+        let gate = Arc::clone(&gate);
+        async move {
+            if let Err(error) = serve(client, &gate).await {
+                tracing::debug!(%error, "a connection through the proxy was cut short");
             }
         }
-    }
+    })
+    .await;
 }
 
 async fn serve(client: TcpStream, gate: &Gate) -> io::Result<()> {

@@ -60,7 +60,7 @@ pub(super) async fn watch_over(
         killed,
         out_of_memory: None,
     };
-    session.note_denials(&command);
+    session.take_from_jail(&command);
     session.put_away(&command).await;
     session.input.close().await;
     session.state.send_modify(|state| {
@@ -72,7 +72,7 @@ pub(super) async fn watch_over(
         return;
     }
     let finished = jail.finished().await;
-    session.note_denials(&command);
+    session.take_from_jail(&command);
     lock(&session.running).take();
     drop((command, jail, held));
     session.state.send_modify(|state| {

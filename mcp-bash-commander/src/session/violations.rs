@@ -100,12 +100,11 @@ impl Session {
     pub fn violations(&self) -> Vec<Violation> {
         let running = lock(&self.running).clone();
         if let Some(running) = running {
-            self.note_denials(&running.command);
+            self.take_from_jail(&running.command);
         }
-        let mut violations = lock(&self.violations).clone();
+        let mut violations = lock(&self.of_jail).clone();
         let (refusals, before) = &self.refusals;
         violations.extend(refusals.since(before));
-        violations.extend(lock(&self.replaced).iter().cloned());
         violations.extend(lock(&self.made).iter().cloned());
         violations
     }
@@ -143,27 +142,22 @@ impl Session {
     }
 
     /// Takes over what the jail knows by now.
-    pub(super) fn note_denials(&self, command: &JailedCommand) {
-        *lock(&self.replaced) = command
-            .replaced()
-            .into_iter()
-            .take(MOST)
-            .map(|path| Violation {
-                source: Source::Workspace,
-                what: format!("{REPLACED} {}", path.display()),
-                why: "something else was put in its place from outside while the command ran"
-                    .to_owned(),
-                times: 1,
-            })
-            .collect();
+    pub(super) fn take_from_jail(&self, command: &JailedCommand) {
         let denied = command.denied().into_iter().take(MOST);
-        *lock(&self.violations) = denied
-            .map(|denied| Violation {
-                source: Source::Kernel,
-                what: denied.call,
-                why: "EPERM".to_owned(),
-                times: denied.times,
-            })
-            .collect();
+        let denied = denied.map(|denied| Violation {
+            source: Source::Kernel,
+            what: denied.call,
+            why: "EPERM".to_owned(),
+            times: denied.times,
+        });
+        let replaced = command.replaced().into_iter().take(MOST);
+        let replaced = replaced.map(|path| Violation {
+            source: Source::Workspace,
+            what: format!("{REPLACED} {}", path.display()),
+            why: "something else was put in its place from outside while the command ran"
+                .to_owned(),
+            times: 1,
+        });
+        *lock(&self.of_jail) = denied.chain(replaced).collect();
     }
 }

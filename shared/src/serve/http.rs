@@ -282,7 +282,7 @@ fn loopback(agent: Option<&str>) -> Principal {
 }
 
 /// Hands each connection to `serve`, at most `most` at a time, until `shutdown` is cancelled; those under way then have a moment
-/// to end.
+/// to end. Dropped before, it drops every connection with it.
 pub async fn serve_connections<F>(
     listener: &TcpListener,
     most: usize,
