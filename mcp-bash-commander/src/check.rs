@@ -1,5 +1,6 @@
 //! A command of an approved test plan: run in a fresh jail that can change nothing, judged by how it ended, its output kept here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,8 @@ use shared::digest::Digest;
 use shared::effect::protocol::CommandMeasure;
 use tokio::io::AsyncReadExt as _;
 
-use crate::jail::{Access, JailError, JailSpec, JailedProcess, Launcher, Output};
+use crate::confine::{self, Changes};
+use crate::jail::{JailError, JailedProcess, Launcher, Output};
 use crate::policy::{EnvironmentError, Policy};
 use crate::workspace::{Workspace, WorkspaceError};
 
@@ -55,16 +57,9 @@ impl Checker {
         timeout: Duration,
     ) -> Result<CommandMeasure, CheckError> {
         let (policy, workspace) = (&self.policy, &self.workspace);
-        let mut jail = JailSpec::with_toolchain(argv, policy.toolchain.clone());
-        jail.command.env = policy
-            .environment
-            .of_call(&std::collections::BTreeMap::new())?;
-        jail.command.cwd = workspace.root().to_owned();
-        jail.workspace = Some(workspace.for_jail().with_access(Access::ReadOnly));
-        jail.limits = policy.limits.of_jail();
-        if !policy.deny_read.is_empty() {
-            jail.masked = workspace.closed(&|path| policy.denies_reading(path))?;
-        }
+        let env = BTreeMap::new();
+        let mut jail = confine::jail(policy, workspace, argv, &env, Changes::NoneMade)?;
+        jail.masked = confine::closed(policy, workspace).await?;
         let JailedProcess {
             stdout,
             stderr,

@@ -6,11 +6,13 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::io::AsyncReadExt as _;
 
 use crate::config::Config;
-use crate::jail::{Exit, JailSpec, JailedProcess, Launcher, Lookups, Output};
+use crate::confine::{self, Changes};
+use crate::jail::{Exit, JailedProcess, Launcher, Lookups, Output};
 use crate::policy::Policy;
 use crate::workspace::Workspace;
 
@@ -71,13 +73,16 @@ pub(crate) async fn learn(
     launcher: Launcher,
     argv: &[String],
 ) -> anyhow::Result<ExitCode> {
-    let mut policy = Policy::load(config.policy.as_deref(), config.workspace.as_deref())?;
+    let mut policy = Arc::new(Policy::load(
+        config.policy.as_deref(),
+        config.workspace.as_deref(),
+    )?);
     let mut learnt = Learnt::default();
     let mut last = None;
     for _ in 0..MOST_RUNS {
         let (exit, lookups, output) = run(&policy, &launcher, argv).await?;
         last = Some((exit, output));
-        if !learnt.take(&lookups, &mut policy) {
+        if !learnt.take(&lookups, Arc::make_mut(&mut policy)) {
             break;
         }
     }
@@ -114,24 +119,20 @@ pub(crate) async fn learn(
 }
 
 async fn run(
-    policy: &Policy,
+    policy: &Arc<Policy>,
     launcher: &Launcher,
     argv: &[String],
 ) -> anyhow::Result<(Exit, BTreeMap<PathBuf, u64>, String)> {
-    let workspace = Workspace::open(&policy.workspace, policy.access)?;
+    let workspace = Arc::new(Workspace::open(&policy.workspace, policy.access)?);
     let lookups = Lookups::default();
-    let mut jail = JailSpec::with_toolchain(argv, policy.toolchain.clone());
-    jail.command.env = policy.environment.of_call(&BTreeMap::new())?;
+    let mut jail = confine::jail(policy, &workspace, argv, &BTreeMap::new(), Changes::Made)?;
+    jail.masked = confine::closed(policy, &workspace).await?;
     for name in ["PATH", "HOME"] {
         if let Some(value) = std::env::var_os(name) {
             jail.command.env.retain(|(known, _)| known != name);
             jail.command.env.push((name.into(), value));
         }
     }
-    jail.command.cwd = policy.workspace.clone();
-    jail.workspace = Some(workspace.for_jail());
-    jail.protected = policy.protected.paths().to_vec();
-    jail.limits = policy.limits.of_jail();
     jail.observe = Some(lookups.clone());
     if let Some(program) = argv.first() {
         // Not left to the jail's own search: that program is looked for by us, before anyone observes.

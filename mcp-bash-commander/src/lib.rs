@@ -3,6 +3,7 @@
 mod audit;
 pub mod check;
 pub mod config;
+mod confine;
 pub mod doctor;
 pub mod enforce;
 pub mod jail;

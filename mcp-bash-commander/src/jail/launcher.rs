@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::layer::LayerSet;
 use super::process::Control;
 use super::protocol::{self, Report};
 use super::streams::{Streams, memory_file};
@@ -149,7 +148,7 @@ async fn set_up(
                 let (identity, pidfd) = init.take().ok_or_else(|| {
                     JailError::Ended("it reported before it was started".to_owned())
                 })?;
-                let isolation = Isolation::of(applied, asked(spec), landlock_abi, kernel_uid);
+                let isolation = Isolation::of(applied, spec.needed(), landlock_abi, kernel_uid);
                 let (jail, command) = Jail::follow(control, identity, pidfd, isolation, listener);
                 return Ok((jail, command, descriptors.pop()));
             }
@@ -168,24 +167,6 @@ async fn set_up(
 }
 
 /// The layers a jail of `spec` must have.
-fn asked(spec: &JailSpec) -> LayerSet {
-    let mut asked = LayerSet::default();
-    for layer in Layer::STRICT {
-        let pointless = (layer == Layer::Workspace && spec.workspace.is_none())
-            || (layer == Layer::PinnedInputs && spec.inputs.is_empty())
-            || (layer == Layer::Overlay && !has_overlay(spec));
-        if !pointless {
-            asked.insert(layer);
-        }
-    }
-    asked
-}
-
-fn has_overlay(spec: &JailSpec) -> bool {
-    let workspace = spec.workspace.as_ref();
-    workspace.is_some_and(|workspace| workspace.overlay.is_some())
-}
-
 /// The error that a refusal of launcher or init is to a caller.
 pub(super) fn refusal(layer: Layer, errno: i32, detail: String, spec: &CommandSpec) -> JailError {
     match layer {

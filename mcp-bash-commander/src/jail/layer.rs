@@ -175,7 +175,7 @@ impl fmt::Display for Layer {
     }
 }
 
-/// The layers that were really applied, in the order of [`Layer`].
+/// Some of the layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct LayerSet(pub(super) u32);
 
@@ -190,6 +190,14 @@ impl LayerSet {
 
     pub(super) fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+}
+
+impl FromIterator<Layer> for LayerSet {
+    fn from_iter<I: IntoIterator<Item = Layer>>(layers: I) -> Self {
+        let mut set = Self::default();
+        layers.into_iter().for_each(|layer| set.insert(layer));
+        set
     }
 }
 

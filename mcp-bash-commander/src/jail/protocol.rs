@@ -27,7 +27,8 @@ pub(super) struct Order {
     pub(super) masked: Vec<Masked>,
     /// Whether the listener of its filter goes to the server, with every look at a file.
     pub(super) observed: bool,
-    pub(super) without: LayerSet,
+    /// The layers it is to have.
+    pub(super) layers: LayerSet,
     pub(super) published: Vec<u16>,
     pub(super) network: Network,
     pub(super) limits: Limits,
@@ -37,17 +38,7 @@ pub(super) struct Order {
 impl Order {
     /// Whether the jail is to have this layer.
     pub(super) fn has(&self, layer: Layer) -> bool {
-        let is_asked = match layer {
-            Layer::Workspace => self.workspace.is_some(),
-            Layer::Overlay => {
-                let workspace = self.workspace.as_ref();
-                workspace.is_some_and(|workspace| workspace.overlay.is_some())
-            }
-            Layer::PinnedInputs => !self.inputs.is_empty(),
-            Layer::NetNs => self.network != Network::Host,
-            _ => true,
-        };
-        is_asked && !self.without.contains(layer)
+        self.layers.contains(layer)
     }
 }
 
@@ -112,9 +103,7 @@ pub(super) fn encode_order(spec: &JailSpec) -> Result<Vec<u8>, JailError> {
         writer.path(&masked.path)
     })?;
     writer.number(u64::from(spec.observe.is_some()));
-    let mut without = LayerSet::default();
-    spec.without.iter().for_each(|layer| without.insert(*layer));
-    writer.number(u64::from(without.0));
+    writer.number(u64::from(spec.layers().0));
     writer.list(&spec.published, |writer, port| {
         writer.number(u64::from(*port));
         Ok(())
@@ -184,7 +173,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         })
     })?;
     let observed = reader.number()? != 0;
-    let without = LayerSet(reader.small()?);
+    let layers = LayerSet(reader.small()?);
     let published = reader.list(|reader| u16::try_from(reader.number()?).ok())?;
     let limits = Limits {
         cpu_seconds: reader.number()?,
@@ -204,7 +193,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         protected,
         masked,
         observed,
-        without,
+        layers,
         published,
         network,
         limits,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use sha2::{Digest, Sha256};
 
+use super::layer::LayerSet;
 use super::{JailError, Layer, Lookups};
 
 /// One command. Nothing is inherited: what is not named here is not there.
@@ -101,6 +102,28 @@ impl JailSpec {
             limits: Limits::default(),
             linger: Duration::from_millis(500),
         }
+    }
+
+    /// The layers of a strict jail that have something to do in this one.
+    pub(super) fn needed(&self) -> LayerSet {
+        let workspace = self.workspace.as_ref();
+        let is_needed = |layer: &Layer| match layer {
+            Layer::Workspace => workspace.is_some(),
+            Layer::Overlay => workspace.is_some_and(|workspace| workspace.overlay.is_some()),
+            Layer::PinnedInputs => !self.inputs.is_empty(),
+            _ => true,
+        };
+        Layer::STRICT.into_iter().filter(is_needed).collect()
+    }
+
+    /// Those of them that are asked for.
+    pub(super) fn layers(&self) -> LayerSet {
+        let is_asked = |layer: &Layer| {
+            self.needed().contains(*layer)
+                && !self.without.contains(layer)
+                && (*layer != Layer::NetNs || self.network != Network::Host)
+        };
+        Layer::STRICT.into_iter().filter(is_asked).collect()
     }
 }
 

@@ -28,11 +28,12 @@ use super::error::invalid;
 use super::view::{headline, quote};
 use super::wait::{Condition, Until, Wait};
 use super::write_input::Size;
+use crate::confine::{self, Changes};
 use crate::enforce::Action;
-use crate::jail::{self, Access, JailSpec, Lifetime, Network, Stdin};
+use crate::jail::{self, JailSpec, Lifetime, Network, Stdin};
 use crate::network;
+use crate::policy::NetworkMode;
 use crate::policy::rules::{Decision, Verdict};
-use crate::policy::{self, NetworkMode};
 use crate::server::BashCommander;
 use crate::session::{Forbidden, Killed, Order, Session, Stream};
 
@@ -112,6 +113,15 @@ pub(crate) enum WorkspaceName {
     Direct,
     Overlay,
     Readonly,
+}
+
+impl From<WorkspaceName> for Changes {
+    fn from(name: WorkspaceName) -> Self {
+        match name {
+            WorkspaceName::Direct => Self::Made,
+            WorkspaceName::Overlay | WorkspaceName::Readonly => Self::NoneMade,
+        }
+    }
 }
 
 impl From<NetworkName> for NetworkMode {
@@ -253,28 +263,20 @@ impl BashCommander {
     fn jail_for(&self, params: &ExecParams) -> Result<JailSpec, ToolError> {
         let state = self.state();
         check(params)?;
-        let mut jail = JailSpec::with_toolchain(argv(params)?, state.policy.toolchain.clone());
-        jail.command.env = state.policy.environment.of_call(&params.env)?;
-        jail.command.cwd = match params.cwd.as_deref() {
-            None => state.workspace.root().to_owned(),
+        let (policy, workspace) = (&state.policy, &state.workspace);
+        let changes = params.workspace.into();
+        let mut jail = confine::jail(policy, workspace, argv(params)?, &params.env, changes)?;
+        match params.cwd.as_deref() {
+            None => {}
             Some(cwd) if cwd.is_empty() || cwd.len() > 4096 || cwd.contains('\0') => {
                 return Err(invalid(
                     "`cwd` is empty, too long or holds a NUL",
                     "give a path relative to the workspace",
                 ));
             }
-            Some(cwd) => state.workspace.root().join(cwd),
-        };
-        let workspace = state.workspace.for_jail();
-        jail.workspace = Some(match params.workspace {
-            WorkspaceName::Direct | WorkspaceName::Overlay => workspace,
-            WorkspaceName::Readonly => workspace.with_access(Access::ReadOnly),
-        });
-        if self.is_changed(params) {
-            jail.protected = state.policy.protected.paths().to_vec();
+            Some(cwd) => jail.command.cwd = workspace.root().join(cwd),
         }
         jail.published.clone_from(&params.publish);
-        jail.limits = state.policy.limits.of_jail();
         jail.network = self.network(params)?;
         if jail.network == Network::Proxy {
             let proxy = network::environment(jail::proxy_address(&params.publish));
@@ -293,12 +295,6 @@ impl BashCommander {
             jail.lifetime = Lifetime::Kept;
         }
         Ok(jail)
-    }
-
-    /// Whether the command can change the workspace itself.
-    fn is_changed(&self, params: &ExecParams) -> bool {
-        params.workspace == WorkspaceName::Direct
-            && self.state().policy.access == policy::Access::ReadWrite
     }
 
     /// What the call may reach; what a policy does not allow is refused, not cut down.
@@ -330,18 +326,7 @@ impl BashCommander {
             jail.inputs = action.pinned_inputs(&state.workspace).await?;
         }
         let opened = self.opened().await?;
-        if !state.policy.deny_read.is_empty() {
-            let server = self.clone();
-            let closing = tokio::task::spawn_blocking(move || {
-                let state = server.state();
-                state
-                    .workspace
-                    .closed(&|path| state.policy.denies_reading(path))
-            });
-            jail.masked = closing
-                .await
-                .map_err(|error| ToolError::internal(&error))??;
-        }
+        jail.masked = confine::closed(&state.policy, &state.workspace).await?;
         let overlay = match params.workspace {
             WorkspaceName::Overlay => Some(opened.overlay(&state.workspace).await?),
             WorkspaceName::Direct | WorkspaceName::Readonly => None,
@@ -350,10 +335,12 @@ impl BashCommander {
             let workspace = state.workspace.for_jail();
             jail.workspace = Some(workspace.with_overlay(overlay.path())?);
         }
-        let forbidden = self.is_changed(params).then(|| Forbidden {
-            workspace: Arc::clone(&state.workspace),
-            folder: state.directory.join("put-away"),
-        });
+        let forbidden = Changes::from(params.workspace)
+            .are_made(&state.policy)
+            .then(|| Forbidden {
+                workspace: Arc::clone(&state.workspace),
+                folder: state.directory.join("put-away"),
+            });
         let order = Order {
             owner: Arc::clone(&principal::of(context)?.name),
             command: params

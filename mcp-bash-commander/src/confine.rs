@@ -1,0 +1,73 @@
+//! From the policy to a jail: what every command gets, whoever asked for it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::sync::Arc;
+
+use crate::jail::{Access, JailSpec, Masked};
+use crate::policy::{self, EnvironmentError, Policy};
+use crate::workspace::{Workspace, WorkspaceError};
+
+/// Whether a command changes the workspace itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Changes {
+    /// As far as the policy lets it; never protected paths.
+    Made,
+    /// None is made: it reads the workspace, or its changes are kept aside.
+    NoneMade,
+}
+
+impl Changes {
+    /// Whether there can be any.
+    pub(crate) fn are_made(self, policy: &Policy) -> bool {
+        self == Self::Made && policy.access == policy::Access::ReadWrite
+    }
+}
+
+/// A jail in which a command has what the policy grants: toolchain, environment with `env` on top, limits, and the workspace as the
+/// place it works in. There is no network yet, and what [`closed`] finds is not closed yet.
+///
+/// # Errors
+/// A variable of `env` that is malformed or that only the policy may pass.
+pub(crate) fn jail<S: Into<OsString>>(
+    policy: &Policy,
+    workspace: &Workspace,
+    argv: impl IntoIterator<Item = S>,
+    env: &BTreeMap<String, String>,
+    changes: Changes,
+) -> Result<JailSpec, EnvironmentError> {
+    let mut jail = JailSpec::with_toolchain(argv, policy.toolchain.clone());
+    jail.command.env = policy.environment.of_call(env)?;
+    workspace.root().clone_into(&mut jail.command.cwd);
+    jail.limits = policy.limits.of_jail();
+    let place = workspace.for_jail();
+    jail.workspace = Some(if changes.are_made(policy) {
+        jail.protected = policy.protected.paths().to_vec();
+        place
+    } else {
+        place.with_access(Access::ReadOnly)
+    });
+    Ok(jail)
+}
+
+/// What is to be closed because nobody may read it, as the workspace is now.
+///
+/// # Errors
+/// A workspace that cannot be looked at as a whole: then no command can be run in it.
+pub(crate) async fn closed(
+    policy: &Arc<Policy>,
+    workspace: &Arc<Workspace>,
+) -> Result<Vec<Masked>, WorkspaceError> {
+    if policy.deny_read.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (policy, place) = (Arc::clone(policy), Arc::clone(workspace));
+    tokio::task::spawn_blocking(move || place.closed(&|path| policy.denies_reading(path)))
+        .await
+        .map_err(|error| WorkspaceError::Io {
+            action: "look through",
+            path: workspace.root().display().to_string(),
+            source: io::Error::other(error),
+        })?
+}
