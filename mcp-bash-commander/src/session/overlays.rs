@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::lock;
 use crate::workspace::Workspace;
-use crate::workspace::changes::{ChangesError, Marks, Overlay};
+use crate::workspace::changes::{ChangesError, Overlay};
 
 /// The folder of one server's overlays. Those of servers that are gone are removed when another opens its own.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ impl OverlayFolder {
     pub fn create(&self, workspace: &Arc<Workspace>) -> Result<Arc<Changes>, ChangesError> {
         let name = getrandom::u64().unwrap_or_default();
         let path = self.0.path.join(format!("{name:016x}"));
-        let overlay = Overlay::create(&path, workspace, Marks::User)?;
+        let overlay = Overlay::create(&path, workspace)?;
         Ok(Arc::new(Changes {
             folder: self.clone(),
             path,

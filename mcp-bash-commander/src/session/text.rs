@@ -15,8 +15,6 @@ pub struct Excerpt {
     pub omitted: u64,
     /// Position of the first byte left out; the end if none is.
     pub cursor: u64,
-    /// Bytes that are no longer kept.
-    pub lost: u64,
 }
 
 /// All of a stream, or at most about `budget` bytes of its beginning and end. `ended` means that no more will come.
@@ -30,7 +28,6 @@ pub(super) fn excerpt(spool: &Spool, budget: usize, ended: bool) -> io::Result<E
         bytes: spool.written(),
         omitted: spool.written() - cursor,
         cursor,
-        lost: spool.lost(),
     };
     if spool.written() <= budget as u64 && spool.lost() == 0 {
         let mut piece = spool.read(0, budget)?;

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use shared::digest::Digest;
 
 use super::{Workspace, WorkspaceError};
@@ -110,16 +110,6 @@ pub enum ChangesError {
         /// Why it failed.
         source: io::Error,
     },
-}
-
-/// Which extended attributes the kernel marks the upper directory with. The others are the command's own and mean nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Marks {
-    /// `user.overlay.*`: mounted with `userxattr`, always so in a user namespace.
-    User,
-    /// `trusted.overlay.*`: mounted by root without `userxattr`.
-    Trusted,
 }
 
 /// What happened to a path.
@@ -233,7 +223,7 @@ impl Overlay {
     ///
     /// # Errors
     /// A directory that is there already, or cannot be made.
-    pub fn create(path: &Path, workspace: &Workspace, marks: Marks) -> Result<Self, ChangesError> {
+    pub fn create(path: &Path, workspace: &Workspace) -> Result<Self, ChangesError> {
         let of_overlay = |error: io::Error| failed("make the overlay", path)(error);
         DirBuilder::new()
             .mode(0o700)
@@ -256,7 +246,7 @@ impl Overlay {
                 })
                 .map_err(io_failed("make the overlay", path))?;
         }
-        let baseline = Baseline::now(marks, root.st_ino);
+        let baseline = Baseline::now(root.st_ino);
         baseline.save(directory.as_fd()).map_err(of_overlay)?;
         let upper = tree::open_directory(directory.as_fd(), Path::new("upper"))
             .map_err(io_failed("open the overlay", path))?;
@@ -292,11 +282,6 @@ impl Overlay {
     /// The directory that holds `upper` and `work`.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Which marks count in it; the mount must make these.
-    pub fn marks(&self) -> Marks {
-        self.baseline.marks
     }
 
     fn upper(&self) -> BorrowedFd<'_> {

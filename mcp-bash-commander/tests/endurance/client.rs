@@ -2,20 +2,16 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
-/// Generous, since tests share few cores.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_mcp-bash-commander");
+use crate::processes::PATIENCE;
+use crate::program::{PROGRAM, Program};
 
 /// A workspace and a state directory.
 pub(crate) struct Place(tempfile::TempDir);
@@ -78,8 +74,7 @@ impl Place {
 
     pub(crate) fn start_with(&self, arguments: &[&str]) -> anyhow::Result<Server> {
         let mut server = self.spawn(arguments)?;
-        let hello = server.newest;
-        server.answer(hello)?;
+        server.answer(server.hello)?;
         Ok(server)
     }
 
@@ -100,60 +95,27 @@ impl Place {
             .args(arguments)
             .args(self.arguments());
         let mut server = Server::start(&mut command)?;
-        let hello = server.newest;
-        server.answer(hello)?;
+        server.answer(server.hello)?;
         Ok(server)
     }
 }
 
-/// A started server; killed when dropped.
+/// A started server, and answers that came before anyone waited for them.
 pub(crate) struct Server {
-    child: Child,
-    lines: Receiver<String>,
+    program: Program,
     early: HashMap<u64, Value>,
-    newest: u64,
+    hello: u64,
 }
 
 impl Server {
     fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().context("no stdout")?;
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines() {
-                let Ok(line) = line else { break };
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        let mut server = Self {
-            child,
-            lines,
+        let mut program = Program::spawn(command)?;
+        let hello = program.greet(&json!({}))?;
+        Ok(Self {
+            program,
             early: HashMap::new(),
-            newest: 0,
-        };
-        server.ask("initialize", &json!({
-            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}
-        }))?;
-        server.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))?;
-        Ok(server)
-    }
-
-    fn send(&mut self, message: &Value) -> anyhow::Result<()> {
-        let stdin = self.child.stdin.as_mut().context("stdin is closed")?;
-        Ok(writeln!(stdin, "{message}")?)
-    }
-
-    fn ask(&mut self, method: &str, params: &Value) -> anyhow::Result<u64> {
-        self.newest += 1;
-        self.send(
-            &json!({"jsonrpc": "2.0", "id": self.newest, "method": method, "params": params}),
-        )?;
-        Ok(self.newest)
+            hello,
+        })
     }
 
     /// The answer to a request, in whatever order answers come.
@@ -164,11 +126,8 @@ impl Server {
                 return Ok(answer);
             }
             let rest = deadline.saturating_duration_since(Instant::now());
-            let line = self
-                .lines
-                .recv_timeout(rest)
+            let message = (self.program.message(rest))
                 .with_context(|| format!("no answer to request {id}"))?;
-            let message: Value = serde_json::from_str(&line)?;
             if let Some(id) = message["id"].as_u64() {
                 self.early.insert(id, message);
             }
@@ -178,7 +137,7 @@ impl Server {
     /// Sends a call without waiting for its answer.
     pub(crate) fn begin(&mut self, tool: &str, arguments: &Value) -> anyhow::Result<Call> {
         let params = json!({"name": tool, "arguments": arguments});
-        Ok(Call(self.ask("tools/call", &params)?))
+        Ok(Call(self.program.ask("tools/call", &params)?))
     }
 
     /// The result of a call: its structured content, or the code of its error.
@@ -207,22 +166,15 @@ impl Server {
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        self.program.child.id()
     }
 
     /// Kills the server, and says when.
     pub(crate) fn kill(mut self) -> anyhow::Result<Instant> {
-        self.child.kill()?;
+        self.program.child.kill()?;
         let now = Instant::now();
-        self.child.wait()?;
+        self.program.child.wait()?;
         Ok(now)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::client::{Call, Place, Server};
-use crate::machine::{eventually, family, processes_with, tag};
+use crate::machine::family;
+use crate::processes::{eventually, processes_with, tag};
 use crate::scale::{Scale, alone};
 
 /// Commands that a policy lets run at once by default.

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Place, Server};
-use crate::machine::{Process, eventually, family, processes_with, tag, within};
+use crate::machine::{Process, family};
+use crate::processes::{eventually, processes_with, tag, within};
 use crate::scale::{Scale, Sequence, alone, seed};
 
 /// How soon everything must be gone.

@@ -3,33 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-
-use crate::client::PATIENCE;
-
-/// Waits for a fact.
-pub(crate) fn eventually(
-    what: &str,
-    fact: impl FnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    within(PATIENCE, what, fact)
-}
-
-/// Waits for a fact, at most so long.
-pub(crate) fn within(
-    patience: Duration,
-    what: &str,
-    mut fact: impl FnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    let deadline = Instant::now() + patience;
-    while !fact()? {
-        anyhow::ensure!(Instant::now() < deadline, "not within {patience:?}: {what}");
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
-    Ok(())
-}
 
 /// A process, and no later one of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,32 +61,6 @@ pub(crate) fn family(root: u32) -> Vec<Process> {
 pub(crate) fn launcher(server: u32) -> anyhow::Result<u32> {
     let launcher = family(server).get(1).map(|process| process.id);
     launcher.context("the server has no launcher")
-}
-
-/// How many processes of this machine have `tag` as an argument; zombies have no arguments.
-pub(crate) fn processes_with(tag: &str) -> anyhow::Result<usize> {
-    let mut count = 0;
-    for entry in fs::read_dir("/proc")? {
-        let path = entry?.path();
-        let is_number = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok());
-        let line = if is_number {
-            fs::read(path.join("cmdline")).unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        count += usize::from(
-            line.split(|byte| *byte == 0)
-                .any(|argument| argument == tag.as_bytes()),
-        );
-    }
-    Ok(count)
-}
-
-/// A number of seconds that nobody else sleeps.
-pub(crate) fn tag(test: u32) -> String {
-    format!("97{test}.{}", std::process::id())
 }
 
 /// A line of `/proc/PID/status` in kilobytes: `VmRSS`, `VmHWM`.

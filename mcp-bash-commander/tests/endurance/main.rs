@@ -7,5 +7,9 @@ mod killed;
 mod lost_output;
 mod machine;
 mod much_output;
+#[path = "../common/processes.rs"]
+mod processes;
+#[path = "../common/program.rs"]
+mod program;
 mod scale;
 mod soak;

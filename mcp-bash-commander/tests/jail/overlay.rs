@@ -5,7 +5,7 @@ use std::fs;
 use mcp_bash_commander::jail::{Access, JailSpec, Layer};
 use mcp_bash_commander::policy;
 use mcp_bash_commander::workspace::Workspace;
-use mcp_bash_commander::workspace::changes::{Commit, Kind, Marks, Overlay, Protected};
+use mcp_bash_commander::workspace::changes::{Commit, Kind, Overlay, Protected};
 
 use crate::support::Scene;
 
@@ -25,7 +25,7 @@ impl Kept {
         fs::write(scene.path().join("folder/below/file"), "deep\n")?;
         let workspace = Workspace::open(scene.path(), policy::Access::ReadWrite)?;
         let state = tempfile::tempdir()?;
-        let overlay = Overlay::create(&state.path().join("overlay"), &workspace, Marks::User)?;
+        let overlay = Overlay::create(&state.path().join("overlay"), &workspace)?;
         Ok(Self {
             scene,
             workspace,

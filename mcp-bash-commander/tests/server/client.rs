@@ -1,19 +1,15 @@
 //! A client with just enough MCP to call tools.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
-/// Generous, since tests share few cores.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
-
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mcp-bash-commander");
+use crate::processes::PATIENCE;
+use crate::program::{PROGRAM, Program};
 
 /// A workspace, a state directory, and whatever else a test puts beside them.
 pub(crate) struct Place(tempfile::TempDir);
@@ -92,66 +88,42 @@ impl Place {
     }
 }
 
-/// A started server; killed when dropped.
-pub(crate) struct Client {
-    child: Child,
-    lines: Receiver<String>,
-    newest: u64,
-}
+/// A client of a started server.
+pub(crate) struct Client(Program);
 
 impl Client {
     pub(crate) fn start(command: &mut Command, capabilities: &Value) -> anyhow::Result<Self> {
         let mut client = Self::spawn(command)?;
-        client.request("initialize", &json!({
-            "protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": {"name": "test", "version": "1"}
-        }))?;
-        client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))?;
+        let hello = client.0.greet(capabilities)?;
+        client.answer(hello)?;
         Ok(client)
     }
 
     fn spawn(command: &mut Command) -> anyhow::Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().context("no stdout")?;
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines() {
-                let Ok(line) = line else { break };
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(Self {
-            child,
-            lines,
-            newest: 0,
-        })
+        Ok(Self(Program::spawn(command)?))
     }
 
     pub(crate) fn send(&mut self, message: &Value) -> anyhow::Result<()> {
-        let stdin = self.child.stdin.as_mut().context("stdin is closed")?;
-        Ok(writeln!(stdin, "{message}")?)
+        self.0.send(message)
     }
 
     /// Sends a request and gives its id.
     pub(crate) fn ask(&mut self, method: &str, params: &Value) -> anyhow::Result<u64> {
-        self.newest += 1;
-        self.send(
-            &json!({"jsonrpc": "2.0", "id": self.newest, "method": method, "params": params}),
-        )?;
-        Ok(self.newest)
+        self.0.ask(method, params)
     }
 
     /// The next message of the server.
     pub(crate) fn message(&self) -> anyhow::Result<Value> {
-        Ok(serde_json::from_str(&self.lines.recv_timeout(PATIENCE)?)?)
+        self.0.message(PATIENCE)
     }
 
     pub(crate) fn request(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {
         let id = self.ask(method, params)?;
+        self.answer(id)
+    }
+
+    /// The answer to a request; what comes before it is passed over.
+    fn answer(&self, id: u64) -> anyhow::Result<Value> {
         loop {
             let message = self.message()?;
             if message["id"] == json!(id) {
@@ -208,68 +180,21 @@ impl Client {
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        self.0.child.id()
     }
 
     /// Closes stdin and waits for the end of the server.
     pub(crate) fn close(mut self) -> anyhow::Result<ExitStatus> {
-        drop(self.child.stdin.take());
+        drop(self.0.child.stdin.take());
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.0.child.try_wait()? {
                 return Ok(status);
             }
             anyhow::ensure!(Instant::now() < deadline, "the server does not end");
             std::thread::yield_now();
         }
     }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Waits for a fact.
-pub(crate) fn eventually(
-    what: &str,
-    mut fact: impl FnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !fact()? {
-        anyhow::ensure!(Instant::now() < deadline, "never: {what}");
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
-    Ok(())
-}
-
-/// How many processes of this machine have `tag` as an argument.
-pub(crate) fn processes_with(tag: &str) -> anyhow::Result<usize> {
-    let mut count = 0;
-    for entry in fs::read_dir("/proc")? {
-        let path = entry?.path();
-        let is_number = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok());
-        // A process may end while one looks.
-        let line = if is_number {
-            fs::read(path.join("cmdline")).unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        count += usize::from(
-            line.split(|byte| *byte == 0)
-                .any(|argument| argument == tag.as_bytes()),
-        );
-    }
-    Ok(count)
-}
-
-/// A number of seconds that nobody else sleeps.
-pub(crate) fn tag(test: u32) -> String {
-    format!("98{test}.{}", std::process::id())
 }
 
 /// Makes a file that only its owner reads.

@@ -7,7 +7,8 @@ use std::net::TcpStream;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use crate::client::{Client, Place, eventually, processes_with, tag};
+use crate::client::{Client, Place};
+use crate::processes::{eventually, processes_with, tag};
 
 #[test]
 fn a_command_ends_with_its_own_exit_code_or_signal() -> anyhow::Result<()> {

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Place, eventually, processes_with, tag};
+use crate::client::{Client, Place};
+use crate::processes::{eventually, processes_with, tag};
 
 fn in_session(client: &mut Client, session: &str, command: &str) -> anyhow::Result<Value> {
     client.ok("exec", &json!({"command": command, "session": session}))

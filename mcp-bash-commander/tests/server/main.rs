@@ -8,6 +8,10 @@ mod files;
 mod kept;
 mod network;
 mod overlays;
+#[path = "../common/processes.rs"]
+mod processes;
+#[path = "../common/program.rs"]
+mod program;
 mod refusals;
 mod sessions;
 mod terminals;

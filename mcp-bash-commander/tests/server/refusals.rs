@@ -171,7 +171,7 @@ fn a_dangerous_configuration_is_not_served() -> anyhow::Result<()> {
             "{arguments:?}: {message}"
         );
     }
-    let mut command = std::process::Command::new(crate::client::PROGRAM);
+    let mut command = std::process::Command::new(crate::program::PROGRAM);
     command
         .arg("--workspace")
         .arg(place.workspace())

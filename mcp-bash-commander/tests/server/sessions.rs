@@ -7,7 +7,9 @@ use mcp_bash_commander::network::AllowList;
 use mcp_bash_commander::session::{Killed, Order, SessionError, Sessions, SpoolFolder, Stream};
 use serde_json::{Value, json};
 
-use crate::client::{PROGRAM, Place, processes_with, tag};
+use crate::client::Place;
+use crate::processes::{processes_with, tag};
+use crate::program::PROGRAM;
 
 #[test]
 fn a_command_that_runs_on_is_read_and_stopped() -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, Stat};
 use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_ENTRIES, Marks, tree};
+use super::{MAX_ENTRIES, tree};
 
 /// Where it is kept, beside `upper`.
 const FILE: &str = "made";
@@ -49,7 +49,6 @@ impl Stamp {
 #[serde(deny_unknown_fields)]
 pub(super) struct Baseline {
     version: u32,
-    pub(super) marks: Marks,
     /// Inode of the workspace's root.
     pub(super) workspace: u64,
     /// Seconds and nanoseconds of the last moment before.
@@ -60,7 +59,7 @@ pub(super) struct Baseline {
 
 impl Baseline {
     /// A baseline of this moment: what changed before has an earlier time stamp, what changes after a later one.
-    pub(super) fn now(marks: Marks, workspace: u64) -> Self {
+    pub(super) fn now(workspace: u64) -> Self {
         let made = read_clock(ClockId::Realtime);
         // Time stamps of files move on by ticks of a coarser clock.
         while read_clock(ClockId::RealtimeCoarse) <= made {
@@ -68,7 +67,6 @@ impl Baseline {
         }
         Self {
             version: 1,
-            marks,
             workspace,
             made,
             known: BTreeMap::new(),

@@ -31,7 +31,7 @@ impl Overlay {
         self.check_workspace(workspace)?;
         let Some(paths) = paths else {
             let entries = self.empty()?;
-            self.baseline = Baseline::now(self.baseline.marks, self.baseline.workspace);
+            self.baseline = Baseline::now(self.baseline.workspace);
             let saved = self.baseline.save(self.directory.as_fd());
             saved.map_err(super::failed("save", &self.path))?;
             return Ok(Discarded { entries });
@@ -101,8 +101,8 @@ impl Overlay {
             let Ok(directory) = tree::open_directory(self.upper(), above) else {
                 continue;
             };
-            let opaque = tree::mark(directory.as_fd(), self.marks(), "opaque")
-                .map_err(io_failed("look at", above))?;
+            let opaque =
+                tree::mark(directory.as_fd(), "opaque").map_err(io_failed("look at", above))?;
             if opaque == Some(b'y') {
                 return Err(ChangesError::WithinReplaced {
                     path: path.display().to_string(),

@@ -245,9 +245,8 @@ impl Scan<'_> {
                 return Ok(());
             }
         };
-        self.refuse_marks(upper.as_fd(), path, &["redirect"])?;
-        let opaque = tree::mark(upper.as_fd(), self.overlay.marks(), "opaque")
-            .map_err(io_failed("look at", path))?;
+        refuse_marks(upper.as_fd(), path, &["redirect"])?;
+        let opaque = tree::mark(upper.as_fd(), "opaque").map_err(io_failed("look at", path))?;
         if kind != Kind::Modified || change.mode_changed {
             self.changes.push(change);
         }
@@ -275,10 +274,10 @@ impl Scan<'_> {
                 return Ok(());
             }
         };
-        self.refuse_marks(file.as_fd(), path, &["redirect", "metacopy"])?;
+        refuse_marks(file.as_fd(), path, &["redirect", "metacopy"])?;
         if place.whiteout_files
             && stat.st_size == 0
-            && tree::mark(file.as_fd(), self.overlay.marks(), "whiteout")
+            && tree::mark(file.as_fd(), "whiteout")
                 .map_err(io_failed("look at", path))?
                 .is_some()
         {
@@ -439,25 +438,23 @@ impl Scan<'_> {
         change.blocked.get_or_insert(Reason::Unreadable);
         self.changes.push(change);
     }
+}
 
-    fn refuse_marks(
-        &self,
-        entry: BorrowedFd<'_>,
-        path: &Path,
-        marks: &[&'static str],
-    ) -> Result<(), ChangesError> {
-        for mark in marks {
-            let found = tree::mark(entry, self.overlay.marks(), mark)
-                .map_err(io_failed("look at", path))?;
-            if found.is_some() {
-                return Err(ChangesError::Marked {
-                    path: path.to_string_lossy().into_owned(),
-                    mark,
-                });
-            }
+fn refuse_marks(
+    entry: BorrowedFd<'_>,
+    path: &Path,
+    marks: &[&'static str],
+) -> Result<(), ChangesError> {
+    for mark in marks {
+        let found = tree::mark(entry, mark).map_err(io_failed("look at", path))?;
+        if found.is_some() {
+            return Err(ChangesError::Marked {
+                path: path.to_string_lossy().into_owned(),
+                mark,
+            });
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// The mode an entry gets. Where the command left it as it was, it stays so, even if writable by all.

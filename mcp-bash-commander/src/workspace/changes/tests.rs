@@ -22,15 +22,13 @@ struct Place {
     home: tempfile::TempDir,
     workspace: Workspace,
     overlay: Overlay,
+    /// How `unshare` makes the namespace that the overlay is mounted in.
+    namespace: &'static [&'static str],
 }
 
 impl Place {
     /// A workspace as `setup` makes it, an overlay of it, and beside them `outside/secret`.
     fn new(setup: &str) -> anyhow::Result<Self> {
-        Self::with_marks(setup, Marks::User)
-    }
-
-    fn with_marks(setup: &str, marks: Marks) -> anyhow::Result<Self> {
         let home = tempfile::tempdir()?;
         let root = home.path().canonicalize()?.join("workspace");
         fs::create_dir(&root)?;
@@ -39,11 +37,12 @@ impl Place {
         fs::write(home.path().join("outside/secret"), "secret")?;
         shell(&root, setup)?;
         let workspace = Workspace::open(&root, Access::ReadWrite)?;
-        let overlay = Overlay::create(&home.path().join("overlay"), &workspace, marks)?;
+        let overlay = Overlay::create(&home.path().join("overlay"), &workspace)?;
         Ok(Self {
             home,
             workspace,
             overlay,
+            namespace: &["--user", "--map-root-user", "--mount"],
         })
     }
 
@@ -61,16 +60,10 @@ impl Place {
 
     /// Runs the script in the overlay, mounted as a jail does it.
     fn run(&self, script: &str) -> anyhow::Result<()> {
-        let (unshare, option): (&[&str], _) = match self.overlay.marks() {
-            Marks::User => (&["--user", "--map-root-user", "--mount"], ",userxattr"),
-            Marks::Trusted => (&["--mount"], ""),
-        };
-        let options = format!(
-            "lowerdir=workspace,upperdir=overlay/upper,workdir=overlay/work,\
-             redirect_dir=nofollow,metacopy=off,index=off{option}"
-        );
+        let options = "lowerdir=workspace,upperdir=overlay/upper,workdir=overlay/work,\
+             redirect_dir=nofollow,metacopy=off,index=off,userxattr";
         let output = Command::new("unshare")
-            .args(unshare)
+            .args(self.namespace)
             .args(["sh", "-c"])
             .arg(format!(
                 "mount -t overlay overlay -o {options} seen || exit 99\ncd seen && set -e\n{script}"

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use shared::digest::hex;
 
 use super::super::{NO_LINKS, open_beneath};
-use super::{MAX_ENTRIES, Marks};
+use super::MAX_ENTRIES;
 
 /// No link is followed and no other mount entered.
 pub(super) const BELOW: ResolveFlags = NO_LINKS.union(ResolveFlags::NO_XDEV);
@@ -142,14 +142,11 @@ pub(super) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-/// The first byte of a mark of the overlay on an open file or directory; 0 for an empty one.
-pub(super) fn mark(entry: BorrowedFd<'_>, marks: Marks, name: &str) -> Result<Option<u8>, Errno> {
-    let prefix = match marks {
-        Marks::User => "user",
-        Marks::Trusted => "trusted",
-    };
+/// The first byte of a mark of the overlay on an open file or directory; 0 for an empty one. A mount with `userxattr`, the only kind in a
+/// user namespace, makes its marks as `user.overlay.*`.
+pub(super) fn mark(entry: BorrowedFd<'_>, name: &str) -> Result<Option<u8>, Errno> {
     let mut value = [0; 8];
-    match rustix::fs::fgetxattr(entry, format!("{prefix}.overlay.{name}"), &mut value) {
+    match rustix::fs::fgetxattr(entry, format!("user.overlay.{name}"), &mut value) {
         Ok(_) => Ok(Some(value[0])),
         // Longer than any of the short marks.
         Err(Errno::RANGE) => Ok(Some(0)),

@@ -70,12 +70,7 @@ fn another_workspace_and_another_directory_are_refused() -> anyhow::Result<()> {
     ));
     assert!(Overlay::open(&place.outside()).is_err());
     assert!(
-        Overlay::create(
-            &place.home.path().join("overlay"),
-            &place.workspace,
-            Marks::User
-        )
-        .is_err(),
+        Overlay::create(&place.home.path().join("overlay"), &place.workspace).is_err(),
         "made over an existing one"
     );
     fs::write(place.home.path().join("overlay/made"), "{}")?;

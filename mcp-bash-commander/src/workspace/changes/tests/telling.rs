@@ -210,24 +210,3 @@ fn an_upper_directory_that_refers_elsewhere_is_refused() -> anyhow::Result<()> {
     }
     Ok(())
 }
-
-#[test]
-fn marks_that_a_command_can_set_itself_mean_nothing() -> anyhow::Result<()> {
-    use rustix::fs::{XattrFlags, setxattr};
-    if !is_root() {
-        // The kernel lets root alone mount without `userxattr`.
-        return Ok(());
-    }
-    let place = Place::with_marks("mkdir d e; echo a >d/a; echo a >e/a", Marks::Trusted)?;
-    place.run("echo b >d/b; rm -r e; mkdir e")?;
-    let directory = place.upper().join("d");
-    setxattr(&directory, "user.overlay.opaque", b"y", XattrFlags::empty())?;
-    setxattr(
-        &directory,
-        "user.overlay.redirect",
-        b"/e",
-        XattrFlags::empty(),
-    )?;
-    assert_eq!(place.told()?, ["Created File d/b", "Deleted File e/a"]);
-    Ok(())
-}
