@@ -21,6 +21,8 @@
 
 mod child;
 mod codec;
+mod contained;
+mod container;
 mod datagram;
 mod denials;
 mod error;
@@ -32,6 +34,7 @@ mod launcher;
 mod layer;
 mod leader;
 mod limits;
+mod mode;
 mod observe;
 mod pinned;
 mod probe;
@@ -49,10 +52,12 @@ mod usage;
 mod waiting;
 mod workspace;
 
+pub use container::ContainerSettings;
 pub use error::JailError;
 pub use init::proxy_address;
 pub use launcher::Launcher;
 pub use layer::{Isolation, Layer};
+pub use mode::Mode;
 pub use observe::Lookups;
 pub use probe::{LayerReport, LayerStatus, probe_layers};
 pub use process::{DeniedCall, Exit, Finished, Identity, Jail, JailedCommand, JailedProcess};

@@ -130,17 +130,27 @@ fn make(
     init::serve(order, host, status, streams, (surrounding, watched))
 }
 
+/// Closes whatever else this process has open. The numbers 0 to 2 stay taken, so that nothing of ours ever gets them.
+pub(super) fn close_all_but(status: &OwnedFd, mut kept: Vec<i32>) -> Result<(), Errno> {
+    for number in 0..=2 {
+        sys::duplicate_to(status, number)?;
+    }
+    kept.sort_unstable();
+    let mut first = 3;
+    for number in kept {
+        sys::close_range(first, number - 1)?;
+        first = number + 1;
+    }
+    sys::close_range(first, i32::MAX)
+}
+
 impl Belongings {
-    /// Closes whatever else the launcher had open. The numbers 0 to 2 stay taken, so that nothing of ours ever gets them.
     fn close_everything_else(&self, status: &OwnedFd) -> Result<(), Errno> {
-        for number in 0..=2 {
-            sys::duplicate_to(status, number)?;
-        }
         let trees = self.parts.iter().flatten().filter_map(|part| match part {
             Part::Tree { tree, .. } => Some(tree),
             Part::Link { .. } => None,
         });
-        let mut numbers: Vec<i32> = [status, &self.go]
+        let kept = [status, &self.go]
             .into_iter()
             .chain(&self.streams)
             .chain(&self.pinned)
@@ -149,13 +159,7 @@ impl Belongings {
             .chain(&self.mapped)
             .map(AsRawFd::as_raw_fd)
             .collect();
-        numbers.sort_unstable();
-        let mut first = 3;
-        for number in numbers {
-            sys::close_range(first, number - 1)?;
-            first = number + 1;
-        }
-        sys::close_range(first, i32::MAX)
+        close_all_but(status, kept)
     }
 }
 

@@ -51,6 +51,14 @@ pub enum JailError {
         /// Why not.
         reason: String,
     },
+    /// A container could not be had.
+    #[error("no container: {reason}")]
+    Container {
+        /// What the engine said, or what is wrong with its image.
+        reason: String,
+        /// What the operator can do about it.
+        hint: String,
+    },
     /// The request itself is malformed.
     #[error("the command cannot be run: {0}")]
     Request(String),
@@ -80,8 +88,17 @@ impl JailError {
     /// What the operator can do, where there is something.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Layer { hint, .. } => Some(hint),
+            Self::Layer { hint, .. } | Self::Container { hint, .. } => Some(hint),
             _ => None,
+        }
+    }
+
+    /// Does it come from what this host allows, so that a jail of another kind could be made here?
+    pub(super) fn is_of_host(&self) -> bool {
+        match self {
+            Self::Layer { layer, errno, .. } => layer.is_forbidden_by(*errno),
+            Self::Container { .. } => true,
+            _ => false,
         }
     }
 

@@ -9,12 +9,12 @@ use landlock::{
 use rustix::io::Errno;
 
 use super::child::Failure;
-use super::protocol::{Order, WorkspaceOrder};
+use super::protocol::{Order, Surroundings, WorkspaceOrder};
 use super::{Access, Layer, Network, sys};
 
 /// The oldest version with both scopes; its rights were all tried.
 const NEEDED: ABI = ABI::V6;
-const NEEDED_NUMBER: u32 = 6;
+pub(super) const NEEDED_NUMBER: u32 = 6;
 
 /// The rules of a jail, to be applied by each of its commands.
 pub(super) struct Rules(OwnedFd);
@@ -87,22 +87,17 @@ fn grants(order: &Order) -> Vec<(std::ffi::OsString, BitFlags<AccessFs>)> {
     } else {
         change
     };
-    let mut grants = vec![
-        ("/".into(), AccessFs::ReadDir.into()),
-        ("/etc".into(), look),
-        ("/proc".into(), look),
-        (
-            "/dev".into(),
-            look | AccessFs::WriteFile | AccessFs::IoctlDev,
-        ),
-        ("/tmp".into(), below_tmp),
-    ];
-    grants.extend(
-        order
-            .read_only
-            .iter()
-            .map(|path| (path.clone().into_os_string(), run)),
-    );
+    let use_devices = look | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let mut grants = vec![("/dev".into(), use_devices), ("/tmp".into(), below_tmp)];
+    if let Surroundings::Container { .. } = order.surroundings {
+        // All that the image holds is there to be used.
+        grants.push(("/".into(), run));
+    } else {
+        grants.push(("/".into(), AccessFs::ReadDir.into()));
+        grants.extend(["/etc", "/proc"].map(|path| (path.into(), look)));
+        let toolchain = order.read_only.iter();
+        grants.extend(toolchain.map(|path| (path.clone().into_os_string(), run)));
+    }
     grants.extend(order.workspace.iter().map(|workspace| {
         let rights = match workspace.access {
             Access::ReadOnly => run,

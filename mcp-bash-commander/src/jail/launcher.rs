@@ -5,17 +5,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::process::Control;
-use super::protocol::{self, Report};
+use super::container::{Contained, Containers};
+use super::process::{Control, lock};
+use super::protocol::{self, Report, Surroundings};
 use super::streams::{Streams, memory_file};
 use super::{
-    CommandSpec, Isolation, Jail, JailError, JailSpec, JailedCommand, JailedProcess, Layer,
-    datagram, spawner, usage,
+    CommandSpec, ContainerSettings, Identity, Isolation, Jail, JailError, JailSpec, JailedCommand,
+    JailedProcess, Layer, Mode, contained, datagram, spawner, usage,
 };
 
 /// The argument that makes this program the launcher. It is no command for users.
@@ -35,6 +36,9 @@ pub struct Launcher(Arc<Inner>);
 struct Inner {
     program: PathBuf,
     socket: Mutex<Option<Arc<OwnedFd>>>,
+    containers: OnceLock<Arc<Containers>>,
+    /// Modes that this host turned out not to allow.
+    forbidden: Mutex<Vec<Mode>>,
 }
 
 impl Launcher {
@@ -50,29 +54,85 @@ impl Launcher {
         let inner = Inner {
             program: program.to_owned(),
             socket: Mutex::default(),
+            containers: OnceLock::new(),
+            forbidden: Mutex::default(),
         };
         inner.socket()?;
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Does the launcher's work and exits, if this process was started as a launcher; else returns at once.
+    /// Does the work of the launcher, or of a container's init, and exits, if this process was started as one; else returns at once.
     pub fn serve_if_asked() {
+        contained::serve_if_asked();
         if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(LAUNCHER_MODE)) {
             spawner::serve();
         }
     }
 
-    /// Makes a jail and starts the command in it. Either all layers are in place, or an error names the one that is not and
-    /// nothing was run. Dropping the future before it is done leaves nothing behind.
+    /// The same, which can also make jails in containers. The first settings count.
+    #[must_use]
+    pub fn with_containers(self, settings: ContainerSettings) -> Self {
+        let containers = Arc::new(Containers::new(settings));
+        self.0.containers.get_or_init(|| containers);
+        self
+    }
+
+    /// Makes a jail and starts the command in it, in the first of the specification's modes that this host allows. Either all layers of
+    /// that mode are in place, or an error names the one that is not and nothing was run. Dropping the future before it is done leaves
+    /// nothing behind.
     pub async fn run(&self, spec: JailSpec) -> Result<JailedProcess, JailError> {
+        let mut error = None;
+        for (number, mode) in spec.modes.iter().enumerate() {
+            let is_last = number + 1 == spec.modes.len();
+            if !is_last && lock(&self.0.forbidden).contains(mode) {
+                continue;
+            }
+            match self.run_as(*mode, &spec).await {
+                Err(refusal) if !is_last && refusal.is_of_host() => {
+                    tracing::warn!(%mode, %refusal, "this host does not allow it; the policy names another mode");
+                    lock(&self.0.forbidden).push(*mode);
+                    error = Some(refusal);
+                }
+                made => return made,
+            }
+        }
+        let none = || JailError::Request("its policy names no mode".to_owned());
+        Err(error.unwrap_or_else(none))
+    }
+
+    async fn run_as(&self, mode: Mode, spec: &JailSpec) -> Result<JailedProcess, JailError> {
         if spec.inputs.len() > MAX_INPUTS {
             return Err(JailError::Request(format!(
                 "{} pinned inputs; at most {MAX_INPUTS} are possible",
                 spec.inputs.len()
             )));
         }
-        let order = memory_file("jail-order", &protocol::encode_order(&spec)?)?;
         let mut streams = Streams::prepare(&spec.command.stdin)?;
+        let (socket, init) = match mode {
+            Mode::Strict | Mode::NoUserns => (self.order(mode, spec, &streams)?, None),
+            Mode::Container => {
+                let (socket, init) = self.contain(spec, &streams).await?;
+                (socket, Some(init))
+            }
+        };
+        streams.theirs.clear();
+        let control = Control::new(socket).map_err(JailError::io("watch the jail's socket"))?;
+        let made = tokio::time::timeout(SETUP_TIME, set_up(control, mode, spec, init));
+        let (jail, command, terminal) = made.await.map_err(|_| {
+            JailError::Ended(format!("not ready after {} seconds", SETUP_TIME.as_secs()))
+        })??;
+        JailedProcess::of(jail, command, streams, terminal)
+    }
+
+    /// Orders a jail of the launcher. What becomes of it is told over the socket.
+    fn order(&self, mode: Mode, spec: &JailSpec, streams: &Streams) -> Result<OwnedFd, JailError> {
+        let surroundings = match mode {
+            Mode::NoUserns => Surroundings::Host {
+                tmp: spec.private_tmp(),
+            },
+            Mode::Strict | Mode::Container => Surroundings::Own,
+        };
+        let order = memory_file("jail-order", &protocol::encode_order(spec, &surroundings)?)?;
         let (ours, theirs) = datagram::pair().map_err(JailError::errno("make a socket"))?;
         let mut descriptors = vec![order.as_fd(), theirs.as_fd()];
         descriptors.extend(streams.theirs.iter().map(OwnedFd::as_fd));
@@ -87,25 +147,50 @@ impl Launcher {
         }
         descriptors.extend(spec.inputs.iter().map(|input| input.sealed.as_fd()));
         self.0.send(&descriptors)?;
-        drop((order, theirs));
-        streams.theirs.clear();
+        Ok(ours)
+    }
 
-        let control = Control::new(ours).map_err(JailError::io("watch the jail's socket"))?;
-        let (jail, command, terminal) = tokio::time::timeout(SETUP_TIME, set_up(control, &spec))
+    /// Starts a container, and tells its init what jail to make of it.
+    async fn contain(
+        &self,
+        spec: &JailSpec,
+        streams: &Streams,
+    ) -> Result<(OwnedFd, (Identity, OwnedFd)), JailError> {
+        let containers = self
+            .0
+            .containers
+            .get()
+            .ok_or_else(|| JailError::Container {
+                reason: "the policy names no image".to_owned(),
+                hint: "name one by its digest in container.image of the policy".to_owned(),
+            })?;
+        // In a task of its own: an engine goes on with what it was asked, though nobody waited, and what came of it must be let go.
+        let (containers, program) = (Arc::clone(containers), self.0.program.clone());
+        let asked = spec.clone();
+        let started = tokio::spawn(async move { containers.start(&program, &asked).await });
+        let Contained {
+            socket,
+            init,
+            surroundings,
+        } = started
             .await
-            .map_err(|_| {
-                JailError::Ended(format!("not ready after {} seconds", SETUP_TIME.as_secs()))
-            })??;
-        JailedProcess::of(jail, command, streams, terminal)
+            .map_err(|error| JailError::io("start a container")(std::io::Error::other(error)))??;
+        let order = memory_file("jail-order", &protocol::encode_order(spec, &surroundings)?)?;
+        let mut descriptors = vec![order.as_fd()];
+        descriptors.extend(streams.theirs.iter().map(OwnedFd::as_fd));
+        datagram::send(&socket, b"order", &descriptors)
+            .map_err(JailError::errno("give the container its order"))?;
+        Ok((socket, init))
     }
 }
 
 /// Waits for the reports of launcher and init until the command runs. Its terminal comes along, if it has one.
 async fn set_up(
     control: Control,
+    mode: Mode,
     spec: &JailSpec,
+    mut init: Option<(Identity, OwnedFd)>,
 ) -> Result<(Jail, JailedCommand, Option<OwnedFd>), JailError> {
-    let mut init = None;
     let mut listener = None;
     loop {
         let report = control
@@ -148,7 +233,8 @@ async fn set_up(
                 let (identity, pidfd) = init.take().ok_or_else(|| {
                     JailError::Ended("it reported before it was started".to_owned())
                 })?;
-                let isolation = Isolation::of(applied, spec.needed(), landlock_abi, kernel_uid);
+                let isolation =
+                    Isolation::of(mode, applied, spec.needed(), landlock_abi, kernel_uid);
                 let (jail, command) = Jail::follow(control, identity, pidfd, isolation, listener);
                 return Ok((jail, command, descriptors.pop()));
             }
@@ -166,7 +252,6 @@ async fn set_up(
     }
 }
 
-/// The layers a jail of `spec` must have.
 /// The error that a refusal of launcher or init is to a caller.
 pub(super) fn refusal(layer: Layer, errno: i32, detail: String, spec: &CommandSpec) -> JailError {
     match layer {
@@ -212,12 +297,8 @@ impl Inner {
         Err(JailError::LauncherLost("it ended again at once".to_owned()))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<OwnedFd>>> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn forget(&self, lost: &Arc<OwnedFd>) {
-        let mut socket = self.lock();
+        let mut socket = lock(&self.socket);
         if socket
             .as_ref()
             .is_some_and(|current| Arc::ptr_eq(current, lost))
@@ -227,7 +308,7 @@ impl Inner {
     }
 
     fn socket(&self) -> Result<Arc<OwnedFd>, JailError> {
-        let mut socket = self.lock();
+        let mut socket = lock(&self.socket);
         if let Some(socket) = &*socket {
             return Ok(Arc::clone(socket));
         }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::Mode;
+
 /// One step of making a jail. All of them succeed, or the command does not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -107,6 +109,22 @@ impl Layer {
             .unwrap_or(Self::Plumbing)
     }
 
+    /// Does a failure with `errno` mean that this host forbids the namespaces of a strict jail?
+    pub(super) fn is_forbidden_by(self, errno: i32) -> bool {
+        match self {
+            Self::UserNs => true,
+            Self::MntNs
+            | Self::PidNs
+            | Self::IpcNs
+            | Self::UtsNs
+            | Self::NetNs
+            | Self::CgroupNs
+            | Self::PrivateRoot
+            | Self::Capabilities => matches!(errno, libc::EPERM | libc::EACCES),
+            _ => false,
+        }
+    }
+
     /// What an operator can do where this layer fails with `errno`.
     pub fn hint(self, errno: i32) -> String {
         match (self, errno) {
@@ -184,6 +202,10 @@ impl LayerSet {
         self.0 |= 1 << layer as u8;
     }
 
+    pub(super) fn remove(&mut self, layer: Layer) {
+        self.0 &= !(1 << layer as u8);
+    }
+
     pub(super) fn contains(self, layer: Layer) -> bool {
         self.0 & (1 << layer as u8) != 0
     }
@@ -204,11 +226,11 @@ impl FromIterator<Layer> for LayerSet {
 /// What stands around a running command, as every result tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Isolation {
-    /// Always `strict`: all layers or nothing.
-    pub mode: &'static str,
+    /// How the jail was made.
+    pub mode: Mode,
     /// Names of the layers that were applied; Landlock with the ABI of the kernel, as in `landlock:7`.
     pub layers: Vec<String>,
-    /// Names of the layers that are missing; empty in mode `strict`.
+    /// Names of the layers that are missing; none is in mode `strict`.
     pub missing: Vec<String>,
     /// Version of the kernel's Landlock.
     pub landlock_abi: u32,
@@ -218,6 +240,7 @@ pub struct Isolation {
 
 impl Isolation {
     pub(super) fn of(
+        mode: Mode,
         applied: LayerSet,
         asked: LayerSet,
         landlock_abi: u32,
@@ -232,7 +255,7 @@ impl Isolation {
             .filter(|layer| asked.contains(*layer) || applied.contains(*layer))
             .partition(|layer| applied.contains(*layer));
         Self {
-            mode: "strict",
+            mode,
             layers: layers.into_iter().map(name).collect(),
             missing: missing
                 .into_iter()
@@ -261,7 +284,7 @@ mod tests {
         applied.insert(Layer::Landlock);
         let mut asked = applied;
         asked.insert(Layer::Seccomp);
-        let isolation = Isolation::of(applied, asked, 7, 65534);
+        let isolation = Isolation::of(Mode::Strict, applied, asked, 7, 65534);
         assert_eq!(isolation.layers, ["landlock:7"]);
         assert_eq!(isolation.missing, ["seccomp"]);
     }

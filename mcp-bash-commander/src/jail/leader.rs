@@ -104,7 +104,7 @@ fn prepare(
     }
     sys::close_on_exec_from(3).map_err(plumbing("close descriptors on exec"))?;
     if jail.order.has(Layer::Limits) {
-        limits::apply(&jail.order.limits)?;
+        limits::apply(&jail.order.limits, jail.order.has(Layer::UserNs))?;
         applied.insert(Layer::Limits);
     }
     if let Some(rules) = jail.rules {

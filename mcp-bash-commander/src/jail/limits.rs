@@ -6,11 +6,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::{Layer, Limits, child::Failure};
 
 /// Sets every limit, hard and soft. A limit above the inherited hard limit is refused, not silently lowered.
-pub(super) fn apply(limits: &Limits) -> Result<(), Failure> {
+///
+/// The kernel counts processes by user and user namespace: where the jail has none of its own, its user's other processes would count
+/// too, and the number of the jail's is bounded by whoever made its surroundings.
+pub(super) fn apply(limits: &Limits, has_user_namespace: bool) -> Result<(), Failure> {
+    let of_processes = (Resource::Nproc, limits.processes, "processes");
     let wanted = [
         (Resource::Cpu, limits.cpu_seconds, "cpu_seconds"),
         (Resource::Data, limits.memory_bytes, "memory_bytes"),
-        (Resource::Nproc, limits.processes, "processes"),
         (Resource::Fsize, limits.file_bytes, "file_bytes"),
         (Resource::Nofile, limits.open_files, "open_files"),
         // Too little for a file, and at exactly 1 the kernel gives nothing to a handler of the host either; at 0 it would.
@@ -19,7 +22,8 @@ pub(super) fn apply(limits: &Limits) -> Result<(), Failure> {
         (Resource::Msgqueue, 800 << 10, "msgqueue"),
         (Resource::Sigpending, 4096, "sigpending"),
     ];
-    for (resource, limit, name) in wanted {
+    let of_processes = has_user_namespace.then_some(of_processes);
+    for (resource, limit, name) in wanted.into_iter().chain(of_processes) {
         let inherited = getrlimit(resource).maximum;
         // Locked memory and queues are bounds of ours, not asked for: what is lower already stays.
         let ours = matches!(

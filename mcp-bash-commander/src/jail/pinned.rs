@@ -1,7 +1,7 @@
 //! Files of the workspace that a command cannot change: pinned inputs and protected paths. Nor can it move them away, for every directory
 //! above one becomes a mount point.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -9,12 +9,13 @@ use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use super::child::Failure;
+use super::codec::{Reader, Writer};
 use super::protocol::{InputOrder, WorkspaceOrder};
 use super::root::{
     NO_DEVICES, NO_SETUID, READ_ONLY, attach, copy_tree, has_detours, make_directories, memory,
     resolve, set,
 };
-use super::{Layer, Masked};
+use super::{JailError, Layer, Masked};
 
 /// The workspace at its place in the new root, with the directories that cannot be moved.
 pub(super) struct Guard<'a> {
@@ -28,7 +29,7 @@ pub(super) struct Guard<'a> {
 ///
 /// The mount over it can be lost all the same: whoever renames something over the file outside the jail takes it away. So it is looked at
 /// again before and after each command.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Watched {
     path: PathBuf,
     /// Device and inode; none of a path that was not there.
@@ -36,6 +37,33 @@ pub(super) struct Watched {
 }
 
 impl Watched {
+    /// A path of the jail, to stand as `pinned` does on the host.
+    pub(super) fn like(path: PathBuf, pinned: impl AsFd) -> Result<Self, Errno> {
+        let stat = rustix::fs::fstat(pinned)?;
+        let stood = Some((stat.st_dev, stat.st_ino));
+        Ok(Self { path, stood })
+    }
+
+    /// A path of the jail at which nothing is to be.
+    pub(super) fn absent(path: PathBuf) -> Self {
+        Self { path, stood: None }
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) -> Result<(), JailError> {
+        let (device, inode) = self.stood.unwrap_or_default();
+        writer.numbers(&[u64::from(self.was_there()), device, inode]);
+        writer.path(&self.path)
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let was_there = reader.number()? != 0;
+        let stood = (reader.number()?, reader.number()?);
+        Some(Self {
+            stood: was_there.then_some(stood),
+            path: reader.path()?,
+        })
+    }
+
     /// The path, as the jail has it.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -73,11 +101,7 @@ impl<'a> Guard<'a> {
     /// Remembers what stands at `target` now.
     fn watch(&mut self, target: &Path) -> Result<(), Errno> {
         let place = resolve(self.root.as_fd(), target)?;
-        let stat = rustix::fs::fstat(&place)?;
-        self.watched.push(Watched {
-            path: target.to_owned(),
-            stood: Some((stat.st_dev, stat.st_ino)),
-        });
+        self.watched.push(Watched::like(target.to_owned(), &place)?);
         Ok(())
     }
 
@@ -153,10 +177,7 @@ pub(super) fn place_protected(guard: &mut Guard<'_>, protected: &[PathBuf]) -> R
         let place = match resolve(guard.root.as_fd(), &target) {
             Ok(place) => place,
             Err(Errno::NOENT | Errno::NOTDIR) => {
-                guard.watched.push(Watched {
-                    path: target,
-                    stood: None,
-                });
+                guard.watched.push(Watched::absent(target));
                 continue;
             }
             Err(errno) => return Err(failed(errno)),

@@ -17,7 +17,9 @@ use tokio::sync::{oneshot, watch};
 use super::protocol::{self, CommandNumber, Consumed, Denial, Report, Request};
 use super::streams::{Input, Output, Streams, memory_file};
 use super::usage::{self, EndedProcess, Usage};
-use super::{CommandSpec, Isolation, JailError, Layer, Reach, datagram, launcher, seccomp, sys};
+use super::{
+    CommandSpec, Isolation, JailError, Layer, Mode, Reach, datagram, launcher, seccomp, sys,
+};
 
 /// Most connections that may be under way into one jail at a time.
 const MAX_PENDING_CONNECTS: usize = 256;
@@ -235,9 +237,14 @@ impl Control {
         progress
     }
 
-    /// Passes reports on until launcher and init are gone.
-    async fn follow(self: Arc<Self>, finished: watch::Sender<Option<Finished>>) {
+    /// Passes reports on until launcher and init are gone. Where nobody reaps `init` it is waited for.
+    async fn follow(
+        self: Arc<Self>,
+        finished: watch::Sender<Option<Finished>>,
+        reaped_by_others: Option<OwnedFd>,
+    ) {
         let mut last = (libc::SIGKILL, Consumed::default());
+        let mut told = None;
         while let Ok(Some((report, mut descriptors))) = self.report().await {
             match report {
                 Report::CommandEnded {
@@ -290,26 +297,33 @@ impl Control {
                 } => {
                     last = (status, usage);
                     self.end_commands(last);
-                    finished.send_replace(Some(Finished {
+                    told = Some(Finished {
                         cpu: Duration::from_micros(usage.cpu_micros),
                         max_rss_bytes: usage.max_rss_kib * 1024,
                         out_of_memory: in_cgroup.then_some(out_of_memory),
-                    }));
+                    });
+                    if reaped_by_others.is_none() {
+                        finished.send_replace(told);
+                    }
                 }
                 Report::Started { .. } | Report::Listener | Report::Observed => {}
             }
         }
         lock(&self.connecting).clear();
         lock(&self.starting).clear();
+        if let Some(init) = reaped_by_others.and_then(|init| sys::watch(init).ok()) {
+            // Its connection ends before the processes below it do.
+            let _ = init.readable().await;
+        }
         // Without a last report the launcher was lost: the jail died with it, and nobody could say how.
         self.end_commands(last);
         finished.send_if_modified(|finished| {
             let unknown = finished.is_none();
-            finished.get_or_insert(Finished {
+            *finished = finished.or(told).or(Some(Finished {
                 cpu: Duration::ZERO,
                 max_rss_bytes: 0,
                 out_of_memory: None,
-            });
+            }));
             unknown
         });
     }
@@ -339,7 +353,7 @@ impl Control {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -420,7 +434,11 @@ impl Jail {
         let control = Arc::new(control);
         let progress = control.expect(0);
         let (finished_sender, finished) = watch::channel(None);
-        tokio::spawn(Arc::clone(&control).follow(finished_sender));
+        let reaped_by_others = match isolation.mode {
+            Mode::Container => pidfd.try_clone().ok(),
+            Mode::Strict | Mode::NoUserns => None,
+        };
+        tokio::spawn(Arc::clone(&control).follow(finished_sender, reaped_by_others));
         let jail = Self(Arc::new(Inner {
             identity,
             pidfd,

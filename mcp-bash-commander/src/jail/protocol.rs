@@ -1,15 +1,19 @@
 //! What server, launcher and init say to each other: one order for a jail, then small reports.
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::codec::{Reader, Writer, signed};
 use super::layer::LayerSet;
+use super::pinned::Watched;
 use super::{
-    Access, CommandSpec, JailError, JailSpec, Layer, Lifetime, Limits, Masked, Network, Stdin,
-    TerminalSize,
+    Access, CommandSpec, JailError, JailSpec, Layer, Lifetime, Limits, Masked, Mode, Network,
+    Stdin, TerminalSize,
 };
 
 /// Most bytes of an order: arguments, environment and paths together. The kernel's own limit of arguments is 2 MiB by default.
@@ -27,12 +31,88 @@ pub(super) struct Order {
     pub(super) masked: Vec<Masked>,
     /// Whether the listener of its filter goes to the server, with every look at a file.
     pub(super) observed: bool,
+    /// Who makes what stands around its processes.
+    pub(super) surroundings: Surroundings,
     /// The layers it is to have.
     pub(super) layers: LayerSet,
     pub(super) published: Vec<u16>,
     pub(super) network: Network,
     pub(super) limits: Limits,
     pub(super) linger: Duration,
+}
+
+/// Who makes namespaces and root.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Surroundings {
+    /// Launcher and init.
+    Own,
+    /// A container engine did: init starts inside.
+    Container {
+        /// The namespaces of the server, by their inodes, in the order of [`NAMESPACES`]: the jail's must be others.
+        outside: Vec<u64>,
+        /// What must stand there, the workspace first: the engine was told paths, which somebody could have turned meanwhile.
+        watched: Vec<Watched>,
+    },
+    /// Nobody: they are the host's.
+    Host {
+        /// A directory for what commands put into `/tmp` otherwise; made by init, and removed by it.
+        tmp: PathBuf,
+    },
+}
+
+/// The namespaces that a container engine makes, as the links of `/proc/self/ns` and as layers.
+pub(super) const NAMESPACES: [(&str, Layer); 7] = [
+    ("user", Layer::UserNs),
+    ("mnt", Layer::MntNs),
+    ("pid", Layer::PidNs),
+    ("ipc", Layer::IpcNs),
+    ("uts", Layer::UtsNs),
+    ("net", Layer::NetNs),
+    ("cgroup", Layer::CgroupNs),
+];
+
+impl Surroundings {
+    /// How a jail is made with them.
+    pub(super) fn mode(&self) -> Mode {
+        match self {
+            Self::Own => Mode::Strict,
+            Self::Container { .. } => Mode::Container,
+            Self::Host { .. } => Mode::NoUserns,
+        }
+    }
+
+    fn write(&self, writer: &mut Writer) -> Result<(), JailError> {
+        match self {
+            Self::Own => writer.number(0),
+            Self::Container { outside, watched } => {
+                writer.number(1);
+                writer.list(outside, |writer, namespace| {
+                    writer.number(*namespace);
+                    Ok(())
+                })?;
+                writer.list(watched, |writer, watched| watched.write(writer))?;
+            }
+            Self::Host { tmp } => {
+                writer.number(2);
+                writer.path(tmp)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(match reader.number()? {
+            0 => Self::Own,
+            1 => Self::Container {
+                outside: reader.list(Reader::number)?,
+                watched: reader.list(Watched::read)?,
+            },
+            2 => Self::Host {
+                tmp: reader.path()?,
+            },
+            _ => return None,
+        })
+    }
 }
 
 impl Order {
@@ -68,8 +148,11 @@ pub(super) struct InputOrder {
     pub(super) length: u64,
 }
 
-/// The bytes of the order for `spec`.
-pub(super) fn encode_order(spec: &JailSpec) -> Result<Vec<u8>, JailError> {
+/// The bytes of the order for `spec`, made with these surroundings.
+pub(super) fn encode_order(
+    spec: &JailSpec,
+    surroundings: &Surroundings,
+) -> Result<Vec<u8>, JailError> {
     let mut writer = Writer::default();
     write_command(&mut writer, &spec.command)?;
     writer.number(u64::from(spec.lifetime == Lifetime::Kept));
@@ -103,7 +186,8 @@ pub(super) fn encode_order(spec: &JailSpec) -> Result<Vec<u8>, JailError> {
         writer.path(&masked.path)
     })?;
     writer.number(u64::from(spec.observe.is_some()));
-    writer.number(u64::from(spec.layers().0));
+    surroundings.write(&mut writer)?;
+    writer.number(u64::from(spec.layers(surroundings.mode()).0));
     writer.list(&spec.published, |writer, port| {
         writer.number(u64::from(*port));
         Ok(())
@@ -128,6 +212,13 @@ pub(super) fn encode_command(spec: &CommandSpec) -> Result<Vec<u8>, JailError> {
     let mut writer = Writer::default();
     write_command(&mut writer, spec)?;
     finished(writer)
+}
+
+/// The order in the file that came along; `None` if there is none in it.
+pub(super) fn read_order(file: OwnedFd) -> Option<Order> {
+    let mut bytes = Vec::new();
+    File::from(file).read_to_end(&mut bytes).ok()?;
+    decode_order(&bytes)
 }
 
 /// The order in `bytes`; `None` if they are no order.
@@ -173,6 +264,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         })
     })?;
     let observed = reader.number()? != 0;
+    let surroundings = Surroundings::read(&mut reader)?;
     let layers = LayerSet(reader.small()?);
     let published = reader.list(|reader| u16::try_from(reader.number()?).ok())?;
     let limits = Limits {
@@ -193,6 +285,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         protected,
         masked,
         observed,
+        surroundings,
         layers,
         published,
         network,
@@ -577,8 +670,8 @@ mod tests {
         let mut spec = JailSpec::new(["/bin/echo", "a b", "\u{e9}"]);
         spec.published = vec![80, 65535];
         spec.command.env.push(("EMPTY".into(), OsString::new()));
-        let order =
-            decode_order(&encode_order(&spec)?).ok_or_else(|| anyhow::anyhow!("no order"))?;
+        let order = decode_order(&encode_order(&spec, &Surroundings::Own)?)
+            .ok_or_else(|| anyhow::anyhow!("no order"))?;
         assert_eq!(order.command.argv[1].as_bytes(), b"a b");
         assert_eq!(
             order.command.env.last().map(CString::as_bytes),
@@ -592,16 +685,20 @@ mod tests {
 
     #[test]
     fn a_nul_byte_or_an_empty_command_is_refused() {
-        assert!(encode_order(&JailSpec::new(["a\0b"])).is_err());
-        assert!(encode_order(&JailSpec::new(Vec::<OsString>::new())).is_err());
+        assert!(encode_order(&JailSpec::new(["a\0b"]), &Surroundings::Own).is_err());
+        assert!(encode_order(&JailSpec::new(Vec::<OsString>::new()), &Surroundings::Own).is_err());
         let mut spec = JailSpec::new(["true"]);
         spec.command.env.push(("A=B".into(), "c".into()));
-        assert!(encode_order(&spec).is_err());
+        assert!(encode_order(&spec, &Surroundings::Own).is_err());
     }
 
     #[test]
     fn a_cut_order_is_no_order() -> anyhow::Result<()> {
-        let bytes = encode_order(&JailSpec::new(["true"]))?;
+        let surroundings = Surroundings::Container {
+            outside: vec![4026531841; 7],
+            watched: vec![Watched::absent("/w/.mcp.json".into())],
+        };
+        let bytes = encode_order(&JailSpec::new(["true"]), &surroundings)?;
         for length in 0..bytes.len() {
             assert_eq!(decode_order(&bytes[..length]), None);
         }

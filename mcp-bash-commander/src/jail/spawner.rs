@@ -1,8 +1,6 @@
 //! The launcher process: one thread, no state but the jails that live; it clones, maps, reaps and reports, and waits for nobody.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -145,8 +143,10 @@ fn carry_out(
     let mut descriptors = descriptors.into_iter();
     let order = descriptors.next()?;
     let status = descriptors.next()?;
-    let made =
-        read(order).and_then(|order| make(host, mappings, &order, &status, descriptors.collect()));
+    let unreadable = || Failure::new(Layer::Plumbing, Errno::BADMSG, "read the order".to_owned());
+    let made = protocol::read_order(order)
+        .ok_or_else(unreadable)
+        .and_then(|order| make(host, mappings, &order, &status, descriptors.collect()));
     match made {
         Ok(pid) => Some((pid, status)),
         Err(failure) => {
@@ -154,15 +154,6 @@ fn carry_out(
             None
         }
     }
-}
-
-fn read(order: OwnedFd) -> Result<Order, Failure> {
-    let mut bytes = Vec::new();
-    File::from(order)
-        .read_to_end(&mut bytes)
-        .ok()
-        .and_then(|_| protocol::decode_order(&bytes))
-        .ok_or_else(|| Failure::new(Layer::Plumbing, Errno::BADMSG, "read the order".to_owned()))
 }
 
 fn make(

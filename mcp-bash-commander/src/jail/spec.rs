@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 use sha2::{Digest, Sha256};
 
 use super::layer::LayerSet;
-use super::{JailError, Layer, Lookups};
+use super::{JailError, Layer, Lookups, Mode};
 
 /// One command. Nothing is inherited: what is not named here is not there.
 #[derive(Debug, Clone)]
@@ -63,6 +63,8 @@ pub struct JailSpec {
     pub masked: Vec<Masked>,
     /// Tells which files of the host its commands look for in vain; slow, for learning what a toolchain needs.
     pub observe: Option<Lookups>,
+    /// How it may be made, the best first: the next one is tried where this host does not allow one.
+    pub modes: Vec<Mode>,
     /// Layers that are left out, to measure what each is there for; `isolation.missing` names them. The server leaves none out.
     pub without: Vec<Layer>,
     /// TCP ports commands may listen on, beside what `network` allows.
@@ -96,12 +98,19 @@ impl JailSpec {
             protected: Vec::new(),
             masked: Vec::new(),
             observe: None,
+            modes: vec![Mode::Strict],
             without: Vec::new(),
             published: Vec::new(),
             network: Network::None,
             limits: Limits::default(),
             linger: Duration::from_millis(500),
         }
+    }
+
+    /// A name for a directory that nobody has, in place of a `/tmp` of the jail's own.
+    pub(super) fn private_tmp(&self) -> PathBuf {
+        let name = getrandom::u64().unwrap_or_default();
+        PathBuf::from(format!("/tmp/mcp-bash-commander-{name:016x}"))
     }
 
     /// The layers of a strict jail that have something to do in this one.
@@ -116,10 +125,11 @@ impl JailSpec {
         Layer::STRICT.into_iter().filter(is_needed).collect()
     }
 
-    /// Those of them that are asked for.
-    pub(super) fn layers(&self) -> LayerSet {
+    /// Those of them that are asked for when it is made this way.
+    pub(super) fn layers(&self, mode: Mode) -> LayerSet {
         let is_asked = |layer: &Layer| {
             self.needed().contains(*layer)
+                && mode.has(*layer)
                 && !self.without.contains(layer)
                 && (*layer != Layer::NetNs || self.network != Network::Host)
         };
@@ -275,7 +285,7 @@ impl Workspace {
 
 fn pin(directory: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(directory, flags, Mode::empty())
+    rustix::fs::open(directory, flags, rustix::fs::Mode::empty())
 }
 
 /// A file of the jail whose bytes were copied and sealed before the command starts: what was hashed is what is there.

@@ -166,7 +166,7 @@ impl From<JailError> for ToolError {
     fn from(error: JailError) -> Self {
         let message = error.to_string();
         match &error {
-            JailError::Layer { hint, .. } => {
+            JailError::Layer { hint, .. } | JailError::Container { hint, .. } => {
                 tracing::error!(%error, "no command runs: the jail is not complete");
                 Self::new("JAIL_INCOMPLETE", message).with_hint(format!("nothing was run. For the operator: {hint}"))
             }

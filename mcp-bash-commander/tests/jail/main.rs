@@ -3,6 +3,7 @@
 mod cases;
 mod checks;
 mod commands;
+mod container;
 mod denials;
 mod document;
 mod escape;

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use mcp_bash_commander::jail::{Access, JailError, Layer, LayerStatus, Workspace, probe_layers};
+use mcp_bash_commander::jail::{
+    Access, JailError, Layer, LayerStatus, Mode, Workspace, probe_layers,
+};
 
 use crate::support::{PLACE, Scene};
 
@@ -119,7 +121,7 @@ async fn every_layer_is_there_and_none_is_missing() -> anyhow::Result<()> {
     let isolation = process.jail.isolation();
     assert_eq!(
         (isolation.mode, isolation.missing.as_slice()),
-        ("strict", &[][..])
+        (Mode::Strict, &[][..])
     );
     assert!(
         isolation

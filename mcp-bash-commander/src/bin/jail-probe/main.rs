@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-use mcp_bash_commander::jail::{Access, JailSpec, Launcher, Workspace};
+use mcp_bash_commander::jail::{Access, ContainerSettings, JailSpec, Launcher, Mode, Workspace};
 use serde_json::json;
 
 fn main() -> anyhow::Result<()> {
@@ -30,7 +30,10 @@ fn main() -> anyhow::Result<()> {
         ["from memory", rest @ ..] => Err(raw::execute_from_memory(rest)?.into()),
         ["pile filters", most] => tell(&json!(raw::pile_up(most.parse()?, raw::add_filter))),
         ["pile rules", most] => tell(&json!(raw::pile_up(most.parse()?, raw::add_rules))),
-        ["serve", workspace, command] => serve(workspace, command),
+        ["serve", workspace, command] => serve(workspace, command, None),
+        ["serve", "in containers", settings, workspace, command] => {
+            serve(workspace, command, Some(settings))
+        }
         other => anyhow::bail!("unknown arguments {other:?}"),
     }
 }
@@ -117,8 +120,18 @@ fn fill(path: &str, most: usize) -> anyhow::Result<(usize, Option<i32>)> {
 }
 
 /// Is a server: runs one command in a jail and then does nothing until it is killed.
-fn serve(workspace: &str, command: &str) -> anyhow::Result<()> {
-    let launcher = Launcher::start()?;
+fn serve(workspace: &str, command: &str, containers: Option<&str>) -> anyhow::Result<()> {
+    let mut launcher = Launcher::start()?;
+    if let Some(settings) = containers {
+        let settings: serde_json::Value = serde_json::from_str(settings)?;
+        let text = |name: &str| settings[name].as_str().unwrap_or_default().to_owned();
+        launcher = launcher.with_containers(ContainerSettings {
+            image: text("image"),
+            engine: None,
+            runtime: None,
+            directory: text("directory").into(),
+        });
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -130,6 +143,9 @@ fn serve(workspace: &str, command: &str) -> anyhow::Result<()> {
             Access::ReadWrite,
         )?);
         spec.command.cwd = "/w".into();
+        if containers.is_some() {
+            spec.modes = vec![Mode::Container];
+        }
         let process = launcher.run(spec).await?;
         tell(&json!(process.jail.identity()))?;
         std::future::pending().await

@@ -172,7 +172,7 @@ pub(super) fn result(
         },
         policy: PolicyView::default(),
         isolation: IsolationView {
-            mode: isolation.mode.to_owned(),
+            mode: isolation.mode.to_string(),
             layers: isolation.layers.clone(),
             missing: isolation.missing.clone(),
         },
