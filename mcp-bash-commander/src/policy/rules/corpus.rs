@@ -63,6 +63,8 @@ const EVASIONS: &[&str] = &[
     "../bin/git push",
     "~/bin/git push",
     "\\git push",
+    "!\ngit push",
+    "(time; git push)",
     "g''it pu\"sh\"",
     "$'gi\\x74' push",
     "$'\\147it' push",

@@ -111,8 +111,10 @@ impl Cursor<'_> {
     /// Takes one command, simple or not, with its redirections.
     fn command(&mut self) -> Result<(), Unread> {
         self.budget.enter()?;
-        self.skip_prefixes()?;
-        if self.compound()? {
+        let prefixed = self.skip_prefixes()?;
+        if prefixed && matches!(self.peek(), None | Some('\n' | ';' | ')')) {
+            // Bash takes them alone, too.
+        } else if self.compound()? {
             loop {
                 self.skip_blanks()?;
                 if !self.redirection()? {
@@ -126,8 +128,9 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// Takes `!`, `time` and `coproc` in front of a command.
-    fn skip_prefixes(&mut self) -> Result<(), Unread> {
+    /// Takes `!`, `time` and `coproc` in front of a command. Says whether the last one can also stand without one.
+    fn skip_prefixes(&mut self) -> Result<bool, Unread> {
+        let mut prefixed = false;
         loop {
             let word = self.plain_word();
             match word.as_str() {
@@ -136,8 +139,10 @@ impl Cursor<'_> {
                 }
                 "!" => {
                     self.takes("!")?;
+                    prefixed = true;
                 }
                 "time" => {
+                    prefixed = true;
                     self.takes("time")?;
                     self.skip_blanks()?;
                     while matches!(self.plain_word().as_str(), "-p" | "--") {
@@ -149,8 +154,9 @@ impl Cursor<'_> {
                     self.takes("coproc")?;
                     self.skip_blanks()?;
                     self.skip_coproc_name()?;
+                    prefixed = false;
                 }
-                _ => return Ok(()),
+                _ => return Ok(prefixed),
             }
             self.skip_blanks()?;
         }
