@@ -41,6 +41,7 @@ pub(crate) fn jail<S: Into<OsString>>(
     jail.command.env = policy.environment.of_call(env)?;
     workspace.root().clone_into(&mut jail.command.cwd);
     jail.limits = policy.limits.of_jail();
+    jail.modes = policy.modes();
     let place = workspace.for_jail();
     jail.workspace = Some(if changes.are_made(policy) {
         jail.protected = policy.protected.paths().to_vec();

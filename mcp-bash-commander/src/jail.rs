@@ -27,6 +27,7 @@ mod datagram;
 mod denials;
 mod error;
 mod filter;
+mod hosted;
 mod idmap;
 mod init;
 mod landlock;

@@ -25,7 +25,7 @@ pub use reach::{NetworkMode, NetworkRules};
 use rules::{RuleError, RuleTable, Rules};
 use size::Size;
 
-use crate::jail;
+use crate::jail::{self, Mode};
 use crate::workspace::changes::Protected;
 
 /// A policy file is a page of text; more is a mistake.
@@ -92,13 +92,16 @@ pub enum PolicyError {
     },
 }
 
-/// How much isolation a command must have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// All layers, or the command does not run.
-    #[default]
-    Strict,
+/// The containers that jails may be made in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerRules {
+    /// The image by its digest, as in `debian@sha256:…` or `sha256:…`.
+    pub image: String,
+    /// Where the engine listens, as in `unix:///var/run/docker.sock`, which it is if `DOCKER_HOST` says nothing else.
+    pub engine: Option<String>,
+    /// The engine's runtime, as in `runsc`, where it is not its default.
+    pub runtime: Option<String>,
 }
 
 /// Whether the workspace may be changed.
@@ -175,8 +178,12 @@ impl Limits {
 /// Everything a command may see and use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Policy {
-    /// How much isolation a command must have.
+    /// How jails are made.
     pub mode: Mode,
+    /// How else they may be made, where this host does not allow that: the first that it allows.
+    pub allow_degraded: Vec<Mode>,
+    /// What jails in containers are made of.
+    pub container: Option<ContainerRules>,
     /// The directory commands work in, absolute, without links.
     pub workspace: PathBuf,
     /// Whether they may change it.
@@ -218,6 +225,12 @@ impl Policy {
         Digest::of_json(self)
     }
 
+    /// How jails may be made, the best first.
+    pub fn modes(&self) -> Vec<Mode> {
+        let degraded = self.allow_degraded.iter().copied();
+        std::iter::once(self.mode).chain(degraded).collect()
+    }
+
     /// Whether a path below the workspace, or a folder above it, may not be read.
     pub fn denies_reading(&self, path: &Path) -> bool {
         self.deny_read.covers(path)
@@ -239,6 +252,8 @@ impl Policy {
 struct Document {
     version: Option<u32>,
     mode: Mode,
+    allow_degraded: Vec<Mode>,
+    container: Option<ContainerRules>,
     workspace: WorkspaceTable,
     toolchain: ToolchainTable,
     env: EnvironmentRules,
@@ -315,6 +330,11 @@ impl Document {
         if let Some(version) = self.version.filter(|version| *version != 1) {
             return Err(out_of_range("version", &version, "1"));
         }
+        let modes = || std::iter::once(&self.mode).chain(&self.allow_degraded);
+        if self.container.is_none() && modes().any(|mode| *mode == Mode::Container) {
+            let right = "together with container.image, an image by its digest";
+            return Err(out_of_range("mode", &Mode::Container, right));
+        }
         let toolchain = match self.toolchain.read {
             Some(paths) => granted_paths(paths)?,
             None => jail::system_toolchain(),
@@ -325,6 +345,8 @@ impl Document {
             .unwrap_or_else(|| PathBuf::from("."));
         Ok(Policy {
             mode: self.mode,
+            allow_degraded: self.allow_degraded,
+            container: self.container,
             workspace: workspace_root(&root)?,
             access: self.workspace.access,
             deny_read: self.workspace.deny_read,

@@ -31,7 +31,7 @@ use crate::check::Checker;
 use crate::config::Config;
 use crate::doctor;
 use crate::enforce::{Action, Orders, needs_grant};
-use crate::jail::Launcher;
+use crate::jail::{ContainerSettings, Launcher};
 use crate::policy::rules::Decision;
 use crate::policy::{Placed, Policy, check_placement};
 use crate::session::{Changes, OverlayFolder, Sessions, SpoolFolder};
@@ -157,6 +157,15 @@ impl BashCommander {
         };
         let guard = CallGuard::new(limits, metrics)
             .with_deadline("exec", LONGEST_COMMAND + Duration::from_secs(10));
+        let launcher = match &policy.container {
+            Some(container) => launcher.with_containers(ContainerSettings {
+                image: container.image.clone(),
+                engine: container.engine.clone(),
+                runtime: container.runtime.clone(),
+                directory: state_dir.join("containers"),
+            }),
+            None => launcher,
+        };
         let state = State {
             sessions: Sessions::new(launcher.clone(), policy.limits.sessions),
             policy_digest: policy.digest()?,

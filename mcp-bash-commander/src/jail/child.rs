@@ -10,10 +10,10 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use super::layer::LayerSet;
 use super::pinned::Watched;
-use super::protocol::{CommandNumber, Order, Report};
+use super::protocol::{CommandNumber, Order, Report, Surroundings};
 use super::root::{self, Part};
 use super::seccomp::Filters;
-use super::{Layer, datagram, init, sys};
+use super::{Layer, datagram, hosted, init, sys};
 
 /// Who the jail is, inside and to the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -26,10 +26,10 @@ pub(super) struct Identity {
     pub(super) gid: u32,
 }
 
-/// What the launcher knows before any order.
-pub(super) struct Host {
+/// What is known before any order, and who the jail of this one is.
+pub(super) struct Host<'a> {
     pub(super) identity: Identity,
-    pub(super) filters: Filters,
+    pub(super) filters: &'a Filters,
     pub(super) landlock_abi: u32,
 }
 
@@ -77,9 +77,11 @@ impl Failure {
 
 /// The namespaces of a jail, all made by one clone.
 pub(super) fn namespaces(order: &Order) -> libc::c_int {
-    // Without these three there is nothing to build a jail in.
-    let mut namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+    let mut namespaces = 0;
     for (layer, namespace) in [
+        (Layer::UserNs, libc::CLONE_NEWUSER),
+        (Layer::MntNs, libc::CLONE_NEWNS),
+        (Layer::PidNs, libc::CLONE_NEWPID),
         (Layer::IpcNs, libc::CLONE_NEWIPC),
         (Layer::UtsNs, libc::CLONE_NEWUTS),
         (Layer::NetNs, libc::CLONE_NEWNET),
@@ -93,7 +95,7 @@ pub(super) fn namespaces(order: &Order) -> libc::c_int {
 }
 
 /// Runs as process 1 of the new namespaces: makes the jail, starts the command, serves until the jail ends.
-pub(super) fn run(order: &Order, status: &OwnedFd, belongings: Belongings, host: &Host) -> ! {
+pub(super) fn run(order: &Order, status: &OwnedFd, belongings: Belongings, host: &Host<'_>) -> ! {
     // A panic must not unwind into the launcher's loop, of which this process is a copy.
     let ended = catch_unwind(AssertUnwindSafe(|| {
         if let Err(failure) = make(order, status, belongings, host) {
@@ -107,7 +109,7 @@ fn make(
     order: &Order,
     status: &OwnedFd,
     belongings: Belongings,
-    host: &Host,
+    host: &Host<'_>,
 ) -> Result<(), Failure> {
     belongings.close_everything_else(status).map_err(|errno| {
         Failure::new(
@@ -125,9 +127,20 @@ fn make(
         mapped,
     } = belongings;
     become_somebody(host.identity, &go)?;
-    let (surrounding, watched) = surround(order, host.identity, parts, mapped, &pinned, &inputs)?;
+    let around = match &order.surroundings {
+        Surroundings::Own => {
+            die_with_launcher()?;
+            surround(order, host.identity, parts, mapped, &pinned, &inputs)?
+        }
+        // It ends when the server does, and then first ends what no namespace would.
+        Surroundings::Host { tmp } => hosted::surround(order, tmp, &pinned, &inputs)?,
+        Surroundings::Container { .. } => {
+            let what = "match the order with a container".to_owned();
+            return Err(Failure::new(Layer::Plumbing, Errno::BADMSG, what));
+        }
+    };
     drop((pinned, inputs, go));
-    init::serve(order, host, status, streams, (surrounding, watched))
+    init::serve(order, host, status, streams, around)
 }
 
 /// Closes whatever else this process has open. The numbers 0 to 2 stay taken, so that nothing of ours ever gets them.
@@ -163,7 +176,7 @@ impl Belongings {
     }
 }
 
-/// Waits until the user namespace is mapped, then becomes its only user and dies with the launcher from then on.
+/// Waits until the launcher is done, then becomes the jail's user.
 fn become_somebody(identity: Identity, go: &OwnedFd) -> Result<(), Failure> {
     let failed =
         |step: &'static str| move |errno| Failure::new(Layer::UserNs, errno, step.to_owned());
@@ -175,12 +188,15 @@ fn become_somebody(identity: Identity, go: &OwnedFd) -> Result<(), Failure> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("setresgid"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("setresuid"))?;
-    // After the change of user, which would clear it. Should the launcher be gone already, so is the server's end of the
-    // status socket, or init sees that one close when the server goes.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(failed("set the death signal"))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed("become undumpable"))
+}
+
+/// For after the change of user, which would clear it. Should the launcher be gone already, so is the server's end of the status socket,
+/// or init sees that one close when the server goes.
+fn die_with_launcher() -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|errno| Failure::new(Layer::UserNs, errno, "set the death signal".to_owned()))
 }
 
 /// Builds everything around this process that the command shall not be able to leave.

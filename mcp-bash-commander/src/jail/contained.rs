@@ -61,18 +61,19 @@ fn make(status: &OwnedFd) -> Result<(), Failure> {
     let (mut order, streams) = receive(status).map_err(failed("read the order"))?;
     let kept = std::iter::once(status)
         .chain(&streams)
-        .map(|descriptor| descriptor.as_raw_fd())
+        .map(OwnedFd::as_raw_fd)
         .collect();
     child::close_all_but(status, kept).map_err(failed("close inherited descriptors"))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed("become undumpable"))?;
+    let filters = Filters::compile();
     let host = Host {
         identity: Identity {
             privileged: false,
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
         },
-        filters: Filters::compile(),
+        filters: &filters,
         landlock_abi: sys::landlock_abi().unwrap_or(0),
     };
     if host.landlock_abi < landlock::NEEDED_NUMBER {

@@ -15,7 +15,7 @@ use super::denials::Denials;
 use super::landlock::{self, Rules};
 use super::layer::LayerSet;
 use super::pinned::Watched;
-use super::protocol::{CommandNumber, Order, Reach, Report, Request};
+use super::protocol::{CommandNumber, Order, Reach, Report, Request, Surroundings};
 use super::{Layer, Lifetime, Network, datagram, processes, start, sys};
 
 /// Where the server's proxy listens inside a jail that publishes these ports.
@@ -28,7 +28,7 @@ pub fn proxy_address(published: &[u16]) -> SocketAddr {
 /// A jail as its init knows it.
 pub(super) struct Init<'a> {
     pub(super) order: &'a Order,
-    pub(super) host: &'a Host,
+    pub(super) host: &'a Host<'a>,
     pub(super) status: &'a OwnedFd,
     pub(super) rules: Option<Rules>,
     /// The layers around every command.
@@ -44,10 +44,10 @@ pub(super) struct Init<'a> {
 }
 
 /// Finishes the jail, starts its first command, and serves until the jail ends. When this process ends, the kernel kills every other
-/// one of the jail.
+/// one of the jail, or they are dead already.
 pub(super) fn serve(
     order: &Order,
-    host: &Host,
+    host: &Host<'_>,
     status: &OwnedFd,
     streams: Vec<OwnedFd>,
     (mut surrounding, watched): (LayerSet, Vec<Watched>),
@@ -71,7 +71,7 @@ pub(super) fn serve(
     if order.has(Layer::Seccomp) {
         listener = host
             .filters
-            .confine(order.observed)
+            .confine(order)
             .map_err(|error| Failure::new(Layer::Seccomp, Errno::INVAL, error.to_string()))?;
         surrounding.insert(Layer::Seccomp);
     }
@@ -95,9 +95,15 @@ pub(super) fn serve(
         commands: HashMap::new(),
         is_ending: false,
     };
-    start::command(&mut init, 0, &order.command, streams)?;
-    init.work();
-    Ok(())
+    let started = start::command(&mut init, 0, order.command.clone(), streams);
+    if started.is_ok() {
+        init.work();
+    }
+    if let Surroundings::Host { tmp } = &order.surroundings {
+        processes::end_others(|_| false);
+        let _ = std::fs::remove_dir_all(tmp);
+    }
+    started
 }
 
 /// A listening socket in the jail's network, for the server to accept on.
@@ -226,7 +232,7 @@ impl Init<'_> {
                         command,
                         status,
                         usage,
-                        left: processes::others(),
+                        left: processes::others(self.order.has(Layer::PidNs)),
                     };
                     let _ = datagram::send(self.status, &report.encode(), &[]);
                 }
@@ -272,7 +278,7 @@ impl Init<'_> {
         match (reach, leader) {
             (Reach::Jail, _) => {
                 self.is_ending |= signal == libc::SIGKILL;
-                let _ = sys::signal_everyone(signal);
+                processes::signal_everyone(self.order.has(Layer::PidNs), signal);
             }
             (Reach::Leader, Some(pid)) => drop(sys::signal(pid, signal)),
             (Reach::Group, Some(pid)) => drop(sys::signal(-pid, signal)),

@@ -1,6 +1,7 @@
 //! The second wall around files, and the first around TCP: Landlock rules that say the same as the mounts.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath,
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 
 use super::child::Failure;
 use super::protocol::{Order, Surroundings, WorkspaceOrder};
-use super::{Access, Layer, Network, sys};
+use super::{Access, Layer, Network, hosted, sys};
 
 /// The oldest version with both scopes; its rights were all tried.
 const NEEDED: ABI = ABI::V6;
@@ -50,7 +51,7 @@ pub(super) fn rules(order: &Order, kernel_abi: u32) -> Result<Rules, Failure> {
         .map_err(|error| failed(error.to_string()))?;
     for (path, rights) in grants(order) {
         let parent = PathFd::new(&path).map_err(|error| failed(error.to_string()))?;
-        let is_directory = std::path::Path::new(&path).is_dir();
+        let is_directory = path.is_dir();
         let rights = if is_directory {
             rights
         } else {
@@ -58,7 +59,7 @@ pub(super) fn rules(order: &Order, kernel_abi: u32) -> Result<Rules, Failure> {
         };
         ruleset = ruleset
             .add_rule(PathBeneath::new(parent, rights))
-            .map_err(|error| failed(format!("{}: {error}", path.to_string_lossy())))?;
+            .map_err(|error| failed(format!("{}: {error}", path.display())))?;
     }
     let judged_ports: &[u16] = match order.network {
         Network::None => &order.published,
@@ -75,36 +76,57 @@ pub(super) fn rules(order: &Order, kernel_abi: u32) -> Result<Rules, Failure> {
 }
 
 /// What may be done below which path; rights of parents and children add up.
-fn grants(order: &Order) -> Vec<(std::ffi::OsString, BitFlags<AccessFs>)> {
+fn grants(order: &Order) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
     let look = AccessFs::ReadFile | AccessFs::ReadDir;
     let run = look | AccessFs::Execute;
     let devices = AccessFs::MakeChar | AccessFs::MakeBlock;
     let change = AccessFs::from_all(NEEDED) & !devices & !AccessFs::IoctlDev;
+    let use_device = look | AccessFs::WriteFile | AccessFs::IoctlDev;
+    // A socket in the workspace could lure a program of the host.
+    let change_host = change & !AccessFs::MakeSock;
     // Rights add up from above: what /tmp may do, a workspace below it may too.
     let in_tmp = |workspace: &WorkspaceOrder| workspace.target.starts_with("/tmp");
     let below_tmp = if order.workspace.as_ref().is_some_and(in_tmp) {
-        change & !AccessFs::MakeSock
+        change_host
     } else {
         change
     };
-    let use_devices = look | AccessFs::WriteFile | AccessFs::IoctlDev;
-    let mut grants = vec![("/dev".into(), use_devices), ("/tmp".into(), below_tmp)];
-    if let Surroundings::Container { .. } = order.surroundings {
+    let toolchain = order.read_only.iter().map(|path| (path.clone(), run));
+    let mut grants: Vec<(PathBuf, BitFlags<AccessFs>)> = match &order.surroundings {
+        Surroundings::Own => [
+            ("/", AccessFs::ReadDir.into()),
+            ("/etc", look),
+            ("/proc", look),
+            ("/dev", use_device),
+            ("/tmp", below_tmp),
+        ]
+        .map(|(path, rights)| (path.into(), rights))
+        .into_iter()
+        .chain(toolchain)
+        .collect(),
         // All that the image holds is there to be used.
-        grants.push(("/".into(), run));
-    } else {
-        grants.push(("/".into(), AccessFs::ReadDir.into()));
-        grants.extend(["/etc", "/proc"].map(|path| (path.into(), look)));
-        let toolchain = order.read_only.iter();
-        grants.extend(toolchain.map(|path| (path.clone().into_os_string(), run)));
-    }
+        Surroundings::Container { .. } => [("/", run), ("/dev", use_device), ("/tmp", below_tmp)]
+            .map(|(path, rights)| (path.into(), rights))
+            .to_vec(),
+        // Without a root of its own, only what a program needs.
+        Surroundings::Host { tmp } => {
+            let settings = hosted::settings(order.network).into_iter();
+            let devices = hosted::DEVICES.map(|device| (device.into(), use_device));
+            let own = [("/proc".into(), look), (tmp.clone(), change_host)];
+            let settings = settings.map(|path| (path, look));
+            settings
+                .chain(devices)
+                .chain(own)
+                .chain(toolchain)
+                .collect()
+        }
+    };
     grants.extend(order.workspace.iter().map(|workspace| {
         let rights = match workspace.access {
             Access::ReadOnly => run,
-            // A socket in the workspace could lure a program of the host.
-            Access::ReadWrite => change & !AccessFs::MakeSock,
+            Access::ReadWrite => change_host,
         };
-        (workspace.target.clone().into_os_string(), rights)
+        (workspace.target.clone(), rights)
     }));
     grants
 }

@@ -117,8 +117,8 @@ impl Launcher {
         };
         streams.theirs.clear();
         let control = Control::new(socket).map_err(JailError::io("watch the jail's socket"))?;
-        let made = tokio::time::timeout(SETUP_TIME, set_up(control, mode, spec, init));
-        let (jail, command, terminal) = made.await.map_err(|_| {
+        let set_up = tokio::time::timeout(SETUP_TIME, set_up(control, mode, spec, init));
+        let (jail, command, terminal) = set_up.await.map_err(|_| {
             JailError::Ended(format!("not ready after {} seconds", SETUP_TIME.as_secs()))
         })??;
         JailedProcess::of(jail, command, streams, terminal)
@@ -127,9 +127,12 @@ impl Launcher {
     /// Orders a jail of the launcher. What becomes of it is told over the socket.
     fn order(&self, mode: Mode, spec: &JailSpec, streams: &Streams) -> Result<OwnedFd, JailError> {
         let surroundings = match mode {
-            Mode::NoUserns => Surroundings::Host {
-                tmp: spec.private_tmp(),
-            },
+            Mode::NoUserns => {
+                let name = getrandom::u64().unwrap_or_default();
+                Surroundings::Host {
+                    tmp: format!("/tmp/mcp-bash-commander-{name:016x}").into(),
+                }
+            }
             Mode::Strict | Mode::Container => Surroundings::Own,
         };
         let order = memory_file("jail-order", &protocol::encode_order(spec, &surroundings)?)?;

@@ -19,6 +19,8 @@ pub(super) struct Jail<'a> {
     pub(super) order: &'a Order,
     /// Absent where that layer is left out.
     pub(super) rules: Option<&'a Rules>,
+    /// Processes and threads, where this process is what bounds them.
+    pub(super) most_processes: Option<u64>,
 }
 
 /// The program of a command. Made before the process that becomes it: that one shares its memory with init, and nothing it allocates
@@ -104,7 +106,7 @@ fn prepare(
     }
     sys::close_on_exec_from(3).map_err(plumbing("close descriptors on exec"))?;
     if jail.order.has(Layer::Limits) {
-        limits::apply(&jail.order.limits, jail.order.has(Layer::UserNs))?;
+        limits::apply(&jail.order.limits, jail.most_processes)?;
         applied.insert(Layer::Limits);
     }
     if let Some(rules) = jail.rules {

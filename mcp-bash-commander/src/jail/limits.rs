@@ -5,12 +5,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{Layer, Limits, child::Failure};
 
-/// Sets every limit, hard and soft. A limit above the inherited hard limit is refused, not silently lowered.
-///
-/// The kernel counts processes by user and user namespace: where the jail has none of its own, its user's other processes would count
-/// too, and the number of the jail's is bounded by whoever made its surroundings.
-pub(super) fn apply(limits: &Limits, has_user_namespace: bool) -> Result<(), Failure> {
-    let of_processes = (Resource::Nproc, limits.processes, "processes");
+/// Sets every limit, hard and soft, that of processes to `most_processes` if this process is to bound them. A limit above the inherited
+/// hard limit is refused, not silently lowered.
+pub(super) fn apply(limits: &Limits, most_processes: Option<u64>) -> Result<(), Failure> {
     let wanted = [
         (Resource::Cpu, limits.cpu_seconds, "cpu_seconds"),
         (Resource::Data, limits.memory_bytes, "memory_bytes"),
@@ -22,7 +19,7 @@ pub(super) fn apply(limits: &Limits, has_user_namespace: bool) -> Result<(), Fai
         (Resource::Msgqueue, 800 << 10, "msgqueue"),
         (Resource::Sigpending, 4096, "sigpending"),
     ];
-    let of_processes = has_user_namespace.then_some(of_processes);
+    let of_processes = most_processes.map(|most| (Resource::Nproc, most, "processes"));
     for (resource, limit, name) in wanted.into_iter().chain(of_processes) {
         let inherited = getrlimit(resource).maximum;
         // Locked memory and queues are bounds of ours, not asked for: what is lower already stays.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
+use sha2::{Digest as _, Sha256};
 
 use super::child::Failure;
 use super::codec::{Reader, Writer};
@@ -34,19 +35,47 @@ pub(super) struct Watched {
     path: PathBuf,
     /// Device and inode; none of a path that was not there.
     stood: Option<(u64, u64)>,
+    /// When whatever is below it changed last, where nothing keeps commands from changing it.
+    stamp: Option<Stamp>,
 }
+
+/// A digest of the names, inodes and times of change of everything below a path. No process without rights can set a time of change.
+type Stamp = [u8; 32];
+
+/// Most files below one path whose changes are looked at.
+const MOST_STAMPED: usize = 10_000;
 
 impl Watched {
     /// A path of the jail, to stand as `pinned` does on the host.
     pub(super) fn like(path: PathBuf, pinned: impl AsFd) -> Result<Self, Errno> {
         let stat = rustix::fs::fstat(pinned)?;
-        let stood = Some((stat.st_dev, stat.st_ino));
-        Ok(Self { path, stood })
+        Ok(Self {
+            path,
+            stood: Some((stat.st_dev, stat.st_ino)),
+            stamp: None,
+        })
+    }
+
+    /// A path as it stands now, with all that is below it.
+    pub(super) fn stamped(path: PathBuf) -> Result<Self, Errno> {
+        match rustix::fs::lstat(&path) {
+            Ok(stat) => Ok(Self {
+                stood: Some((stat.st_dev, stat.st_ino)),
+                stamp: Some(stamp(&path)?),
+                path,
+            }),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(Self::absent(path)),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// A path of the jail at which nothing is to be.
     pub(super) fn absent(path: PathBuf) -> Self {
-        Self { path, stood: None }
+        Self {
+            path,
+            stood: None,
+            stamp: None,
+        }
     }
 
     pub(super) fn write(&self, writer: &mut Writer) -> Result<(), JailError> {
@@ -60,6 +89,7 @@ impl Watched {
         let stood = (reader.number()?, reader.number()?);
         Some(Self {
             stood: was_there.then_some(stood),
+            stamp: None,
             path: reader.path()?,
         })
     }
@@ -77,11 +107,47 @@ impl Watched {
     /// Does it stand as it did?
     pub(super) fn is_intact(&self) -> bool {
         match rustix::fs::lstat(&self.path) {
-            Ok(stat) => self.stood == Some((stat.st_dev, stat.st_ino)),
+            Ok(stat) => {
+                self.stood == Some((stat.st_dev, stat.st_ino))
+                    && (self.stamp.is_none() || self.stamp == stamp(&self.path).ok())
+            }
             Err(Errno::NOENT | Errno::NOTDIR) => self.stood.is_none(),
             Err(_) => false,
         }
     }
+}
+
+fn stamp(path: &Path) -> Result<Stamp, Errno> {
+    let io = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let mut digest = Sha256::new();
+    let mut left = vec![path.to_owned()];
+    let mut count = 0;
+    while let Some(path) = left.pop() {
+        count += 1;
+        if count > MOST_STAMPED {
+            return Err(Errno::FBIG);
+        }
+        let stat = rustix::fs::lstat(&path)?;
+        digest.update(path.as_os_str().as_encoded_bytes());
+        digest.update([0]);
+        for number in [
+            stat.st_ino,
+            stat.st_ctime.cast_unsigned(),
+            stat.st_ctime_nsec,
+        ] {
+            digest.update(number.to_le_bytes());
+        }
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let entries = std::fs::read_dir(&path).map_err(io)?;
+            let mut names = entries
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(io)?;
+            names.sort_unstable();
+            left.extend(names);
+        }
+    }
+    Ok(digest.finalize().into())
 }
 
 impl<'a> Guard<'a> {

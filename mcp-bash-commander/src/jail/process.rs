@@ -121,6 +121,12 @@ struct Inner {
     listener: Mutex<Option<OwnedFd>>,
 }
 
+/// The end of a jail, as it is asked of its init.
+const KILL_ALL: Request = Request::Signal {
+    command: 0,
+    signal: libc::SIGKILL,
+    reach: Reach::Jail,
+};
 /// How long init has to kill all others before it is killed itself.
 const ORDERLY_END: Duration = Duration::from_millis(100);
 /// How long the start of a further command may take.
@@ -128,6 +134,10 @@ const START_TIME: Duration = Duration::from_secs(10);
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        // An init without namespaces must end the others before itself; should it not, the launcher does.
+        if self.isolation.mode == Mode::NoUserns && self.control.request(&KILL_ALL, &[]).is_ok() {
+            return;
+        }
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 }
@@ -562,12 +572,7 @@ impl Jail {
     /// it done in time is killed itself, and the kernel ends the rest.
     pub fn kill(&self) -> Result<(), JailError> {
         let runtime = tokio::runtime::Handle::try_current();
-        let request = Request::Signal {
-            command: 0,
-            signal: libc::SIGKILL,
-            reach: Reach::Jail,
-        };
-        if let (Ok(()), Ok(runtime)) = (self.0.control.request(&request, &[]), runtime) {
+        if let (Ok(()), Ok(runtime)) = (self.0.control.request(&KILL_ALL, &[]), runtime) {
             let jail = self.clone();
             runtime.spawn(async move {
                 let in_time = tokio::time::timeout(ORDERLY_END, jail.finished()).await;
@@ -602,6 +607,10 @@ impl Jail {
 
     /// A stream connected to `port` on the jail's own loopback interface, made inside its network: IPv4 first, then IPv6.
     pub async fn connect(&self, port: u16) -> io::Result<TcpStream> {
+        // Without a network of its own the port could be anybody's.
+        if self.0.isolation.mode == Mode::NoUserns && !usage::serves(self.0.identity, port)? {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         match self.connect_over(port, false).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 self.connect_over(port, true).await.map_err(|_| error)

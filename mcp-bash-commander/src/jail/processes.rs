@@ -1,4 +1,4 @@
-//! The processes of a jail as its init sees them in the jail's own /proc.
+//! The processes of a jail as its init sees them: in the jail's own /proc, or as its descendants in the host's.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,9 +11,42 @@ const MOST_GENERATIONS: usize = 4096;
 /// How often the tree below a command is looked through for processes that were born meanwhile.
 const MOST_ROUNDS: usize = 64;
 
-/// How many processes the jail has beside this one.
-pub(super) fn others() -> u32 {
-    u32::try_from(all().len().saturating_sub(1)).unwrap_or(u32::MAX)
+/// How many processes the jail has beside this one; `has_own` says whether it has process numbers of its own.
+pub(super) fn others(has_own: bool) -> u32 {
+    let count = if has_own {
+        all().len().saturating_sub(1)
+    } else {
+        below(own()).len()
+    };
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn own() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+/// Sends `signal` to every process of the jail but this one.
+pub(super) fn signal_everyone(has_own: bool, signal: i32) {
+    if has_own {
+        let _ = sys::signal_everyone(signal);
+    } else {
+        signal_below(own(), signal);
+    }
+}
+
+/// Kills everything that descends from this process and not from one of its children that are `spared`. They are held first: then none
+/// can have children faster than they are killed.
+pub(super) fn end_others(spared: impl Fn(i32) -> bool) {
+    let doomed = || -> Vec<i32> {
+        let tree = Tree::now();
+        let children = tree.children(own()).iter().filter(|child| !spared(**child));
+        children
+            .flat_map(|child| std::iter::once(*child).chain(tree.below(*child)))
+            .collect()
+    };
+    for signal in [libc::SIGSTOP, libc::SIGKILL] {
+        until_none_is_fresh(doomed, signal);
+    }
 }
 
 /// The command that `pid` belongs to: the nearest one above it, else the only one there is.
@@ -44,9 +77,19 @@ pub(super) fn signal_tree(leader: i32, signal: i32) {
         // Else it could see its children end and end by itself, which would look like an end of its own.
         let _ = sys::signal(leader, libc::SIGSTOP);
     }
+    signal_below(leader, signal);
+    let _ = sys::signal(leader, signal);
+}
+
+fn signal_below(leader: i32, signal: i32) {
+    until_none_is_fresh(|| below(leader), signal);
+}
+
+/// Sends `signal` once to each of the processes that `look` finds, until it finds no further ones.
+fn until_none_is_fresh(look: impl Fn() -> Vec<i32>, signal: i32) {
     let mut told: Vec<i32> = Vec::new();
     for _ in 0..MOST_ROUNDS {
-        let fresh: Vec<i32> = below(leader)
+        let fresh: Vec<i32> = look()
             .into_iter()
             .filter(|pid| !told.contains(pid))
             .collect();
@@ -58,25 +101,40 @@ pub(super) fn signal_tree(leader: i32, signal: i32) {
         }
         told.extend(fresh);
     }
-    let _ = sys::signal(leader, signal);
 }
 
 /// Everything that descends from `leader`.
 fn below(leader: i32) -> Vec<i32> {
-    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-    for pid in all() {
-        if let Some(parent) = parent(pid) {
-            children.entry(parent).or_default().push(pid);
+    Tree::now().below(leader)
+}
+
+/// Which process is whose child.
+struct Tree(HashMap<i32, Vec<i32>>);
+
+impl Tree {
+    fn now() -> Self {
+        let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+        for pid in all() {
+            if let Some(parent) = parent(pid) {
+                children.entry(parent).or_default().push(pid);
+            }
         }
+        Self(children)
     }
-    let mut found = children.remove(&leader).unwrap_or_default();
-    let mut next = 0;
-    while let Some(pid) = found.get(next) {
-        let more = children.remove(pid).unwrap_or_default();
-        found.extend(more);
-        next += 1;
+
+    fn children(&self, of: i32) -> &[i32] {
+        self.0.get(&of).map_or(&[], Vec::as_slice)
     }
-    found
+
+    fn below(&self, leader: i32) -> Vec<i32> {
+        let mut found = self.children(leader).to_vec();
+        let mut next = 0;
+        while let Some(pid) = found.get(next) {
+            found.extend_from_slice(self.children(*pid));
+            next += 1;
+        }
+        found
+    }
 }
 
 fn all() -> Vec<i32> {

@@ -123,7 +123,7 @@ impl Order {
 }
 
 /// A command as init is told to start it. Without a terminal its three streams are descriptors beside the order.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CommandOrder {
     pub(super) argv: Vec<CString>,
     pub(super) env: Vec<CString>,
@@ -695,7 +695,7 @@ mod tests {
     #[test]
     fn a_cut_order_is_no_order() -> anyhow::Result<()> {
         let surroundings = Surroundings::Container {
-            outside: vec![4026531841; 7],
+            outside: vec![4_026_531_841; 7],
             watched: vec![Watched::absent("/w/.mcp.json".into())],
         };
         let bytes = encode_order(&JailSpec::new(["true"]), &surroundings)?;

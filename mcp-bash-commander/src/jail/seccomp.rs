@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 
 use seccompiler::BpfProgram;
 
+use super::Network;
 use super::filter::{self, Condition, FAIL_WITH, TELL, Treatment};
+use super::protocol::{Order, Surroundings};
 use super::sys;
 
 /// The filters of all jails, compiled once.
@@ -26,14 +28,13 @@ pub(super) struct Filters {
 
 impl Filters {
     pub(super) fn compile() -> Self {
-        let silently = FAIL_WITH | libc::EPERM.cast_unsigned();
-        let mut observed = treatments(TELL);
+        let mut observed = treatments(denied(), TELL);
         observed.extend(LOOKS.map(|call| (number(call), Treatment::Always(TELL))));
         Self {
             guard: filter::calling_convention_guard(),
             guard_applied: false,
-            silent: filter::program(ARCHITECTURE, &treatments(silently)),
-            reported: filter::program(ARCHITECTURE, &treatments(TELL)),
+            silent: filter::program(ARCHITECTURE, &treatments(denied(), SILENTLY)),
+            reported: filter::program(ARCHITECTURE, &treatments(denied(), TELL)),
             observing: filter::program(ARCHITECTURE, &observed),
         }
     }
@@ -45,21 +46,33 @@ impl Filters {
 
     /// Applies to this thread all filters that it has not inherited; `no_new_privs` must be set. Returns the listener that is told of
     /// each denial and must answer it, unless somebody around the jail has one already.
-    pub(super) fn confine(&self, observed: bool) -> Result<Option<OwnedFd>, seccompiler::Error> {
+    pub(super) fn confine(&self, order: &Order) -> Result<Option<OwnedFd>, seccompiler::Error> {
         if !self.guard_applied {
             seccompiler::apply_filter(&self.guard)?;
         }
-        let told = if observed {
-            &self.observing
-        } else {
-            &self.reported
+        let on_host =
+            if let Surroundings::Host { .. } = order.surroundings {
+                let rules = denied_on_host(order);
+                Some([TELL, SILENTLY].map(|verdict| {
+                    filter::program(ARCHITECTURE, &treatments(rules.clone(), verdict))
+                }))
+            } else {
+                None
+            };
+        let (told, silent) = match &on_host {
+            Some([told, silent]) => (told, silent),
+            None if order.observed => (&self.observing, &self.silent),
+            None => (&self.reported, &self.silent),
         };
         match sys::apply_reporting_filter(told) {
             Ok(listener) => Ok(Some(listener)),
-            Err(_) => seccompiler::apply_filter(&self.silent).map(|()| None),
+            Err(_) => seccompiler::apply_filter(silent).map(|()| None),
         }
     }
 }
+
+/// The verdict on a denied call that nobody is told of.
+const SILENTLY: u32 = FAIL_WITH | libc::EPERM.cast_unsigned();
 
 /// A system call and the alternatives of arguments that make it match; none of them: it always matches.
 type Rule = (i64, Vec<Vec<Condition>>);
@@ -72,6 +85,30 @@ const UNKNOWN_CALLS: [i64; 2] = [libc::SYS_clone3, libc::SYS_openat2];
 
 /// Calls no jailed program may make, and that init never makes once the jail stands: it would wait for its own answer.
 fn denied() -> Vec<Rule> {
+    // Of other processes only init could be reached.
+    denied_with(refused_sockets(), |argument| vec![Is(argument, 1)])
+}
+
+/// The same for a jail that shares the host's processes, network and file system.
+fn denied_on_host(order: &Order) -> Vec<Rule> {
+    const IPV4: u32 = 2;
+    const KIND: u32 = 0xF;
+    const STREAM: u32 = 1;
+    let sockets = match order.network {
+        // A local socket could reach any of the host's by its path.
+        Network::Host => [vec![vec![Is(0, LOCAL)]], refused_sockets()].concat(),
+        // Landlock says which ports may be bound and that none is connected to; of other kinds of sockets it knows nothing.
+        _ if !order.published.is_empty() => vec![
+            vec![IsNot(0, IPV4)],
+            vec![BitsNot(1, KIND, STREAM)],
+            vec![IsNot(2, 0), IsNot(2, IPPROTO_TCP)],
+        ],
+        _ => Vec::new(),
+    };
+    denied_with(sockets, |argument| vec![IsNot(argument, 0)])
+}
+
+fn denied_with(sockets: Vec<Vec<Condition>>, of_another: fn(u8) -> Vec<Condition>) -> Vec<Rule> {
     let mut rules: Vec<Rule> = DENIED.iter().map(|(_, call)| always(*call)).collect();
     rules.push((
         libc::SYS_ioctl,
@@ -79,7 +116,7 @@ fn denied() -> Vec<Rule> {
             .map(|request| vec![Is(1, request)])
             .to_vec(),
     ));
-    rules.push((libc::SYS_socket, refused_sockets()));
+    rules.push((libc::SYS_socket, sockets));
     // A pair of any other family would be made, and its module loaded, before the kernel says no.
     rules.push((libc::SYS_socketpair, vec![vec![IsNot(0, LOCAL)]]));
     rules.push((libc::SYS_sendto, vec![vec![Has(3, MSG_FASTOPEN)]]));
@@ -100,7 +137,7 @@ fn denied() -> Vec<Rule> {
     ));
     rules.extend(setuid_files());
     rules.extend(INIT_IS_NOT_YOURS.iter().map(|((_, call), argument)| {
-        let mut refused = vec![vec![Is(*argument, 1)]];
+        let mut refused = vec![of_another(*argument)];
         // By user they would reach init too, which has the same one.
         match *call {
             libc::SYS_setpriority => refused.push(vec![Is(0, PRIO_USER)]),
@@ -287,18 +324,18 @@ fn always(call: i64) -> Rule {
     (call, Vec::new())
 }
 
-/// Every call that is not simply allowed, with `denied` as the verdict of those that are denied.
-fn treatments(denied_with: u32) -> BTreeMap<u32, Treatment> {
+/// Every call that is not simply allowed, with `verdict` on those that are denied.
+fn treatments(denied: Vec<Rule>, verdict: u32) -> BTreeMap<u32, Treatment> {
     let unknown = Treatment::Always(FAIL_WITH | libc::ENOSYS.cast_unsigned());
     let mut calls = BTreeMap::new();
     for call in UNKNOWN_CALLS {
         calls.insert(number(call), unknown.clone());
     }
-    for (call, alternatives) in [denied(), making_of_jails()].concat() {
+    for (call, alternatives) in [denied, making_of_jails()].concat() {
         let treatment = if alternatives.is_empty() {
-            Treatment::Always(denied_with)
+            Treatment::Always(verdict)
         } else {
-            Treatment::If(denied_with, alternatives)
+            Treatment::If(verdict, alternatives)
         };
         calls.insert(number(call), treatment);
     }

@@ -15,7 +15,7 @@ use super::root::{self, Part};
 use super::seccomp::Filters;
 use super::sys::{self, Side};
 use super::workspace::Place;
-use super::{Layer, datagram};
+use super::{Access, Layer, datagram, processes};
 
 /// The kernel uid and gid of jails of a server that runs as root: those of `nobody`.
 const NOBODY: u32 = 65534;
@@ -25,7 +25,7 @@ const STATUS: usize = 1;
 /// Does the launcher's work until the server closes its socket, standard input of this process, or dies.
 pub(super) fn serve() -> ! {
     match prepare() {
-        Ok((host, children)) => work(&host, &children),
+        Ok((launcher, children)) => work(&launcher, &children),
         Err(failure) => refuse_all(&failure),
     }
     sys::exit_now(0)
@@ -52,12 +52,21 @@ fn refuse_all(failure: &Failure) {
     }
 }
 
-fn prepare() -> Result<(Host, OwnedFd), Failure> {
+/// What the launcher knows before any order.
+struct Launcher {
+    identity: Identity,
+    filters: Filters,
+    landlock_abi: u32,
+}
+
+fn prepare() -> Result<(Launcher, OwnedFd), Failure> {
     let failed =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(failed("set the death signal"))?;
     rustix::process::chdir("/").map_err(failed("enter /"))?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(failed("adopt orphans"))?;
     let children = sys::child_signal().map_err(failed("watch children"))?;
     let uid = rustix::process::geteuid().as_raw();
     let identity = if uid == 0 {
@@ -83,7 +92,7 @@ fn prepare() -> Result<(Host, OwnedFd), Failure> {
     filters.confine_launcher();
     let landlock_abi = sys::landlock_abi().unwrap_or(0);
     Ok((
-        Host {
+        Launcher {
             identity,
             filters,
             landlock_abi,
@@ -92,7 +101,7 @@ fn prepare() -> Result<(Host, OwnedFd), Failure> {
     ))
 }
 
-fn work(host: &Host, children: &OwnedFd) {
+fn work(launcher: &Launcher, children: &OwnedFd) {
     let orders = rustix::stdio::stdin();
     let mut mappings = Mappings::default();
     let mut jails: HashMap<i32, OwnedFd> = HashMap::new();
@@ -110,6 +119,10 @@ fn work(host: &Host, children: &OwnedFd) {
             let _ = rustix::io::read(children, &mut [0_u8; 1024]);
             while let Ok(Some((pid, status, usage))) = sys::reap() {
                 if let Some(socket) = jails.remove(&pid) {
+                    if libc::WIFSIGNALED(status) {
+                        // An init that was killed leaves its jail to this process, where no namespace ends it.
+                        processes::end_others(|child| jails.contains_key(&child));
+                    }
                     let report = Report::JailEnded {
                         status,
                         usage,
@@ -123,7 +136,7 @@ fn work(host: &Host, children: &OwnedFd) {
         if order {
             match datagram::receive(orders) {
                 Ok(Some((_, descriptors))) => {
-                    if let Some((pid, socket)) = carry_out(host, &mut mappings, descriptors) {
+                    if let Some((pid, socket)) = carry_out(launcher, &mut mappings, descriptors) {
                         jails.insert(pid, socket);
                     }
                 }
@@ -136,7 +149,7 @@ fn work(host: &Host, children: &OwnedFd) {
 
 /// Makes the jail of one order. Returns its init and the socket to report its end on; a refusal is reported at once.
 fn carry_out(
-    host: &Host,
+    launcher: &Launcher,
     mappings: &mut Mappings,
     descriptors: Vec<OwnedFd>,
 ) -> Option<(i32, OwnedFd)> {
@@ -146,7 +159,7 @@ fn carry_out(
     let unreadable = || Failure::new(Layer::Plumbing, Errno::BADMSG, "read the order".to_owned());
     let made = protocol::read_order(order)
         .ok_or_else(unreadable)
-        .and_then(|order| make(host, mappings, &order, &status, descriptors.collect()));
+        .and_then(|order| make(launcher, mappings, &order, &status, descriptors.collect()));
     match made {
         Ok(pid) => Some((pid, status)),
         Err(failure) => {
@@ -157,7 +170,7 @@ fn carry_out(
 }
 
 fn make(
-    host: &Host,
+    launcher: &Launcher,
     mappings: &mut Mappings,
     order: &Order,
     status: &OwnedFd,
@@ -181,8 +194,13 @@ fn make(
     }
     let mut pinned = streams.split_off(stream_count);
     let inputs = pinned.split_off(workspace_count);
-    let (parts, mapped) = if host.identity.privileged {
-        let (parts, mapped) = prepare_mounts(host, mappings, order, &pinned)?;
+    let host = Host {
+        identity: identity(launcher, order, pinned.first())?,
+        filters: &launcher.filters,
+        landlock_abi: launcher.landlock_abi,
+    };
+    let (parts, mapped) = if host.identity.privileged && order.has(Layer::MntNs) {
+        let (parts, mapped) = prepare_mounts(&host, mappings, order, &pinned)?;
         (Some(parts), mapped)
     } else {
         (None, Vec::new())
@@ -201,13 +219,15 @@ fn make(
                 mapped,
                 go,
             };
-            child::run(order, status, belongings, host)
+            child::run(order, status, belongings, &host)
         }
         Side::Parent { pid, pidfd } => {
-            let id = (host.identity.uid, host.identity.gid);
-            idmap::write_map(pid, id, id).map_err(|errno| {
-                Failure::new(Layer::UserNs, errno, "map the user namespace".to_owned())
-            })?;
+            if order.has(Layer::UserNs) {
+                let id = (host.identity.uid, host.identity.gid);
+                idmap::write_map(pid, id, id).map_err(|errno| {
+                    Failure::new(Layer::UserNs, errno, "map the user namespace".to_owned())
+                })?;
+            }
             let report = Report::Started { pid }.encode();
             datagram::send(status, &report, &[pidfd.as_fd()])
                 .map_err(plumbing("report the jail"))?;
@@ -218,10 +238,43 @@ fn make(
     }
 }
 
+/// Who the jail is. Without a user namespace nobody could be given root's files: then it is the workspace's owner.
+fn identity(
+    launcher: &Launcher,
+    order: &Order,
+    workspace: Option<&OwnedFd>,
+) -> Result<Identity, Failure> {
+    let (Some(workspace), true, false) = (
+        workspace,
+        launcher.identity.privileged,
+        order.has(Layer::UserNs),
+    ) else {
+        return Ok(launcher.identity);
+    };
+    let failed = |errno| {
+        let what = "it belongs to root, as which no command runs: give it to an ordinary user";
+        Failure::new(Layer::Workspace, errno, what.to_owned())
+    };
+    let owner = rustix::fs::fstat(workspace).map_err(failed)?;
+    let is_changed = order
+        .workspace
+        .as_ref()
+        .is_some_and(|workspace| workspace.access == Access::ReadWrite);
+    match (owner.st_uid, is_changed) {
+        (0, true) => Err(failed(Errno::PERM)),
+        (0, false) => Ok(launcher.identity),
+        _ => Ok(Identity {
+            uid: owner.st_uid,
+            gid: owner.st_gid,
+            ..launcher.identity
+        }),
+    }
+}
+
 /// What only root may do: take mounts from the host's own namespace, and map the workspace's owner to the jail's user. `pinned` are the
 /// directories of the workspace and of its overlay.
 fn prepare_mounts(
-    host: &Host,
+    host: &Host<'_>,
     mappings: &mut Mappings,
     order: &Order,
     pinned: &[OwnedFd],

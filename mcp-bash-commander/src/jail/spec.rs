@@ -107,12 +107,6 @@ impl JailSpec {
         }
     }
 
-    /// A name for a directory that nobody has, in place of a `/tmp` of the jail's own.
-    pub(super) fn private_tmp(&self) -> PathBuf {
-        let name = getrandom::u64().unwrap_or_default();
-        PathBuf::from(format!("/tmp/mcp-bash-commander-{name:016x}"))
-    }
-
     /// The layers of a strict jail that have something to do in this one.
     pub(super) fn needed(&self) -> LayerSet {
         let workspace = self.workspace.as_ref();

@@ -11,8 +11,8 @@ use rustix::pipe::PipeFlags;
 use super::child::Failure;
 use super::init::Init;
 use super::layer::LayerSet;
-use super::protocol::{self, CommandNumber, CommandOrder, Report};
-use super::{Layer, TerminalSize, datagram, leader, streams, sys};
+use super::protocol::{self, CommandNumber, CommandOrder, Report, Surroundings};
+use super::{Layer, TerminalSize, datagram, hosted, leader, streams, sys};
 
 /// Starts a command for which only its order came, with its streams.
 pub(super) fn further(
@@ -34,20 +34,33 @@ pub(super) fn further(
         );
         return Err(Failure::new(Layer::Workspace, Errno::STALE, what));
     }
-    command(init, number, &order, descriptors.collect())
+    command(init, number, order, descriptors.collect())
 }
 
 /// Starts a command and reports that it runs, with all layers around it. The streams are then its own alone.
 pub(super) fn command(
     init: &mut Init<'_>,
     number: CommandNumber,
-    order: &CommandOrder,
+    mut order: CommandOrder,
     streams: Vec<OwnedFd>,
 ) -> Result<(), Failure> {
+    let most_processes = match &init.order.surroundings {
+        Surroundings::Own => Some(init.order.limits.processes),
+        // The engine bounds them.
+        Surroundings::Container { .. } => None,
+        Surroundings::Host { tmp } => {
+            hosted::take_tmp(&mut order, tmp);
+            // The kernel counts all of its user's.
+            let others = hosted::processes_of(init.host.identity.uid);
+            Some(init.order.limits.processes.saturating_add(others))
+        }
+    };
+    let order = &order;
     let failed =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
     let (streams, master) = if let Some(size) = order.terminal {
-        let (master, streams) = terminal(size).map_err(failed("make a terminal"))?;
+        let (master, streams) = terminal(size, init.order.has(Layer::PrivateRoot))
+            .map_err(failed("make a terminal"))?;
         (streams, Some(master))
     } else {
         let streams = <[OwnedFd; 3]>::try_from(streams)
@@ -59,6 +72,7 @@ pub(super) fn command(
     let jail = leader::Jail {
         order: init.order,
         rules: init.rules.as_ref(),
+        most_processes,
     };
     let program = leader::Program::of(order);
     let pid = sys::start_program(|| leader::run(&jail, order, &program, &streams, &report_writer))
@@ -105,9 +119,16 @@ fn applied(told: &[u8]) -> Result<LayerSet, Failure> {
 }
 
 /// A terminal of the jail's own: the end for the server, and three for the command.
-fn terminal(size: TerminalSize) -> Result<(OwnedFd, [OwnedFd; 3]), Errno> {
+///
+/// Without a root of its own it is one of the host's, whose terminals are made at another place.
+fn terminal(size: TerminalSize, has_root: bool) -> Result<(OwnedFd, [OwnedFd; 3]), Errno> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty())?;
+    let place = if has_root {
+        "/dev/pts/ptmx"
+    } else {
+        "/dev/ptmx"
+    };
+    let master = rustix::fs::open(place, flags, Mode::empty())?;
     rustix::pty::unlockpt(&master)?;
     let open = rustix::pty::OpenptFlags::RDWR
         | rustix::pty::OpenptFlags::NOCTTY

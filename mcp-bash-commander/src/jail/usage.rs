@@ -83,6 +83,13 @@ pub(super) fn measure(init: Identity) -> io::Result<Usage> {
     Ok(usage)
 }
 
+/// Does a process of the jail listen on `port`?
+pub(super) fn serves(init: Identity, port: u16) -> io::Result<bool> {
+    let sockets = listening_sockets(init.pid, port)?;
+    let mut processes = processes(init)?.into_iter();
+    Ok(processes.any(|pid| holds_one_of(pid, &sockets)))
+}
+
 pub(super) fn end_serving(init: Identity, port: u16) -> Result<Vec<EndedProcess>, JailError> {
     let in_proc = "read the jail's processes in /proc";
     let sockets = listening_sockets(init.pid, port).map_err(JailError::io(in_proc))?;

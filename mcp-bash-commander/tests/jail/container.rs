@@ -12,12 +12,15 @@ use mcp_bash_commander::publish::PublishedPort;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::escape::results;
+use crate::matrix::{Results, measured};
+use crate::outside::Outside;
 use crate::support::{
     Output, PLACE, Scene, becomes_true, finish, first_line, is_gone, is_root, marked, probe,
 };
 
 /// An image with a shell, by its digest, and where its engine listens.
-const IMAGE: &str = "CONTAINER_IMAGE";
+pub(crate) const IMAGE: &str = "CONTAINER_IMAGE";
 
 /// A scene whose jails are containers; none where the tests were given no engine.
 struct Contained {
@@ -164,6 +167,45 @@ async fn a_command_in_a_container_is_told_of_like_any_other() -> anyhow::Result<
     Ok(())
 }
 
+/// What of the probe's attempts succeeds in a container and in no strict jail, whatever the engine.
+const OPEN: &[&str] = &[
+    // Of no use without capabilities, of which there are none.
+    "keep capabilities over a change of user",
+    // Engines show it, read-only.
+    "look into /sys",
+    // The engine counts the processes, not a limit of each.
+    "raise the limit of processes",
+];
+
+/// All attempts of the probe in a container; none without an engine.
+pub(crate) async fn attempted() -> anyhow::Result<Option<Results>> {
+    let Some(contained) = Contained::new()? else {
+        return Ok(None);
+    };
+    let outside = Outside::new(&contained.scene)?;
+    let mut spec = measured(&contained.scene, &outside.context, None)?;
+    spec.modes = vec![Mode::Container];
+    contained.give_workspace()?;
+    let output = finish(contained.scene.launcher.run(spec).await?).await?;
+    assert_eq!(outside.arrived(), 0);
+    let told = serde_json::from_str(&output.stdout).with_context(|| output.stderr)?;
+    Ok(Some(results(&told)?))
+}
+
+#[tokio::test]
+async fn of_all_attempts_only_those_succeed_in_a_container_that_are_named() -> anyhow::Result<()> {
+    let Some(attempted) = attempted().await? else {
+        return Ok(());
+    };
+    let open = attempted
+        .iter()
+        .filter(|(_, errno)| **errno == 0)
+        .map(|(name, _)| name.as_str());
+    let unexpected: Vec<&str> = open.filter(|name| !OPEN.contains(name)).collect();
+    assert!(unexpected.is_empty(), "{unexpected:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_cannot_be_run_in_a_container_is_refused_for_the_same_reasons() -> anyhow::Result<()> {
     let Some(contained) = Contained::new()? else {
@@ -254,7 +296,7 @@ async fn a_kept_container_takes_further_commands_and_ends_them_one_by_one() -> a
     assert_eq!(told.stdout, "/dev/pts/0\r\n33 101\r\n");
     jail.kill()?;
     jail.finished().await;
-    assert!(is_gone(&jail));
+    becomes_true("the engine reaped it", || is_gone(&jail)).await?;
     drop((jail, daemons));
     contained.leaves_nothing().await
 }
@@ -348,7 +390,10 @@ async fn a_container_has_no_network_but_what_is_published_and_the_proxy() -> any
     assert_eq!(process.command.wait().await.signal, Some(libc::SIGKILL));
 
     let host = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let request = format!("echo | timeout 2 nc 127.0.0.1 {}", host.local_addr()?.port());
+    let request = format!(
+        "echo | timeout 2 nc 127.0.0.1 {}",
+        host.local_addr()?.port()
+    );
     let refused = contained.shell(&request).await?;
     assert_eq!(refused.exit.code, Some(1), "{}", refused.stderr);
     host.set_nonblocking(true)?;

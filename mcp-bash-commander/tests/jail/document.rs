@@ -14,7 +14,7 @@ const RUN_ON: &str = "Run on ";
 const ALONE: &str = "- Without ";
 
 /// The columns that are no jail without a layer.
-const NO_LAYERS: [&str; 3] = ["outside", "bubblewrap", "Docker"];
+const NO_LAYERS: [&str; 5] = ["outside", "container", "no_userns", "bubblewrap", "Docker"];
 
 pub(crate) fn write(jail: &Column, columns: &[Column]) -> anyhow::Result<String> {
     let all: Vec<_> = cases::all().collect();
@@ -70,8 +70,8 @@ fn write_attempts(text: &mut String, jail: &Column, columns: &[Column]) -> anyho
 ## Attempts
 
 Each is made by a program in the jail, and outside as a control; ✓ is blocked, ✗ is open. What is blocked outside too could not be tried
-there: it needs another kernel option or another user. The columns behind the control are jails without one layer, and other sandboxes;
-the test fails if leaving a layer out opens nothing. Only the columns of the case and of the jail are the same on every machine, and are
+there: it needs another kernel option or another user. The columns behind the control are jails without one layer, jails of the other two
+modes, and other sandboxes; the test fails if leaving a layer out opens nothing. Only the columns of the case and of the jail are the same on every machine, and are
 checked.
 
 The user, mount and process namespaces cannot be left out: there would be nothing to make a jail in. `no_new_privs` comes with the launcher

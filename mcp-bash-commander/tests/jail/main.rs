@@ -15,6 +15,7 @@ mod lifetime;
 mod limits;
 mod matrix;
 mod network;
+mod no_userns;
 mod outside;
 mod overlay;
 mod processes;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::escape::results;
 use crate::outside::Outside;
 use crate::support::{PLACE, Scene, finish};
-use crate::{cases, document};
+use crate::{cases, container, document, no_userns};
 
 /// What is left out for each column. Without a user, mount or process namespace there is nothing to make a jail in, and
 /// `no_new_privs` comes with the launcher too.
@@ -111,6 +111,13 @@ async fn each_layer_stops_something_that_no_other_stops() -> anyhow::Result<()> 
         ])?)?),
     };
     columns.insert(0, outside_column);
+    let in_mode = |name: &'static str, results: Option<Results>| Column {
+        name,
+        version: String::new(),
+        results: results.ok_or_else(|| "no engine".to_owned()),
+    };
+    columns.push(in_mode("container", container::attempted().await?));
+    columns.push(in_mode("no_userns", Some(no_userns::attempted().await?)));
     columns.push(under("bubblewrap", bubblewrap(&scene), &outside));
     columns.push(under("Docker", docker(&scene), &outside));
     document::is_current(&document::write(&whole, &columns)?)
@@ -210,7 +217,7 @@ fn docker(scene: &Scene) -> Sandbox {
     command
         .args(["run", "--rm", "--workdir", PLACE, "--volume"])
         .arg(volume);
-    command.arg("debian:stable-slim");
+    command.arg(std::env::var_os(container::IMAGE).unwrap_or_else(|| "debian:stable-slim".into()));
     Ok((command, version))
 }
 

@@ -30,10 +30,17 @@ fn main() -> anyhow::Result<()> {
         ["from memory", rest @ ..] => Err(raw::execute_from_memory(rest)?.into()),
         ["pile filters", most] => tell(&json!(raw::pile_up(most.parse()?, raw::add_filter))),
         ["pile rules", most] => tell(&json!(raw::pile_up(most.parse()?, raw::add_rules))),
-        ["serve", workspace, command] => serve(workspace, command, None),
+        ["serve", workspace, command] => serve(&Launcher::start()?, workspace, command, None),
         ["serve", "in containers", settings, workspace, command] => {
-            serve(workspace, command, Some(settings))
+            let launcher = Launcher::start()?.with_containers(container_settings(settings)?);
+            serve(&launcher, workspace, command, Some(Mode::Container))
         }
+        ["serve", "without namespaces", workspace, command] => serve(
+            &Launcher::start()?,
+            workspace,
+            command,
+            Some(Mode::NoUserns),
+        ),
         other => anyhow::bail!("unknown arguments {other:?}"),
     }
 }
@@ -119,33 +126,40 @@ fn fill(path: &str, most: usize) -> anyhow::Result<(usize, Option<i32>)> {
     Ok((written, None))
 }
 
+fn container_settings(settings: &str) -> anyhow::Result<ContainerSettings> {
+    let settings: serde_json::Value = serde_json::from_str(settings)?;
+    let text = |name: &str| settings[name].as_str().unwrap_or_default().to_owned();
+    Ok(ContainerSettings {
+        image: text("image"),
+        engine: None,
+        runtime: None,
+        directory: text("directory").into(),
+    })
+}
+
 /// Is a server: runs one command in a jail and then does nothing until it is killed.
-fn serve(workspace: &str, command: &str, containers: Option<&str>) -> anyhow::Result<()> {
-    let mut launcher = Launcher::start()?;
-    if let Some(settings) = containers {
-        let settings: serde_json::Value = serde_json::from_str(settings)?;
-        let text = |name: &str| settings[name].as_str().unwrap_or_default().to_owned();
-        launcher = launcher.with_containers(ContainerSettings {
-            image: text("image"),
-            engine: None,
-            runtime: None,
-            directory: text("directory").into(),
-        });
-    }
+fn serve(
+    launcher: &Launcher,
+    workspace: &str,
+    command: &str,
+    mode: Option<Mode>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut spec = JailSpec::new(["/bin/sh", "-c", command]);
+        let place = match mode {
+            Some(Mode::NoUserns) => workspace,
+            _ => "/w",
+        };
+        spec.modes.splice(.., mode.or(Some(Mode::Strict)));
         spec.workspace = Some(Workspace::open(
             workspace.as_ref(),
-            "/w".as_ref(),
+            place.as_ref(),
             Access::ReadWrite,
         )?);
-        spec.command.cwd = "/w".into();
-        if containers.is_some() {
-            spec.modes = vec![Mode::Container];
-        }
+        spec.command.cwd = place.into();
         let process = launcher.run(spec).await?;
         tell(&json!(process.jail.identity()))?;
         std::future::pending().await

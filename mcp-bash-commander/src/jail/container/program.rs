@@ -54,7 +54,7 @@ fn libraries(maps: &str) -> BTreeSet<PathBuf> {
         .map(|(_, path)| PathBuf::from(format!("/{path}")))
         .filter(|path| {
             let name = path.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| name.ends_with(".so") || name.contains(".so."))
+            name.is_some_and(|name| name.split('.').skip(1).any(|part| part == "so"))
         })
         .collect()
 }
