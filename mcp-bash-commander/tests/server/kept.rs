@@ -118,7 +118,7 @@ fn the_end_of_the_server_ends_its_sessions() -> anyhow::Result<()> {
         "s",
         &format!("setsid sleep {tag} >/dev/null 2>&1 &"),
     )?;
-    assert_eq!(processes_with(&tag)?, 1);
+    eventually("it runs", || Ok(processes_with(&tag)? == 1))?;
     client.close()?;
     eventually("nothing is left", || Ok(processes_with(&tag)? == 0))
 }
