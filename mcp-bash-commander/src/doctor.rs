@@ -44,7 +44,7 @@ pub async fn of_configuration(config: &Config, launcher: Launcher) -> Doctor {
                 format!("{error:#}"),
                 "change what it names, then run doctor again",
             );
-            examine_jail(&mut report, &launcher, None).await;
+            examine_jail(&mut report, &launcher, None, false).await;
             report
         }
     }
@@ -86,23 +86,40 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
             network.allow.entries().len()
         ),
     );
-    examine_jail(&mut report, subject.launcher, Some(subject.workspace)).await;
+    let (launcher, workspace) = (subject.launcher, subject.workspace);
+    examine_jail(
+        &mut report,
+        launcher,
+        Some(workspace),
+        limits.require_cgroup,
+    )
+    .await;
     examine_state(&mut report, subject.state_dir);
     examine_registry(&mut report, subject.registry).await;
     report
 }
 
-async fn examine_jail(report: &mut Doctor, launcher: &Launcher, workspace: Option<&Workspace>) {
+async fn examine_jail(
+    report: &mut Doctor,
+    launcher: &Launcher,
+    workspace: Option<&Workspace>,
+    require_cgroup: bool,
+) {
     let layers = probe_layers(launcher, workspace.map(Workspace::for_jail)).await;
     let mut applied = Vec::new();
     for layer in layers {
         match layer.status {
             LayerStatus::Applied => applied.push(layer.layer),
-            LayerStatus::Missing => {
+            LayerStatus::Missing | LayerStatus::Absent => {
                 let fix = layer
                     .fix
                     .unwrap_or_else(|| "see the kernel's log".to_owned());
-                report.fail(format!("jail: {}", layer.layer), layer.detail, fix);
+                let check = format!("jail: {}", layer.layer);
+                if layer.status == LayerStatus::Absent && !require_cgroup {
+                    report.warn(check, layer.detail, fix);
+                } else {
+                    report.fail(check, layer.detail, fix);
+                }
             }
             // Without a workspace or inputs there is nothing to try those on.
             LayerStatus::NotTried => {}

@@ -19,6 +19,7 @@
 //! # Ok(()) }
 //! ```
 
+mod cgroup;
 mod child;
 mod codec;
 mod contained;
@@ -35,6 +36,7 @@ mod launcher;
 mod layer;
 mod leader;
 mod limits;
+mod memory;
 mod mode;
 mod observe;
 mod pinned;

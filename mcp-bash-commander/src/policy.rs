@@ -123,7 +123,7 @@ pub struct Limits {
     pub wall_ms: Option<u64>,
     /// CPU seconds of each process.
     pub cpu_s: u64,
-    /// Bytes of memory.
+    /// Bytes of memory of each process and, where a control group can be had, of all of a jail together.
     pub memory_bytes: u64,
     /// Processes and threads of one command.
     pub pids: u64,
@@ -137,6 +137,8 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Commands that may run at once.
     pub sessions: usize,
+    /// Whether commands are refused where no control group bounds a jail as a whole.
+    pub require_cgroup: bool,
 }
 
 impl Default for Limits {
@@ -152,6 +154,7 @@ impl Default for Limits {
             tmp_bytes: jail.tmp_bytes,
             output_bytes: 64 << 20,
             sessions: 32,
+            require_cgroup: jail.require_cgroup,
         }
     }
 }
@@ -166,6 +169,7 @@ impl Limits {
             file_bytes: self.fsize_bytes,
             open_files: self.nofile,
             tmp_bytes: self.tmp_bytes,
+            require_cgroup: self.require_cgroup,
         }
     }
 
@@ -289,6 +293,7 @@ struct LimitsTable {
     tmp: Option<Size>,
     output: Option<Size>,
     sessions: Option<usize>,
+    require_cgroup: Option<bool>,
 }
 
 impl Document {
@@ -374,6 +379,7 @@ impl LimitsTable {
             tmp_bytes: bytes(self.tmp, default.tmp_bytes),
             output_bytes: bytes(self.output, default.output_bytes),
             sessions: self.sessions.unwrap_or(default.sessions),
+            require_cgroup: self.require_cgroup.unwrap_or(default.require_cgroup),
         };
         let at_least = [
             ("limits.cpu_s", limits.cpu_s, 1, "at least 1 second"),

@@ -8,7 +8,9 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
+use super::cgroup::Kills;
 use super::layer::LayerSet;
+use super::memory::Memory;
 use super::pinned::Watched;
 use super::protocol::{CommandNumber, Order, Report, Surroundings};
 use super::root::{self, Part};
@@ -43,7 +45,9 @@ pub(super) struct Belongings {
     pub(super) parts: Option<Vec<Part>>,
     /// The same as trees of mounts, where the launcher mapped them.
     pub(super) mapped: Vec<OwnedFd>,
-    /// Readable when the launcher has mapped the user namespace; ends when the launcher does.
+    /// What counts processes of the jail that were killed for want of memory, if it has a control group.
+    pub(super) kills: Option<Kills>,
+    /// Readable when the launcher has mapped the user namespace and put this process into its group; ends when the launcher does.
     pub(super) go: OwnedFd,
 }
 
@@ -75,7 +79,7 @@ impl Failure {
     }
 }
 
-/// The namespaces of a jail, all made by one clone.
+/// The namespaces of a jail that are made by one clone.
 pub(super) fn namespaces(order: &Order) -> libc::c_int {
     let mut namespaces = 0;
     for (layer, namespace) in [
@@ -85,7 +89,6 @@ pub(super) fn namespaces(order: &Order) -> libc::c_int {
         (Layer::IpcNs, libc::CLONE_NEWIPC),
         (Layer::UtsNs, libc::CLONE_NEWUTS),
         (Layer::NetNs, libc::CLONE_NEWNET),
-        (Layer::CgroupNs, libc::CLONE_NEWCGROUP),
     ] {
         if order.has(layer) {
             namespaces |= namespace;
@@ -125,7 +128,9 @@ fn make(
         inputs,
         parts,
         mapped,
+        kills,
     } = belongings;
+    let memory = Memory::of_init(kills);
     become_somebody(host.identity, &go)?;
     let around = match &order.surroundings {
         Surroundings::Own => {
@@ -140,7 +145,7 @@ fn make(
         }
     };
     drop((pinned, inputs, go));
-    init::serve(order, host, status, streams, around)
+    init::serve(order, host, status, streams, memory, around)
 }
 
 /// Closes whatever else this process has open. The numbers 0 to 2 stay taken, so that nothing of ours ever gets them.
@@ -170,6 +175,7 @@ impl Belongings {
             .chain(&self.inputs)
             .chain(trees)
             .chain(&self.mapped)
+            .chain(self.kills.as_ref().map(|kills| &kills.0))
             .map(AsRawFd::as_raw_fd)
             .collect();
         close_all_but(status, kept)
@@ -209,16 +215,17 @@ fn surround(
     inputs: &[OwnedFd],
 ) -> Result<(LayerSet, Vec<Watched>), Failure> {
     let mut applied = LayerSet::default();
-    for layer in [
-        Layer::UserNs,
-        Layer::MntNs,
-        Layer::PidNs,
-        Layer::IpcNs,
-        Layer::CgroupNs,
-    ] {
+    for layer in [Layer::UserNs, Layer::MntNs, Layer::PidNs, Layer::IpcNs] {
         if order.has(layer) {
             applied.insert(layer);
         }
+    }
+    if order.has(Layer::CgroupNs) {
+        // Not by the clone: its top is the group of whoever makes it, which shall be the jail's own.
+        sys::unshare_cgroups().map_err(|errno| {
+            Failure::new(Layer::CgroupNs, errno, "make the namespace".to_owned())
+        })?;
+        applied.insert(Layer::CgroupNs);
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if order.has(Layer::UtsNs) {

@@ -14,8 +14,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::DumpableBehavior;
 
+use super::cgroup::Kills;
 use super::child::{self, Failure, Host, Identity};
 use super::layer::LayerSet;
+use super::memory::Memory;
 use super::protocol::{self, NAMESPACES, Order, Report, Surroundings};
 use super::seccomp::Filters;
 use super::{Layer, datagram, init, landlock, sys};
@@ -26,7 +28,12 @@ pub(super) const ARGUMENT: &str = "--jail-container-init";
 pub(super) const SOCKET: &str = "/.jail/socket/server";
 
 /// Layers that a container may lack: what its engine or kernel gives of them is told.
-const OPTIONAL: [Layer; 3] = [Layer::CgroupNs, Layer::Landlock, Layer::DenialReports];
+const OPTIONAL: [Layer; 4] = [
+    Layer::CgroupNs,
+    Layer::Cgroup,
+    Layer::Landlock,
+    Layer::DenialReports,
+];
 
 /// Does init's work and exits, if this process was started as the init of a container; else returns at once.
 pub(super) fn serve_if_asked() {
@@ -64,6 +71,7 @@ fn make(status: &OwnedFd) -> Result<(), Failure> {
         .map(OwnedFd::as_raw_fd)
         .collect();
     child::close_all_but(status, kept).map_err(failed("close inherited descriptors"))?;
+    let memory = Memory::of_init(Kills::of_container());
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed("become undumpable"))?;
     let filters = Filters::compile();
@@ -85,24 +93,14 @@ fn make(status: &OwnedFd) -> Result<(), Failure> {
         return Err(failed("match the order with a container")(Errno::BADMSG));
     };
     let watched = watched.clone();
-    init::serve(&order, &host, status, streams, (surrounding, watched))?;
-    let killed = killed_for_memory();
+    let around = (surrounding, watched);
+    init::serve(&order, &host, status, streams, memory, around)?;
     let ended = Report::JailEnded {
         status: 0,
         usage: sys::children_usage(),
-        in_cgroup: killed.is_some(),
-        out_of_memory: killed.is_some_and(|times| times > 0),
+        memory_kills: Kills::of_container().and_then(|kills| kills.count()),
     };
     datagram::send(status, &ended.encode(), &[]).map_err(failed("report the end"))
-}
-
-/// How many processes of the container the kernel killed for want of memory, if its control group can be seen from here.
-fn killed_for_memory() -> Option<u64> {
-    let told = ["memory.events", "memory/memory.oom_control"]
-        .into_iter()
-        .find_map(|name| fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok())?;
-    let times = told.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    times?.trim().parse().ok()
 }
 
 fn receive(status: &OwnedFd) -> Result<(Order, Vec<OwnedFd>), Errno> {
@@ -144,6 +142,9 @@ fn look_around(order: &Order, identity: Identity) -> Result<LayerSet, Failure> {
     }
     seen.insert(Layer::Workspace);
     seen.insert(Layer::PinnedInputs);
+    if Kills::of_container().is_some() {
+        seen.insert(Layer::Cgroup);
+    }
     if has_no_capabilities() {
         seen.insert(Layer::Capabilities);
     }

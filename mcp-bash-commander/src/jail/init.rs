@@ -14,8 +14,9 @@ use super::child::{Failure, Host};
 use super::denials::Denials;
 use super::landlock::{self, Rules};
 use super::layer::LayerSet;
+use super::memory::Memory;
 use super::pinned::Watched;
-use super::protocol::{CommandNumber, Order, Reach, Report, Request, Surroundings};
+use super::protocol::{CommandNumber, MemoryKills, Order, Reach, Report, Request, Surroundings};
 use super::{Layer, Lifetime, Network, datagram, processes, start, sys};
 
 /// Where the server's proxy listens inside a jail that publishes these ports.
@@ -39,6 +40,9 @@ pub(super) struct Init<'a> {
     watched: Vec<Watched>,
     /// The running commands by their process.
     pub(super) commands: HashMap<i32, CommandNumber>,
+    pub(super) memory: Memory,
+    /// How many had been killed for want of memory when each running command started, where that is counted.
+    kills_before: HashMap<CommandNumber, u64>,
     /// Was the whole jail told to end?
     is_ending: bool,
 }
@@ -50,6 +54,7 @@ pub(super) fn serve(
     host: &Host<'_>,
     status: &OwnedFd,
     streams: Vec<OwnedFd>,
+    memory: Memory,
     (mut surrounding, watched): (LayerSet, Vec<Watched>),
 ) -> Result<(), Failure> {
     let failed =
@@ -93,6 +98,8 @@ pub(super) fn serve(
         denials: listener.map(Denials::new),
         watched,
         commands: HashMap::new(),
+        memory,
+        kills_before: HashMap::new(),
         is_ending: false,
     };
     let started = start::command(&mut init, 0, order.command.clone(), streams);
@@ -184,6 +191,14 @@ impl Init<'_> {
         self.watched.iter().find(|watched| !watched.is_intact())
     }
 
+    /// Takes over a command that was started when so many had been killed.
+    pub(super) fn watch(&mut self, pid: i32, command: CommandNumber, memory_kills: Option<u64>) {
+        self.commands.insert(pid, command);
+        if let Some(kills) = memory_kills {
+            self.kills_before.insert(command, kills);
+        }
+    }
+
     /// Tells which guarded paths lost what guarded them, and which came up.
     fn tell_replaced(&self, command: CommandNumber) {
         for watched in self.watched.iter().filter(|watched| !watched.is_intact()) {
@@ -228,11 +243,16 @@ impl Init<'_> {
                         Lifetime::Command => sys::children_usage(),
                         Lifetime::Kept => usage,
                     };
+                    let before = self.kills_before.remove(&command);
+                    let memory_kills = before
+                        .zip(self.memory.kills())
+                        .map(|(before, after)| MemoryKills { before, after });
                     let report = Report::CommandEnded {
                         command,
                         status,
                         usage,
                         left: processes::others(self.order.has(Layer::PidNs)),
+                        memory_kills,
                     };
                     let _ = datagram::send(self.status, &report.encode(), &[]);
                 }

@@ -194,6 +194,7 @@ async fn set_up(
     spec: &JailSpec,
     mut init: Option<(Identity, OwnedFd)>,
 ) -> Result<(Jail, JailedCommand, Option<OwnedFd>), JailError> {
+    let mut cgroup = None;
     let mut listener = None;
     loop {
         let report = control
@@ -201,7 +202,8 @@ async fn set_up(
             .await
             .map_err(JailError::io("hear from the jail"))?;
         match report {
-            Some((Report::Started { pid }, mut descriptors)) => {
+            Some((Report::Started { pid, cgroup: group }, mut descriptors)) => {
+                cgroup = group;
                 // Read at once: a short command may have ended, and its init be gone, before the next report is read.
                 init = descriptors.pop().map(|pidfd| (usage::identify(pid), pidfd));
             }
@@ -236,8 +238,9 @@ async fn set_up(
                 let (identity, pidfd) = init.take().ok_or_else(|| {
                     JailError::Ended("it reported before it was started".to_owned())
                 })?;
+                let needed = spec.needed();
                 let isolation =
-                    Isolation::of(mode, applied, spec.needed(), landlock_abi, kernel_uid);
+                    Isolation::of(mode, applied, needed, cgroup, landlock_abi, kernel_uid);
                 let (jail, command) = Jail::follow(control, identity, pidfd, isolation, listener);
                 return Ok((jail, command, descriptors.pop()));
             }

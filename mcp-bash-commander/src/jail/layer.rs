@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Mode;
 
-/// One step of making a jail. All of them succeed, or the command does not start.
+/// One step of making a jail. All of them but [`Layer::Cgroup`] succeed, or the command does not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -25,6 +25,9 @@ pub enum Layer {
     NetNs,
     /// A cgroup view of its own.
     CgroupNs,
+    /// A control group that bounds memory and processes of the whole jail. Not every host lets a server make one; the command starts
+    /// without it unless [`Limits::require_cgroup`](super::Limits::require_cgroup) asks for it.
+    Cgroup,
     /// A root of its own: toolchain read-only, private `/tmp`, minimal `/dev`, fresh `/proc`.
     PrivateRoot,
     /// The workspace, without setuid and devices; for a root server through an id-mapped mount.
@@ -55,7 +58,7 @@ pub enum Layer {
 
 impl Layer {
     /// Every layer a strict jail has; the steps that are none are left out.
-    pub const STRICT: [Self; 17] = [
+    pub const STRICT: [Self; 18] = [
         Self::UserNs,
         Self::MntNs,
         Self::PidNs,
@@ -63,6 +66,7 @@ impl Layer {
         Self::UtsNs,
         Self::NetNs,
         Self::CgroupNs,
+        Self::Cgroup,
         Self::PrivateRoot,
         Self::Workspace,
         Self::Overlay,
@@ -85,6 +89,7 @@ impl Layer {
             Self::UtsNs => "uts_ns",
             Self::NetNs => "net_ns",
             Self::CgroupNs => "cgroup_ns",
+            Self::Cgroup => "cgroup",
             Self::PrivateRoot => "private_root",
             Self::Workspace => "workspace",
             Self::Overlay => "overlay",
@@ -162,6 +167,7 @@ impl Layer {
                  parameter `lsm=`"
                     .to_owned()
             }
+            (Self::Cgroup, _) => CGROUP_HINT.to_owned(),
             (Self::Seccomp, _) => {
                 "the kernel must have CONFIG_SECCOMP_FILTER, and an outer container must allow seccomp(2)".to_owned()
             }
@@ -187,10 +193,21 @@ pub(super) const USER_NAMESPACE_HINT: &str = "allow this program user namespaces
     `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; on older Debian \
     `sysctl -w kernel.unprivileged_userns_clone=1`; in a container allow clone(CLONE_NEWUSER) in its seccomp profile";
 
+const CGROUP_HINT: &str = "give the server a control group of its own: `Delegate=yes` in its systemd unit, or start it by \
+    `systemd-run --user --scope -p Delegate=yes mcp-bash-commander \u{2026}`; in a container mount /sys/fs/cgroup writable. Where the \
+    policy does not say `require_cgroup = true` under `[limits]`, commands run without one";
+
 impl fmt::Display for Layer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
     }
+}
+
+/// Which of the kernel's two kinds of control groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CgroupVersion {
+    V1,
+    V2,
 }
 
 /// Some of the layers.
@@ -228,9 +245,9 @@ impl FromIterator<Layer> for LayerSet {
 pub struct Isolation {
     /// How the jail was made.
     pub mode: Mode,
-    /// Names of the layers that were applied; Landlock with the ABI of the kernel, as in `landlock:7`.
+    /// Names of the layers that were applied; Landlock with the ABI of the kernel, as in `landlock:7`, `cgroup` with its version.
     pub layers: Vec<String>,
-    /// Names of the layers that are missing; none is in mode `strict`.
+    /// Names of the layers that are missing; in mode `strict` at most `cgroup` and what the policy leaves out.
     pub missing: Vec<String>,
     /// Version of the kernel's Landlock.
     pub landlock_abi: u32,
@@ -243,17 +260,22 @@ impl Isolation {
         mode: Mode,
         applied: LayerSet,
         asked: LayerSet,
+        cgroup: Option<CgroupVersion>,
         landlock_abi: u32,
         kernel_uid: u32,
     ) -> Self {
-        let name = |layer: Layer| match layer {
-            Layer::Landlock => format!("landlock:{landlock_abi}"),
-            other => other.name().to_owned(),
+        let name = |layer: Layer| match (layer, cgroup) {
+            (Layer::Cgroup, Some(CgroupVersion::V1)) => "cgroup:v1".to_owned(),
+            (Layer::Cgroup, Some(CgroupVersion::V2)) => "cgroup:v2".to_owned(),
+            (Layer::Landlock, _) => format!("landlock:{landlock_abi}"),
+            (other, _) => other.name().to_owned(),
         };
+        let is_applied =
+            |layer: Layer| applied.contains(layer) || layer == Layer::Cgroup && cgroup.is_some();
         let (layers, missing): (Vec<Layer>, Vec<Layer>) = Layer::STRICT
             .into_iter()
-            .filter(|layer| asked.contains(*layer) || applied.contains(*layer))
-            .partition(|layer| applied.contains(*layer));
+            .filter(|layer| asked.contains(*layer) || is_applied(*layer))
+            .partition(|layer| is_applied(*layer));
         Self {
             mode,
             layers: layers.into_iter().map(name).collect(),
@@ -283,9 +305,20 @@ mod tests {
         let mut applied = LayerSet::default();
         applied.insert(Layer::Landlock);
         let mut asked = applied;
+        asked.insert(Layer::Cgroup);
         asked.insert(Layer::Seccomp);
-        let isolation = Isolation::of(Mode::Strict, applied, asked, 7, 65534);
+        let isolation = Isolation::of(Mode::Strict, applied, asked, None, 7, 65534);
         assert_eq!(isolation.layers, ["landlock:7"]);
-        assert_eq!(isolation.missing, ["seccomp"]);
+        assert_eq!(isolation.missing, ["cgroup", "seccomp"]);
+        let grouped = Isolation::of(
+            Mode::Strict,
+            applied,
+            asked,
+            Some(CgroupVersion::V1),
+            7,
+            65534,
+        );
+        assert_eq!(grouped.layers, ["cgroup:v1", "landlock:7"]);
+        assert_eq!(grouped.missing, ["seccomp"]);
     }
 }

@@ -37,7 +37,8 @@ impl Mode {
             Self::Container => !matches!(layer, Layer::UserNs | Layer::Overlay),
             Self::NoUserns => matches!(
                 layer,
-                Layer::Workspace
+                Layer::Cgroup
+                    | Layer::Workspace
                     | Layer::Limits
                     | Layer::NoNewPrivs
                     | Layer::Landlock

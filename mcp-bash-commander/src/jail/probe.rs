@@ -15,6 +15,8 @@ pub enum LayerStatus {
     Applied,
     /// It could not be put in place; no command runs here until that is mended.
     Missing,
+    /// It could not be put in place; commands run without it.
+    Absent,
     /// An earlier one failed, or there was nothing to try it on.
     NotTried,
 }
@@ -38,6 +40,11 @@ pub async fn probe_layers(launcher: &Launcher, workspace: Option<Workspace>) -> 
     spec.workspace = workspace;
     match launcher.run(spec).await {
         Ok(JailedProcess { jail, .. }) => {
+            let absent = if jail.isolation().missing.is_empty() {
+                None
+            } else {
+                without_cgroup(launcher).await
+            };
             let applied = &jail.isolation().layers;
             let name_of = |layer: Layer| {
                 applied
@@ -47,9 +54,10 @@ pub async fn probe_layers(launcher: &Launcher, workspace: Option<Workspace>) -> 
             };
             Layer::STRICT
                 .into_iter()
-                .map(|layer| match name_of(layer) {
-                    Some(name) => report(name, LayerStatus::Applied, "applied", None),
-                    None => report(
+                .map(|layer| match (name_of(layer), &absent) {
+                    (Some(name), _) => report(name, LayerStatus::Applied, "applied", None),
+                    (None, Some(absent)) if layer == Layer::Cgroup => absent.clone(),
+                    (None, _) => report(
                         layer.name().to_owned(),
                         LayerStatus::NotTried,
                         "nothing to try it on",
@@ -103,6 +111,31 @@ pub async fn probe_layers(launcher: &Launcher, workspace: Option<Workspace>) -> 
             &error.to_string(),
             error.hint().map(str::to_owned),
         )],
+    }
+}
+
+/// Why jails have no control group here: what a jail that must have one is refused for.
+async fn without_cgroup(launcher: &Launcher) -> Option<LayerReport> {
+    let mut spec = JailSpec::new(["true"]);
+    spec.limits.require_cgroup = true;
+    match launcher.run(spec).await {
+        Err(JailError::Layer {
+            layer: Layer::Cgroup,
+            errno,
+            detail,
+            hint,
+        }) => {
+            let why = std::io::Error::from_raw_os_error(errno);
+            Some(report(
+                Layer::Cgroup.name().to_owned(),
+                LayerStatus::Absent,
+                &format!(
+                    "failed to {detail}: {why}; memory is bounded for each process, not for a jail as a whole"
+                ),
+                Some(hint),
+            ))
+        }
+        _ => None,
     }
 }
 

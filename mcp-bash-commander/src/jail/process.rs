@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
-use super::protocol::{self, CommandNumber, Consumed, Denial, Report, Request};
+use super::protocol::{self, CommandNumber, Consumed, Denial, MemoryKills, Report, Request};
 use super::streams::{Input, Output, Streams, memory_file};
 use super::usage::{self, EndedProcess, Usage};
 use super::{
@@ -92,6 +92,9 @@ pub struct Exit {
     /// Processes of the jail that still ran when the command had ended. Unless the jail is kept, they are killed after the
     /// specification's `linger`.
     pub left_running: u32,
+    /// Did the kernel kill a process of the jail for want of memory while the command ran? `None` where there is no control group to
+    /// tell.
+    pub out_of_memory: Option<bool>,
 }
 
 /// The end of the whole jail, as its parent outside saw it.
@@ -101,7 +104,7 @@ pub struct Finished {
     pub cpu: Duration,
     /// Largest resident memory of one process, in bytes.
     pub max_rss_bytes: u64,
-    /// Did the kernel kill for want of memory? `None` where no memory cgroup could be had to tell.
+    /// Did the kernel kill for want of memory? `None` where there is no control group to tell.
     pub out_of_memory: Option<bool>,
 }
 
@@ -253,7 +256,8 @@ impl Control {
         finished: watch::Sender<Option<Finished>>,
         reaped_by_others: Option<OwnedFd>,
     ) {
-        let mut last = (libc::SIGKILL, Consumed::default());
+        let mut last = exit_of(libc::SIGKILL, Consumed::default(), 0);
+        let mut told_kills = 0;
         let mut told = None;
         while let Ok(Some((report, mut descriptors))) = self.report().await {
             match report {
@@ -262,9 +266,15 @@ impl Control {
                     status,
                     usage,
                     left,
+                    memory_kills,
                 } => {
+                    let mut exit = exit_of(status, usage, left);
+                    if let Some(MemoryKills { before, after }) = memory_kills {
+                        exit.out_of_memory = Some(after > before);
+                        told_kills = after;
+                    }
                     if let Some(progress) = lock(&self.commands).remove(&command) {
-                        progress.end(exit_of(status, usage, left));
+                        progress.end(exit);
                     }
                 }
                 Report::Denied { denial, times } => self.note(denial, times),
@@ -302,15 +312,16 @@ impl Control {
                 Report::JailEnded {
                     status,
                     usage,
-                    in_cgroup,
-                    out_of_memory,
+                    memory_kills,
                 } => {
-                    last = (status, usage);
+                    // Commands that init told no end of have ended with it.
+                    last = exit_of(status, usage, 0);
+                    last.out_of_memory = memory_kills.map(|kills| kills > told_kills);
                     self.end_commands(last);
                     told = Some(Finished {
                         cpu: Duration::from_micros(usage.cpu_micros),
                         max_rss_bytes: usage.max_rss_kib * 1024,
-                        out_of_memory: in_cgroup.then_some(out_of_memory),
+                        out_of_memory: memory_kills.map(|kills| kills > 0),
                     });
                     if reaped_by_others.is_none() {
                         finished.send_replace(told);
@@ -338,9 +349,9 @@ impl Control {
         });
     }
 
-    fn end_commands(&self, (status, usage): (i32, Consumed)) {
+    fn end_commands(&self, exit: Exit) {
         for (_, progress) in lock(&self.commands).drain() {
-            progress.end(exit_of(status, usage, 0));
+            progress.end(exit);
         }
     }
 
@@ -376,6 +387,7 @@ fn exit_of(status: i32, usage: Consumed, left_running: u32) -> Exit {
         cpu: Duration::from_micros(usage.cpu_micros),
         max_rss_bytes: usage.max_rss_kib * 1024,
         left_running,
+        out_of_memory: None,
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::codec::{Reader, Writer, signed};
-use super::layer::LayerSet;
+use super::layer::{CgroupVersion, LayerSet};
 use super::pinned::Watched;
 use super::{
     Access, CommandSpec, JailError, JailSpec, Layer, Lifetime, Limits, Masked, Mode, Network,
@@ -200,6 +200,7 @@ pub(super) fn encode_order(
         limits.file_bytes,
         limits.open_files,
         limits.tmp_bytes,
+        u64::from(limits.require_cgroup),
         u64::try_from(spec.linger.as_millis()).unwrap_or(u64::MAX),
     ] {
         writer.number(number);
@@ -274,6 +275,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         file_bytes: reader.number()?,
         open_files: reader.number()?,
         tmp_bytes: reader.number()?,
+        require_cgroup: reader.number()? != 0,
     };
     let linger = Duration::from_millis(reader.number()?);
     reader.is_at_end().then_some(Order {
@@ -307,8 +309,11 @@ pub(super) type CommandNumber = u64;
 /// What launcher and init report about one jail.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    /// The launcher cloned init; its pidfd comes along.
-    Started { pid: i32 },
+    /// The launcher cloned init and put it into a control group, if it has one; its pidfd comes along.
+    Started {
+        pid: i32,
+        cgroup: Option<CgroupVersion>,
+    },
     /// A step failed and the command was not started.
     Refused {
         command: CommandNumber,
@@ -330,6 +335,7 @@ pub(super) enum Report {
         status: i32,
         usage: Consumed,
         left: u32,
+        memory_kills: Option<MemoryKills>,
     },
     /// Answer to [`Request::Connect`]: the socket comes along, or the error number is not 0.
     Socket { id: u64, errno: i32 },
@@ -345,13 +351,19 @@ pub(super) enum Report {
     },
     /// System calls of this kind were denied, so often by now.
     Denied { denial: Denial, times: u64 },
-    /// The launcher reaped init: nothing of the jail is left.
+    /// The launcher reaped init: nothing of the jail is left. `memory_kills` are all that its control group counted.
     JailEnded {
         status: i32,
         usage: Consumed,
-        in_cgroup: bool,
-        out_of_memory: bool,
+        memory_kills: Option<u64>,
     },
+}
+
+/// How many processes of the jail the kernel had killed for want of memory when a command started, and when it had ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MemoryKills {
+    pub(super) before: u64,
+    pub(super) after: u64,
 }
 
 /// A system call that was denied, with as much of its arguments as says what was wanted.
@@ -404,7 +416,15 @@ impl Report {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         match self {
-            Self::Started { pid } => writer.numbers(&[1, signed(*pid)]),
+            Self::Started { pid, cgroup } => writer.numbers(&[
+                1,
+                signed(*pid),
+                match cgroup {
+                    None => 0,
+                    Some(CgroupVersion::V1) => 1,
+                    Some(CgroupVersion::V2) => 2,
+                },
+            ]),
             Self::Refused {
                 command,
                 layer,
@@ -434,28 +454,31 @@ impl Report {
                 status,
                 usage,
                 left,
-            } => writer.numbers(&[
-                4,
-                *command,
-                signed(*status),
-                usage.cpu_micros,
-                usage.max_rss_kib,
-                u64::from(*left),
-            ]),
+                memory_kills,
+            } => {
+                writer.numbers(&[
+                    4,
+                    *command,
+                    signed(*status),
+                    usage.cpu_micros,
+                    usage.max_rss_kib,
+                    u64::from(*left),
+                ]);
+                if let Some(MemoryKills { before, after }) = memory_kills {
+                    writer.numbers(&[*before, *after]);
+                }
+            }
             Self::Socket { id, errno } => writer.numbers(&[5, *id, signed(*errno)]),
             Self::JailEnded {
                 status,
                 usage,
-                in_cgroup,
-                out_of_memory,
-            } => writer.numbers(&[
-                6,
-                signed(*status),
-                usage.cpu_micros,
-                usage.max_rss_kib,
-                u64::from(*in_cgroup),
-                u64::from(*out_of_memory),
-            ]),
+                memory_kills,
+            } => {
+                writer.numbers(&[6, signed(*status), usage.cpu_micros, usage.max_rss_kib]);
+                if let Some(kills) = memory_kills {
+                    writer.number(*kills);
+                }
+            }
             Self::Replaced {
                 command,
                 was_there,
@@ -485,6 +508,12 @@ impl Report {
         Some(match reader.number()? {
             1 => Self::Started {
                 pid: reader.signed()?,
+                cgroup: match reader.number()? {
+                    0 => None,
+                    1 => Some(CgroupVersion::V1),
+                    2 => Some(CgroupVersion::V2),
+                    _ => return None,
+                },
             },
             2 => Self::Refused {
                 command: reader.number()?,
@@ -504,6 +533,13 @@ impl Report {
                 status: reader.signed()?,
                 usage: read_consumed(&mut reader)?,
                 left: reader.small()?,
+                memory_kills: match reader.number() {
+                    Some(before) => Some(MemoryKills {
+                        before,
+                        after: reader.number()?,
+                    }),
+                    None => None,
+                },
             },
             5 => Self::Socket {
                 id: reader.number()?,
@@ -512,8 +548,7 @@ impl Report {
             6 => Self::JailEnded {
                 status: reader.signed()?,
                 usage: read_consumed(&mut reader)?,
-                in_cgroup: reader.number()? != 0,
-                out_of_memory: reader.number()? != 0,
+                memory_kills: reader.number(),
             },
             10 => Self::Replaced {
                 command: reader.number()?,
@@ -714,6 +749,22 @@ mod tests {
             detail: "create_ruleset".to_owned(),
         };
         assert_eq!(Report::decode(&refused.encode()), Some(refused));
+        for memory_kills in [
+            None,
+            Some(MemoryKills {
+                before: 1,
+                after: 2,
+            }),
+        ] {
+            let ended = Report::CommandEnded {
+                command: 3,
+                status: 9,
+                usage: Consumed::default(),
+                left: 4,
+                memory_kills,
+            };
+            assert_eq!(Report::decode(&ended.encode()), Some(ended));
+        }
         let request = Request::Connect {
             id: 7,
             port: 80,

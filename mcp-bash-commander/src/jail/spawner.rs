@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
+use super::cgroup::{Groups, Lack, Leaf};
 use super::child::{self, Belongings, Failure, Host, Identity};
 use super::idmap::{self, Mappings};
 use super::protocol::{self, Order, Report};
@@ -104,68 +105,141 @@ fn prepare() -> Result<(Launcher, OwnedFd), Failure> {
 fn work(launcher: &Launcher, children: &OwnedFd) {
     let orders = rustix::stdio::stdin();
     let mut mappings = Mappings::default();
-    let mut jails: HashMap<i32, OwnedFd> = HashMap::new();
+    let mut groups = Groups::default();
+    let mut jails: HashMap<i32, Jail> = HashMap::new();
     loop {
+        let retry = groups
+            .tidy()
+            .and_then(|pause| Timespec::try_from(pause).ok());
         let mut watched = [
             PollFd::new(&orders, PollFlags::IN),
             PollFd::new(children, PollFlags::IN),
         ];
-        match poll(&mut watched, None) {
+        match poll(&mut watched, retry.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return,
+            Err(_) => break,
         }
         let [order, child] = watched.map(|watched| !watched.revents().is_empty());
         if child {
             let _ = rustix::io::read(children, &mut [0_u8; 1024]);
             while let Ok(Some((pid, status, usage))) = sys::reap() {
-                if let Some(socket) = jails.remove(&pid) {
+                if let Some(Jail { socket, leaf, .. }) = jails.remove(&pid) {
                     if libc::WIFSIGNALED(status) {
                         // An init that was killed leaves its jail to this process, where no namespace ends it.
                         processes::end_others(|child| jails.contains_key(&child));
                     }
+                    let kills = leaf.as_ref().and_then(|leaf| leaf.kills().ok()?.count());
                     let report = Report::JailEnded {
                         status,
                         usage,
-                        in_cgroup: false,
-                        out_of_memory: false,
+                        memory_kills: kills,
                     };
                     let _ = datagram::send(&socket, &report.encode(), &[]);
+                    groups.remove(leaf);
                 }
             }
         }
         if order {
             match datagram::receive(orders) {
                 Ok(Some((_, descriptors))) => {
-                    if let Some((pid, socket)) = carry_out(launcher, &mut mappings, descriptors) {
-                        jails.insert(pid, socket);
+                    if let Some((pid, jail)) =
+                        carry_out(launcher, &mut mappings, &mut groups, descriptors)
+                    {
+                        jails.insert(pid, jail);
                     }
                 }
                 Err(Errno::AGAIN | Errno::MSGSIZE) => {}
-                Ok(None) | Err(_) => return,
+                Ok(None) | Err(_) => break,
             }
         }
     }
+    end_all(jails, &mut groups);
 }
 
-/// Makes the jail of one order. Returns its init and the socket to report its end on; a refusal is reported at once.
+/// A jail that lives.
+struct Jail {
+    /// To report its end on.
+    socket: OwnedFd,
+    /// Its control group, if it has one.
+    leaf: Option<Leaf>,
+    /// Does init end the jail by itself when the server is gone?
+    ends_itself: bool,
+}
+
+/// Ends every jail, as the end of this process would, and waits for it: only then can its control group be removed.
+fn end_all(jails: HashMap<i32, Jail>, groups: &mut Groups) {
+    // An init without namespaces sees the server go, and ends what is its own before itself; the others take theirs along.
+    for (pid, jail) in &jails {
+        if !jail.ends_itself {
+            let _ = sys::signal(*pid, libc::SIGKILL);
+        }
+    }
+    for (pid, jail) in jails {
+        let pid = Pid::from_raw(pid);
+        let _ = rustix::io::retry_on_intr(|| waitpid(pid, WaitOptions::empty()));
+        groups.remove(jail.leaf);
+    }
+    while let Some(pause) = groups.tidy() {
+        std::thread::sleep(pause);
+    }
+}
+
+/// Makes the jail of one order. Returns its init; a refusal is reported at once.
 fn carry_out(
     launcher: &Launcher,
     mappings: &mut Mappings,
+    groups: &mut Groups,
     descriptors: Vec<OwnedFd>,
-) -> Option<(i32, OwnedFd)> {
+) -> Option<(i32, Jail)> {
     let mut descriptors = descriptors.into_iter();
     let order = descriptors.next()?;
     let status = descriptors.next()?;
     let unreadable = || Failure::new(Layer::Plumbing, Errno::BADMSG, "read the order".to_owned());
     let made = protocol::read_order(order)
         .ok_or_else(unreadable)
-        .and_then(|order| make(launcher, mappings, &order, &status, descriptors.collect()));
+        .and_then(|order| {
+            let leaf = leaf_for(&order, groups)?;
+            let streams = descriptors.collect();
+            match make(launcher, mappings, &order, &status, streams, leaf.as_ref()) {
+                Ok(pid) => Ok((pid, leaf, !order.has(Layer::PidNs))),
+                Err(failure) => {
+                    groups.remove(leaf);
+                    Err(failure)
+                }
+            }
+        });
     match made {
-        Ok(pid) => Some((pid, status)),
+        Ok((pid, leaf, ends_itself)) => Some((
+            pid,
+            Jail {
+                socket: status,
+                leaf,
+                ends_itself,
+            },
+        )),
         Err(failure) => {
             let _ = datagram::send(&status, &failure.report(0).encode(), &[]);
             None
         }
+    }
+}
+
+/// The control group of a jail. Where none can be had it is one of the missing layers, and the jail is made all the same unless a group
+/// is asked for.
+fn leaf_for(order: &Order, groups: &mut Groups) -> Result<Option<Leaf>, Failure> {
+    if !order.has(Layer::Cgroup) {
+        return Ok(None);
+    }
+    match groups.make(&order.limits) {
+        Ok(leaf) => Ok(Some(leaf)),
+        Err(lack) if order.limits.require_cgroup => Err(lack.into()),
+        Err(_) => Ok(None),
+    }
+}
+
+impl From<Lack> for Failure {
+    fn from(Lack { errno, detail }: Lack) -> Self {
+        Self::new(Layer::Cgroup, errno, detail)
     }
 }
 
@@ -175,6 +249,7 @@ fn make(
     order: &Order,
     status: &OwnedFd,
     mut streams: Vec<OwnedFd>,
+    leaf: Option<&Leaf>,
 ) -> Result<i32, Failure> {
     let plumbing =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
@@ -205,6 +280,7 @@ fn make(
     } else {
         (None, Vec::new())
     };
+    let kills = leaf.map(Leaf::kills).transpose()?;
     let (go, go_writer) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(plumbing("make a pipe"))?;
     let side = sys::clone_process(child::namespaces(order))
@@ -217,6 +293,7 @@ fn make(
                 inputs,
                 parts,
                 mapped,
+                kills,
                 go,
             };
             child::run(order, status, belongings, &host)
@@ -228,7 +305,9 @@ fn make(
                     Failure::new(Layer::UserNs, errno, "map the user namespace".to_owned())
                 })?;
             }
-            let report = Report::Started { pid }.encode();
+            leaf.map_or(Ok(()), |leaf| leaf.take_in(pid))?;
+            let cgroup = leaf.map(Leaf::version);
+            let report = Report::Started { pid, cgroup }.encode();
             datagram::send(status, &report, &[pidfd.as_fd()])
                 .map_err(plumbing("report the jail"))?;
             // Without this byte, for whatever reason, init ends itself.

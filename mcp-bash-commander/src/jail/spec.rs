@@ -377,7 +377,7 @@ pub struct TerminalSize {
 pub struct Limits {
     /// CPU seconds of each process (`RLIMIT_CPU`).
     pub cpu_seconds: u64,
-    /// Bytes of private memory of each process (`RLIMIT_DATA`); where a memory cgroup can be had, of all of them together.
+    /// Bytes of private memory of each process (`RLIMIT_DATA`); where a control group can be had, of all memory of the jail.
     pub memory_bytes: u64,
     /// Processes and threads in the jail together.
     pub processes: u64,
@@ -387,6 +387,8 @@ pub struct Limits {
     pub open_files: u64,
     /// Bytes in `/tmp`, which is memory and vanishes with the jail.
     pub tmp_bytes: u64,
+    /// Is the command refused where no control group can be had that bounds the whole jail?
+    pub require_cgroup: bool,
 }
 
 impl Default for Limits {
@@ -398,6 +400,7 @@ impl Default for Limits {
             file_bytes: 1 << 30,
             open_files: 1024,
             tmp_bytes: 256 << 20,
+            require_cgroup: false,
         }
     }
 }

@@ -75,8 +75,10 @@ pub(super) fn command(
         most_processes,
     };
     let program = leader::Program::of(order);
-    let pid = sys::start_program(|| leader::run(&jail, order, &program, &streams, &report_writer))
-        .map_err(failed("make the command's process"))?;
+    let memory_kills = init.memory.kills();
+    let run = || leader::run(&jail, order, &program, &streams, &report_writer);
+    let started = init.memory.starting(|| sys::start_program(run));
+    let pid = started.map_err(failed("make the command's process"))?;
     drop((streams, report_writer));
     let mut told = Vec::new();
     File::from(report).read_to_end(&mut told).map_err(|error| {
@@ -91,7 +93,7 @@ pub(super) fn command(
         kernel_uid: init.host.identity.uid,
     };
     let master: Vec<_> = master.iter().map(|master| master.as_fd()).collect();
-    init.commands.insert(pid, number);
+    init.watch(pid, number, memory_kills);
     datagram::send(init.status, &running.encode(), &master).map_err(failed("report the command"))
 }
 

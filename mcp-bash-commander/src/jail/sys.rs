@@ -65,6 +65,12 @@ pub(super) fn clone_process(flags: libc::c_int) -> Result<Side> {
     }
 }
 
+/// Makes the control group of this process the topmost one it sees.
+pub(super) fn unshare_cgroups() -> Result<()> {
+    // SAFETY: this namespace concerns neither memory nor descriptors.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWCGROUP) }
+}
+
 /// Runs `work` as a new process on this one's memory, as vfork(2) does, and returns its id once it has become a program or has ended:
 /// to copy the memory would take longer than all that the process does before it becomes one. Only for a process with a single thread.
 pub(super) fn start_program<F: FnOnce() -> std::convert::Infallible>(work: F) -> Result<i32> {

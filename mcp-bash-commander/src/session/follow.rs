@@ -58,7 +58,7 @@ pub(super) async fn watch_over(
         exit,
         wall: session.started.elapsed(),
         killed,
-        out_of_memory: None,
+        out_of_memory: exit.out_of_memory,
     };
     session.take_from_jail(&command);
     session.put_away(&command).await;
@@ -78,7 +78,7 @@ pub(super) async fn watch_over(
     session.state.send_modify(|state| {
         state.is_over = true;
         if let Some(ended) = &mut state.ended {
-            ended.out_of_memory = finished.out_of_memory;
+            ended.out_of_memory = finished.out_of_memory.or(ended.out_of_memory);
         }
     });
 }

@@ -1,11 +1,11 @@
 //! Nothing of a jail outlives its jail, and no jail outlives its server.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use mcp_bash_commander::jail::{Launcher, Reach};
 
-use crate::support::{Scene, becomes_true, first_line, is_gone, marked, probe};
+use crate::support::{KilledOnDrop, Scene, becomes_true, first_line, is_gone, marked, probe};
 
 /// Daemons by every trick of the shell, whose command lines end in `mark`.
 fn daemons(mark: &str) -> String {
@@ -188,16 +188,6 @@ async fn many_jails_at_once_do_not_disturb_each_other() -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// A server that is killed without warning, also where an assertion fails before.
-struct KilledOnDrop(Child);
-
-impl Drop for KilledOnDrop {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 /// The processes that `parent` started, from whichever of its threads.

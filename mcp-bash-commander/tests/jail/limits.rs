@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::Scene;
+use crate::support::{Scene, first_line};
 
 #[tokio::test]
 async fn a_fork_bomb_stops_at_the_limit_of_processes() -> anyhow::Result<()> {
@@ -71,5 +71,24 @@ async fn processor_time_ends_at_its_limit() -> anyhow::Result<()> {
     assert_eq!(exit.signal, Some(libc::SIGKILL));
     // The kernel holds the limit against what its clock ticks sampled, not against what was really used.
     assert!(exit.cpu.as_millis() >= 500, "{:?}", exit.cpu);
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_memory_runs_out_a_command_is_killed_before_its_init() -> anyhow::Result<()> {
+    let scene = Scene::new()?;
+    let command = "cat /proc/self/oom_score_adj; exec sleep 1000";
+    let mut process = scene
+        .launcher
+        .run(scene.spec(["/bin/sh", "-c", command])?)
+        .await?;
+    let of_command: i32 = first_line(&mut process).await?.parse()?;
+    let score = |process: &str| -> anyhow::Result<i32> {
+        let text = std::fs::read_to_string(format!("/proc/{process}/oom_score_adj"))?;
+        Ok(text.trim().parse()?)
+    };
+    let of_init = score(&process.jail.identity().pid.to_string())?;
+    assert_eq!(of_init, score("self")?);
+    assert_eq!(of_command, (of_init + 500).min(1000));
     Ok(())
 }

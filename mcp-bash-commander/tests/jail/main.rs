@@ -8,6 +8,7 @@ mod denials;
 mod document;
 mod escape;
 mod files;
+mod groups;
 mod guard;
 mod inputs;
 mod kept;

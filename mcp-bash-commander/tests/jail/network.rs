@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use mcp_bash_commander::jail::{Network, Reach};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Scene, finish};
+use crate::support::{Scene, finish, missing};
 
 /// A server and a client of it, both in the jail.
 const BOTH: &str = r"
@@ -66,7 +66,7 @@ async fn the_host_is_reached_only_over_its_own_network_and_the_result_says_so() 
     let mut spec = scene.spec(["true"])?;
     spec.network = Network::Host;
     let jail = scene.launcher.run(spec).await?.jail;
-    assert_eq!(jail.isolation().missing, ["net_ns"]);
+    assert_eq!(missing(jail.isolation()), ["net_ns"]);
     Ok(())
 }
 

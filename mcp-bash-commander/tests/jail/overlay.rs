@@ -7,7 +7,7 @@ use mcp_bash_commander::policy;
 use mcp_bash_commander::workspace::Workspace;
 use mcp_bash_commander::workspace::changes::{Commit, Kind, Overlay, Protected};
 
-use crate::support::Scene;
+use crate::support::{Scene, missing};
 
 /// A workspace with an overlay that keeps its changes beside it.
 struct Kept {
@@ -113,7 +113,7 @@ async fn the_layer_is_named_and_everything_else_holds_behind_it() -> anyhow::Res
     let process = kept.scene.launcher.run(kept.spec("exit 0")?).await?;
     let layers = &process.jail.isolation().layers;
     assert!(layers.iter().any(|layer| layer == Layer::Overlay.name()));
-    assert_eq!(process.jail.isolation().missing, [""; 0]);
+    assert_eq!(missing(process.jail.isolation()), [""; 0]);
     let told = kept
         .shell("cp /bin/true s && chmod u+s s; mknod n c 1 3; python3 -c 'import socket; socket.socket(1).bind(\"sock\")'; stat -c %A s")
         .await?;

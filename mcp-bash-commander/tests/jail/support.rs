@@ -1,10 +1,12 @@
 //! A launcher, a workspace with the probe in it, and a command's output.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use anyhow::Context as _;
-use mcp_bash_commander::jail::{Access, Exit, Jail, JailSpec, JailedProcess, Launcher, Workspace};
+use mcp_bash_commander::jail::{
+    Access, Exit, Isolation, Jail, JailSpec, JailedProcess, Launcher, Layer, Workspace,
+};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 
@@ -159,6 +161,44 @@ pub(crate) fn marked(mark: &str) -> Vec<i32> {
                 .is_ok_and(|line| String::from_utf8_lossy(&line).contains(mark))
         })
         .collect()
+}
+
+/// A server that is killed without warning, also where an assertion fails before.
+pub(crate) struct KilledOnDrop(pub(crate) Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Whether the jail has a control group: which machine and which user can have one differs.
+pub(crate) fn has_group(isolation: &Isolation) -> bool {
+    let mut layers = isolation.layers.iter();
+    layers.any(|layer| layer.starts_with("cgroup:"))
+}
+
+/// What is missing of the layers that every machine has.
+pub(crate) fn missing(isolation: &Isolation) -> Vec<&str> {
+    let missing = isolation.missing.iter().map(String::as_str);
+    missing
+        .filter(|layer| *layer != Layer::Cgroup.name())
+        .collect()
+}
+
+/// Whether jails have control groups here. Where they have none, the test is skipped by name; on CI that is an error.
+pub(crate) async fn has_groups_or_skips(scene: &Scene, test: &str) -> anyhow::Result<bool> {
+    let process = scene.launcher.run(JailSpec::new(["true"])).await?;
+    if has_group(process.jail.isolation()) {
+        return Ok(true);
+    }
+    anyhow::ensure!(
+        std::env::var_os("CI").is_none_or(|value| value != "1"),
+        "{test} needs a writable control group, and with CI=1 nothing is skipped"
+    );
+    eprintln!("skipped: {test} needs a writable control group");
+    Ok(false)
 }
 
 /// Nothing of the jail is alive.

@@ -197,6 +197,17 @@ impl Client {
     }
 }
 
+/// What a result says is missing of the layers that every machine has: which can have control groups differs.
+pub(crate) fn missing(result: &Value) -> Vec<&str> {
+    let missing = result["isolation"]["missing"].as_array();
+    missing
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .filter(|layer| *layer != "cgroup")
+        .collect()
+}
+
 /// Makes a file that only its owner reads.
 pub(crate) fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use crate::client::{Client, Place};
+use crate::client::{Client, Place, missing};
 use crate::processes::{eventually, processes_with, tag};
 
 #[test]
@@ -20,8 +20,8 @@ fn a_command_ends_with_its_own_exit_code_or_signal() -> anyhow::Result<()> {
         (&json!("exited"), &json!(0), &json!(false))
     );
     assert_eq!(
-        (&done["isolation"]["mode"], &done["isolation"]["missing"]),
-        (&json!("strict"), &json!([]))
+        (&done["isolation"]["mode"], missing(&done)),
+        (&json!("strict"), Vec::new())
     );
     let failed = client.exec("echo out; echo err >&2; exit 37")?;
     assert_eq!(

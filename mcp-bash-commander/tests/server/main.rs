@@ -6,6 +6,7 @@ mod commands;
 mod enforced;
 mod files;
 mod kept;
+mod memory;
 mod network;
 mod overlays;
 #[path = "../common/processes.rs"]

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use crate::client::{Client, Place};
+use crate::client::{Client, Place, missing};
 
 /// A server on the host that answers every connection with a line; its port.
 fn listen(address: &str) -> anyhow::Result<(TcpListener, u16)> {
@@ -102,7 +102,7 @@ fn the_hosts_network_is_had_only_by_policy_and_named_as_a_missing_layer() -> any
     let mut client = place.start_under("[network]\nmode = \"host\"\n")?;
     let reached = fetch(&mut client, "host", &format!("http://127.0.0.1:{port}/"))?;
     assert_eq!(reached["stdout"]["text"], json!("hello\n"), "{reached}");
-    assert_eq!(reached["isolation"]["missing"], json!(["net_ns"]));
+    assert_eq!(missing(&reached), ["net_ns"]);
     Ok(())
 }
 

@@ -24,6 +24,12 @@ fn main() -> anyhow::Result<()> {
         ["threads", count] => tell(&json!(threads(count.parse()?))),
         ["fork", most] => tell(&json!(raw::fork_until_refused(most.parse()?))),
         ["allocate", most] => tell(&json!(raw::allocate_until_refused(most.parse()?))),
+        ["allocate together", processes, bytes] => {
+            let (processes, bytes) = (processes.parse()?, bytes.parse()?);
+            tell(&json!(raw::apart(|| raw::allocate_together(
+                processes, bytes
+            ))))
+        }
         ["fill", path, most] => tell(&json!(fill(path, most.parse()?)?)),
         ["queue", "make", name] => Ok(raw::make_queue(name)?),
         ["queue", "remove", name] => Ok(raw::remove_queue(name)?),

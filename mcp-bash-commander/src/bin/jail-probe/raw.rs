@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "an attack is made of raw system calls")]
 
 use std::ffi::{CString, c_long};
+use std::io::Read as _;
 use std::os::fd::RawFd;
 use std::ptr;
 
@@ -133,6 +134,40 @@ pub(crate) fn allocate_until_refused(most: usize) -> (usize, i32) {
         allocated += STEP;
     }
     (allocated, 0)
+}
+
+/// Holds so many bytes in each of so many processes at once, and none of them longer than this one waits for all.
+pub(crate) fn allocate_together(processes: usize, bytes: usize) -> Attempt {
+    let pipe = || std::io::pipe().map_err(|error| error.raw_os_error().unwrap_or(0));
+    let ((mut have_all, has), (mut all_have, go_on)) = (pipe()?, pipe()?);
+    let mut result = Ok(());
+    for _ in 0..processes {
+        // SAFETY: this program has one thread.
+        match unsafe { libc::fork() } {
+            -1 => result = Err(last_error()),
+            0 => {
+                drop(go_on);
+                let (_, errno) = allocate_until_refused(bytes);
+                drop(has);
+                let _ = all_have.read(&mut [0]);
+                // SAFETY: `_exit` has no preconditions.
+                unsafe { libc::_exit(errno) }
+            }
+            _ => {}
+        }
+    }
+    drop(has);
+    // Ends when everybody has its memory, or has been killed.
+    let _ = have_all.read(&mut [0]);
+    drop(go_on);
+    let mut status = 0;
+    // SAFETY: the out-parameter is valid for writes.
+    while unsafe { libc::wait(&raw mut status) } > 0 {
+        if status != 0 {
+            result = Err(libc::ENOMEM);
+        }
+    }
+    result
 }
 
 /// A POSIX message queue that everybody may open.

@@ -16,6 +16,7 @@ use super::files::Files;
 use super::owner::{LABEL, Owner};
 use super::program::Program;
 use super::{ContainerSettings, failed};
+use crate::jail::cgroup::OWN_MEMORY;
 use crate::jail::contained::SOCKET;
 use crate::jail::pinned::Watched;
 use crate::jail::protocol::{NAMESPACES, Surroundings};
@@ -131,9 +132,9 @@ fn hardened(limits: &Limits, network: Network) -> HostConfig {
         privileged: Some(false),
         // Init is one more.
         pids_limit: Some(signed(limits.processes.saturating_add(1))),
-        memory: Some(signed(limits.memory_bytes)),
+        memory: Some(signed(limits.memory_bytes.saturating_add(OWN_MEMORY))),
         // The sum of memory and swap: no swap.
-        memory_swap: Some(signed(limits.memory_bytes)),
+        memory_swap: Some(signed(limits.memory_bytes.saturating_add(OWN_MEMORY))),
         shm_size: Some(signed(limits.tmp_bytes.clamp(4096, MOST_SHARED_MEMORY))),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), tmp)])),
         // Which ports may be bound at all, the jail's own rules say.

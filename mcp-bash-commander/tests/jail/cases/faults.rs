@@ -71,6 +71,7 @@ pub(super) const CASES: &[Case] = &[
         title: "A host that lacks a layer",
         shown_by: &[
             "jail::processes::a_jail_that_cannot_be_made_is_refused_by_the_name_of_its_layer",
+            "jail::groups::a_group_that_cannot_be_had_is_named_and_refuses_only_where_it_is_required",
             "lib::jail::layer::what_was_not_applied_is_listed_as_missing",
         ],
         attempts: &[],

@@ -33,9 +33,18 @@ pub(super) const CASES: &[Case] = &[
     Case {
         number: 23,
         title: "A memory bomb, of one process or many",
-        shown_by: &[ATTEMPTS, "jail::limits::memory_ends_at_its_limit"],
-        attempts: &["use 200 MiB of memory"],
-        lacks: "each process is bounded; many together only by the number of processes",
+        shown_by: &[
+            ATTEMPTS,
+            "jail::limits::memory_ends_at_its_limit",
+            "jail::groups::many_small_processes_together_are_bounded_and_the_end_is_told_to_be_for_want_of_memory",
+            "jail::groups::memory_that_files_in_tmp_take_counts_too",
+            "server::memory::a_command_is_told_that_memory_ran_out_and_its_neighbours_are_not",
+        ],
+        attempts: &[
+            "use 200 MiB of memory",
+            "use 200 MiB of memory in four processes",
+        ],
+        lacks: "",
     },
     Case {
         number: 24,
@@ -149,6 +158,7 @@ pub(super) const CASES: &[Case] = &[
         shown_by: &[
             "jail::lifetime::a_killed_server_leaves_no_process_of_any_jail",
             "jail::lifetime::a_killed_launcher_takes_its_jails_along_and_the_next_call_works",
+            "jail::groups::what_a_crashed_server_leaves_is_removed_by_the_next_and_nothing_else_is",
             "lib::workspace::changes::keeping::an_overlay_is_found_again_with_its_baseline",
             "e2e::crash::no_kill_of_the_shell_leaves_a_process_or_loses_what_was_acknowledged",
         ],
