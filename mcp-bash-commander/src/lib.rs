@@ -18,11 +18,15 @@ pub mod workspace;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use config::{AuditCommand, Command, Config};
 use jail::Launcher;
 use server::BashCommander;
 use shared::metrics::Metrics;
+
+/// How long the end of the server may wait for that of the jails.
+const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// Does what the command line says, until it is done or the server ends.
 ///
@@ -53,11 +57,12 @@ pub async fn run(config: Config, launcher: Launcher) -> anyhow::Result<ExitCode>
         None => {
             let shutdown = shared::serve::shutdown_on_signals()?;
             let metrics = Metrics::new();
-            let server = BashCommander::new(&config, launcher, metrics.clone())?;
+            let server = BashCommander::new(&config, launcher.clone(), metrics.clone())?;
             server.work_for_registry(&shutdown);
             let result =
                 shared::serve::serve(server.clone(), &config.serve, metrics, shutdown).await;
             server.end();
+            launcher.end(LAST_WAIT);
             result?;
             Ok(ExitCode::SUCCESS)
         }

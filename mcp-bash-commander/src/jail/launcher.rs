@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::Shutdown;
 
 use super::container::{Contained, Containers};
 use super::process::{Control, lock};
@@ -35,10 +36,18 @@ pub struct Launcher(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     program: PathBuf,
-    socket: Mutex<Option<Arc<OwnedFd>>>,
+    running: Mutex<Option<Running>>,
     containers: OnceLock<Arc<Containers>>,
     /// Modes that this host turned out not to allow.
     forbidden: Mutex<Vec<Mode>>,
+}
+
+/// A launcher that was started.
+#[derive(Debug)]
+struct Running {
+    socket: Arc<OwnedFd>,
+    /// Ends when the launcher has been reaped.
+    keeper: mpsc::Receiver<std::io::Result<()>>,
 }
 
 impl Launcher {
@@ -53,7 +62,7 @@ impl Launcher {
     pub fn start_from(program: &Path) -> Result<Self, JailError> {
         let inner = Inner {
             program: program.to_owned(),
-            socket: Mutex::default(),
+            running: Mutex::default(),
             containers: OnceLock::new(),
             forbidden: Mutex::default(),
         };
@@ -75,6 +84,17 @@ impl Launcher {
         let containers = Arc::new(Containers::new(settings));
         self.0.containers.get_or_init(|| containers);
         self
+    }
+
+    /// Ends the launcher with all its jails, and waits, but no longer than `patience`, until it has removed what they had on this host.
+    /// An order that is given later starts it again.
+    pub fn end(&self, patience: Duration) {
+        let Some(Running { socket, keeper }) = lock(&self.0.running).take() else {
+            return;
+        };
+        if rustix::net::shutdown(&*socket, Shutdown::Both).is_ok() {
+            let _ = keeper.recv_timeout(patience);
+        }
     }
 
     /// Makes a jail and starts the command in it, in the first of the specification's modes that this host allows. Either all layers of
@@ -304,29 +324,34 @@ impl Inner {
     }
 
     fn forget(&self, lost: &Arc<OwnedFd>) {
-        let mut socket = lock(&self.socket);
-        if socket
+        let mut running = lock(&self.running);
+        if running
             .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, lost))
+            .is_some_and(|current| Arc::ptr_eq(&current.socket, lost))
         {
-            *socket = None;
+            *running = None;
         }
     }
 
     fn socket(&self) -> Result<Arc<OwnedFd>, JailError> {
-        let mut socket = lock(&self.socket);
-        if let Some(socket) = &*socket {
-            return Ok(Arc::clone(socket));
+        let mut running = lock(&self.running);
+        if let Some(running) = &*running {
+            return Ok(Arc::clone(&running.socket));
         }
         let (ours, theirs) = datagram::pair().map_err(JailError::errno("make a socket"))?;
-        keep(self.program.clone(), theirs).map_err(JailError::LauncherStart)?;
-        Ok(Arc::clone(socket.insert(Arc::new(ours))))
+        let keeper = keep(self.program.clone(), theirs).map_err(JailError::LauncherStart)?;
+        let socket = Arc::new(ours);
+        *running = Some(Running {
+            socket: Arc::clone(&socket),
+            keeper,
+        });
+        Ok(socket)
     }
 }
 
 /// Starts the launcher from a thread that lives as long as it does: the launcher dies with the thread that started it, and the
-/// thread reaps it.
-fn keep(program: PathBuf, socket: OwnedFd) -> std::io::Result<()> {
+/// thread reaps it. The channel that is returned ends with the thread.
+fn keep(program: PathBuf, socket: OwnedFd) -> std::io::Result<mpsc::Receiver<std::io::Result<()>>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new()
         .name("launcher".to_owned())
@@ -350,5 +375,6 @@ fn keep(program: PathBuf, socket: OwnedFd) -> std::io::Result<()> {
         })?;
     receiver
         .recv()
-        .unwrap_or_else(|_| Err(std::io::Error::other("its keeper thread ended")))
+        .unwrap_or_else(|_| Err(std::io::Error::other("its keeper thread ended")))?;
+    Ok(receiver)
 }

@@ -134,8 +134,9 @@ fn work(launcher: &Launcher, children: &OwnedFd) {
                         usage,
                         memory_kills: kills,
                     };
-                    let _ = datagram::send(&socket, &report.encode(), &[]);
+                    // Before it is told: a server that waits for its jails to end may end then, and this process with it.
                     groups.remove(leaf);
+                    let _ = datagram::send(&socket, &report.encode(), &[]);
                 }
             }
         }
@@ -162,15 +163,17 @@ struct Jail {
     socket: OwnedFd,
     /// Its control group, if it has one.
     leaf: Option<Leaf>,
-    /// Does init end the jail by itself when the server is gone?
+    /// Must init end the jail itself, since no namespace does?
     ends_itself: bool,
 }
 
 /// Ends every jail, as the end of this process would, and waits for it: only then can its control group be removed.
 fn end_all(jails: HashMap<i32, Jail>, groups: &mut Groups) {
-    // An init without namespaces sees the server go, and ends what is its own before itself; the others take theirs along.
     for (pid, jail) in &jails {
-        if !jail.ends_itself {
+        if jail.ends_itself {
+            // An init without namespaces sees its connection end, and ends what is its own before itself.
+            let _ = rustix::net::shutdown(&jail.socket, rustix::net::Shutdown::Both);
+        } else {
             let _ = sys::signal(*pid, libc::SIGKILL);
         }
     }

@@ -91,6 +91,8 @@ async fn a_command_is_told_of_like_any_other_and_what_is_missing_with_it() -> an
         .layers
         .iter()
         .filter_map(|layer| layer.split(':').next())
+        // Not everybody can have one.
+        .filter(|layer| *layer != "cgroup")
         .collect();
     assert_eq!(
         layers,

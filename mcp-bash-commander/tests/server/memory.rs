@@ -1,6 +1,7 @@
 //! Memory that runs out, as a client is told of it.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -71,5 +72,42 @@ fn a_policy_that_requires_a_group_is_kept_or_refuses() -> anyhow::Result<()> {
         assert!(of_jail("Delegate=yes"), "{doctor}");
         assert_eq!(doctor["status"], json!("fail"));
     }
+    Ok(())
+}
+
+/// How many control groups below `folder` are those of jails of this launcher.
+fn groups_of(launcher: &str, folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders
+        .map(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let is_jails =
+                name.starts_with("mcp-bash-commander.") && name.contains(&format!(".{launcher}."));
+            usize::from(is_jails) + groups_of(launcher, &entry.path())
+        })
+        .sum()
+}
+
+#[test]
+fn a_server_that_ends_leaves_no_group_of_a_session_it_had() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut client = place.start()?;
+    if !has_groups_or_skips(&mut client, "a_server_that_ends_leaves_no_group")? {
+        return Ok(());
+    }
+    let kept = json!({"command": "sleep 1000 > /dev/null 2>&1 &", "session": "kept"});
+    client.ok("exec", &kept)?;
+    let id = client.id();
+    let threads = fs::read_dir(format!("/proc/{id}/task"))?.flatten();
+    let children: String = threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+        .collect();
+    let launcher = children.trim();
+    let hierarchies = Path::new("/sys/fs/cgroup");
+    assert!(groups_of(launcher, hierarchies) > 0, "{launcher}");
+    client.close()?;
+    assert_eq!(groups_of(launcher, hierarchies), 0);
     Ok(())
 }
