@@ -86,6 +86,7 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
             network.allow.entries().len()
         ),
     );
+    examine_secrets(&mut report, subject.policy);
     let (launcher, workspace) = (subject.launcher, subject.workspace);
     examine_jail(
         &mut report,
@@ -97,6 +98,20 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
     examine_state(&mut report, subject.state_dir);
     examine_registry(&mut report, subject.registry).await;
     report
+}
+
+fn examine_secrets(report: &mut Doctor, policy: &Policy) {
+    for secret in policy.secrets.all() {
+        let check = format!("secret {}", secret.name());
+        match secret.read() {
+            Ok(_) => report.ok(check, secret.explanation()),
+            Err(unusable) => report.warn(
+                check,
+                format!("requests that it is added to are refused: {unusable}"),
+                "start the server with it; a file is read again for each request",
+            ),
+        }
+    }
 }
 
 async fn examine_jail(

@@ -1,6 +1,7 @@
 //! What jailed commands may reach: an allow list of hosts and ports, and the proxy that is their only way out.
 //!
-//! The allow list decides about `host:port` and nothing finer: what is said to an allowed destination is not looked at.
+//! The allow list decides about `host:port` and nothing finer: what is said to an allowed destination is not looked at, unless a
+//! secret is added to it.
 
 mod address;
 mod allow;
@@ -8,10 +9,13 @@ mod gate;
 mod http;
 mod proxy;
 mod range;
+mod reachable;
 mod refusal;
+mod secrets;
 mod socks;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::net::SocketAddr;
 
@@ -19,7 +23,13 @@ pub use address::AddressError;
 pub use allow::{AllowList, AllowListError, Decision, Entry, WrittenEntry};
 pub use gate::{Resolve, SystemResolver};
 pub use proxy::Proxy;
+pub use reachable::Reachable;
 pub use refusal::{ConnectFailure, Connected, Event, Reason, Refusal};
+pub use secrets::{Secret, SecretError, SecretValue, Secrets, Unusable, WrittenSecret};
+
+/// The ports of `http://` and `https://` without one.
+const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 
 /// What needs no proxy, as programs read it.
 const LOCAL: &str = "localhost,127.0.0.1,::1";

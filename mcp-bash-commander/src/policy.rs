@@ -8,6 +8,7 @@ mod reach;
 pub mod rules;
 mod size;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -26,6 +27,7 @@ use rules::{RuleError, RuleTable, Rules};
 use size::Size;
 
 use crate::jail::{self, Mode};
+use crate::network::{Reachable, Secret, SecretError, Secrets, WrittenSecret};
 use crate::workspace::changes::Protected;
 
 /// A policy file is a page of text; more is a mistake.
@@ -82,6 +84,9 @@ pub enum PolicyError {
     /// A rule does not say what it was meant to.
     #[error("the policy's rules: {0}")]
     Rule(#[from] RuleError),
+    /// A secret cannot be used or kept.
+    #[error("the policy's secrets: {0}")]
+    Secret(#[from] SecretError),
     /// The workspace cannot be one.
     #[error("`{path}` cannot be the workspace: {reason}; give --workspace DIR")]
     Workspace {
@@ -200,6 +205,8 @@ pub struct Policy {
     pub toolchain: Vec<PathBuf>,
     /// What commands may reach over a network.
     pub network: NetworkRules,
+    /// What the proxy adds to requests.
+    pub secrets: Secrets,
     /// Commands that are to be asked about or denied.
     pub rules: Rules,
     /// What stands in a command's environment.
@@ -240,6 +247,14 @@ impl Policy {
         self.deny_read.covers(path)
     }
 
+    /// Whom the proxy lets through, and what it adds to what commands send there.
+    pub fn reachable(&self) -> Reachable {
+        Reachable {
+            allow: self.network.allow.clone(),
+            secrets: self.secrets.clone(),
+        }
+    }
+
     /// Paths whose content commands can see, with whether they can change it.
     pub fn grants(&self) -> impl Iterator<Item = (&Path, Access)> {
         let toolchain = self
@@ -262,6 +277,7 @@ struct Document {
     toolchain: ToolchainTable,
     env: EnvironmentRules,
     network: NetworkRules,
+    secrets: BTreeMap<String, WrittenSecret>,
     limits: LimitsTable,
     rule: Vec<RuleTable>,
 }
@@ -357,6 +373,7 @@ impl Document {
             deny_read: self.workspace.deny_read,
             protected: protected_paths(self.workspace.protect)?,
             toolchain,
+            secrets: secrets(self.secrets, &self.network, &self.env)?,
             network: self.network,
             rules: Rules::from_tables(self.rule)?,
             environment: self.env.checked()?,
@@ -447,6 +464,29 @@ fn granted_paths(paths: Vec<PathBuf>) -> Result<Vec<PathBuf>, PolicyError> {
     Ok(paths)
 }
 
+/// The secrets, which only the proxy may use and only the server may have.
+fn secrets(
+    written: BTreeMap<String, WrittenSecret>,
+    network: &NetworkRules,
+    environment: &EnvironmentRules,
+) -> Result<Secrets, PolicyError> {
+    if !written.is_empty() && network.mode < NetworkMode::Allowlist {
+        let right = "`allowlist` where there are [secrets]";
+        return Err(out_of_range("network.mode", &network.mode, right));
+    }
+    let secrets = Secrets::new(written, &network.allow)?;
+    let is_passed = |variable: &&str| environment.pass.iter().any(|name| name == variable);
+    let mut variables = secrets.all().iter().filter_map(Secret::variable);
+    match variables.find(is_passed).map(str::to_owned) {
+        Some(variable) => Err(out_of_range(
+            "env.pass",
+            &format!("with `{variable}`"),
+            "without what [secrets] keep from commands",
+        )),
+        None => Ok(secrets),
+    }
+}
+
 /// What programs of the host run or obey when somebody works in the workspace later.
 const PROTECTED: [&str; 5] = [".git/hooks", ".git/config", ".mcp.json", ".vscode", ".idea"];
 
@@ -532,6 +572,20 @@ mod tests {
             ("[toolchain]\nread = [\"/\"]", "toolchain.read"),
             ("[toolchain]\nread = [\"/no/such/path\"]", "toolchain.read"),
             ("[env]\nset = { \"A=B\" = \"\" }", "env"),
+            (
+                "[secrets.k]\nfrom_env = \"K\"\ninject = { host = \"a.org\", header = \"X-Key\" }",
+                "network.mode",
+            ),
+            (
+                "[secrets.k]\nfrom_env = \"K\"\ninject = { host = \"a.org\", header = \"X-Key\" }\n\
+                 [network]\nmode = \"allowlist\"",
+                "[secrets.k]",
+            ),
+            (
+                "[secrets.k]\nfrom_env = \"K\"\ninject = { host = \"a.org\", header = \"X-Key\" }\n\
+                 [network]\nmode = \"allowlist\"\nallow = [\"a.org:443\"]\n[env]\npass = [\"K\"]",
+                "env.pass",
+            ),
         ];
         for (text, field) in wrong {
             let refused = policy_of(text)?

@@ -491,11 +491,17 @@ pub(crate) fn refuse_reachable_files(
         ),
         ("policy", config.policy.as_deref(), Placed::Trusted),
     ];
+    let secrets = policy
+        .secrets
+        .all()
+        .iter()
+        .filter_map(|secret| Some(("file of a secret", secret.file()?, Placed::Secret)));
     let files = [
         ("state directory", state_dir, Placed::Secret),
         ("program", program.as_path(), Placed::Trusted),
     ]
     .into_iter()
+    .chain(secrets)
     .chain(
         optional
             .into_iter()

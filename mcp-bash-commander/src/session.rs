@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::jail::{
     Exit, Identity, Isolation, Jail, JailError, JailSpec, JailedCommand, Output, Reach, Usage,
 };
-use crate::network::AllowList;
+use crate::network::Reachable;
 use crate::workspace::Workspace;
 use input::InputEnd;
 pub use input::InputError;
@@ -215,8 +215,8 @@ pub struct Order {
     pub jail: JailSpec,
     /// The kept session it runs in; it is made where there is none of that name.
     pub kept: Option<String>,
-    /// Whom the proxy lets through, if the jail has one.
-    pub allow: AllowList,
+    /// Whom the proxy lets through and what it adds, if the jail has one.
+    pub reachable: Reachable,
     /// Where what it changes is kept aside.
     pub overlay: Option<Arc<Changes>>,
     /// What it must not make.

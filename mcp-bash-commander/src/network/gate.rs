@@ -9,10 +9,15 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::address::{Destination, Host};
-use super::allow::{AllowList, permitted};
+use super::allow::permitted;
+use super::range::is_public;
 use super::refusal::{ConnectFailure, Connected, Event, Reason, Refusal};
+use super::secrets::{Secret, SecretValue};
+use super::{Reachable, tls};
 
 /// How long a name may take to be resolved.
 const RESOLVE_TIME: Duration = Duration::from_secs(10);
@@ -58,21 +63,24 @@ impl Resolve for SystemResolver {
     }
 }
 
+/// A connection to the host of a secret.
+pub(super) type Upstream = Either<TlsStream<TcpStream>, TcpStream>;
+
 /// Makes the connections that the allow list allows, and reports all that was asked for.
 pub(super) struct Gate {
-    allow: AllowList,
+    reachable: Reachable,
     resolver: Box<dyn Resolve>,
     sink: Box<dyn Fn(Event) + Send + Sync>,
 }
 
 impl Gate {
     pub(super) fn new(
-        allow: AllowList,
+        reachable: Reachable,
         resolver: Box<dyn Resolve>,
         sink: Box<dyn Fn(Event) + Send + Sync>,
     ) -> Self {
         Self {
-            allow,
+            reachable,
             resolver,
             sink,
         }
@@ -83,17 +91,66 @@ impl Gate {
     /// # Errors
     /// The refusal, already reported.
     pub(super) async fn open(&self, destination: &Destination) -> Result<TcpStream, Refusal> {
-        match self.connect(destination).await {
+        match self.connect(destination, None).await {
             Ok((stream, address)) => {
-                (self.sink)(Event::Connected(Connected {
-                    host: destination.host().to_string(),
-                    port: destination.port(),
-                    address,
-                }));
+                self.connected(destination, address);
                 Ok(stream)
             }
             Err(reason) => Err(self.refuse(Refusal::of(destination, reason))),
         }
+    }
+
+    /// The secret that is added to a plain request to this destination.
+    pub(super) fn secret_for(&self, destination: &Destination) -> Option<&Secret> {
+        self.reachable.secrets.for_request(destination)
+    }
+
+    /// Connects to the host of a secret, so that nobody else can hear it, and gives the secret.
+    ///
+    /// # Errors
+    /// The refusal, already reported: also where there is no secret, for without it the request would be another one.
+    pub(super) async fn open_for(
+        &self,
+        secret: &Secret,
+    ) -> Result<(Upstream, SecretValue), Refusal> {
+        let destination = secret.destination();
+        let opened = async {
+            let value = self.read(secret).await?;
+            let (stream, address) = self.connect(destination, Some(secret)).await?;
+            let stream = if secret.is_encrypted() {
+                Either::Left(encrypted(stream, destination).await?)
+            } else {
+                Either::Right(stream)
+            };
+            Ok((stream, address, value))
+        };
+        match opened.await {
+            Ok((stream, address, value)) => {
+                self.connected(destination, address);
+                Ok((stream, value))
+            }
+            Err(reason) => Err(self.refuse(Refusal::of(destination, reason))),
+        }
+    }
+
+    async fn read(&self, secret: &Secret) -> Result<SecretValue, Reason> {
+        let wanted = secret.clone();
+        let why = match tokio::task::spawn_blocking(move || wanted.read()).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(unusable)) => unusable.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let secret = secret.name().to_owned();
+        tracing::error!(%secret, %why, "a secret cannot be used, so the request was not sent");
+        Err(Reason::NoSecret { secret })
+    }
+
+    fn connected(&self, destination: &Destination, address: SocketAddr) {
+        (self.sink)(Event::Connected(Connected {
+            host: destination.host().to_string(),
+            port: destination.port(),
+            address,
+        }));
     }
 
     /// Reports a refusal.
@@ -102,8 +159,12 @@ impl Gate {
         refusal
     }
 
-    async fn connect(&self, destination: &Destination) -> Result<(TcpStream, SocketAddr), Reason> {
-        let entry = self.allow.entry_for(destination)?;
+    async fn connect(
+        &self,
+        destination: &Destination,
+        secret: Option<&Secret>,
+    ) -> Result<(TcpStream, SocketAddr), Reason> {
+        let entry = self.reachable.allow.entry_for(destination)?;
         let addresses = match destination.host() {
             Host::Address(address) => vec![*address],
             Host::Name(name) => {
@@ -121,11 +182,48 @@ impl Gate {
             }
         };
         let mut addresses = permitted(addresses, entry)?;
+        if let Some(secret) = secret.filter(|secret| !secret.is_encrypted()) {
+            addresses = near(addresses, secret)?;
+        }
         addresses.truncate(MAX_ADDRESSES);
         dial(&addresses, destination.port())
             .await
             .map_err(|cause| Reason::Unreachable { cause })
     }
+}
+
+/// Those of the addresses at which a secret can be sent without encryption.
+fn near(addresses: Vec<IpAddr>, secret: &Secret) -> Result<Vec<IpAddr>, Reason> {
+    let public = addresses
+        .iter()
+        .copied()
+        .find(|&address| is_public(address));
+    let near: Vec<_> = addresses
+        .into_iter()
+        .filter(|&address| !is_public(address))
+        .collect();
+    match public {
+        Some(address) if near.is_empty() => Err(Reason::Unencrypted {
+            secret: secret.name().to_owned(),
+            address,
+        }),
+        _ => Ok(near),
+    }
+}
+
+async fn encrypted(
+    stream: TcpStream,
+    destination: &Destination,
+) -> Result<TlsStream<TcpStream>, Reason> {
+    let cause = match timeout(CONNECT_TIME, tls::connect(stream, destination.host())).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, %destination, "there is no TLS with the host of a secret");
+            ConnectFailure::Tls
+        }
+        Err(_) => ConnectFailure::TimedOut,
+    };
+    Err(Reason::Unreachable { cause })
 }
 
 /// Connects to the first address that answers; each has its share of the time that is left.

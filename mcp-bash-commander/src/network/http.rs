@@ -1,6 +1,7 @@
 //! The HTTP face of the proxy: CONNECT tunnels, and plain `http://` requests, one of them per connection.
 
 mod head;
+mod masked;
 
 use std::io::{self, Cursor};
 use std::pin::pin;
@@ -9,12 +10,13 @@ use std::sync::Mutex;
 use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
+use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -22,14 +24,14 @@ use super::address::Destination;
 use super::gate::Gate;
 use super::proxy::{finish, tunnel};
 use super::refusal::{ConnectFailure, Reason, Refusal};
+use super::secrets::{Secret, SecretValue};
+use super::{HTTP_PORT, HTTPS_PORT};
 use head::{Head, NotHttp, Wanted};
+use masked::{Mask, Masked};
 
 /// Bytes read from the client's request at once, and kept of the head of an answer.
 const BUFFER: usize = 4 * 1024;
 const MAX_ANSWER_HEAD: usize = 64 * 1024;
-
-/// The port of `http://` without one.
-const HTTP_PORT: u16 = 80;
 
 /// Headers that are about one connection and no further.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -43,7 +45,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-type Body = Either<Incoming, Full<Bytes>>;
+type Body = Either<Masked<Incoming>, Full<Bytes>>;
 
 pub(super) async fn serve(mut client: TcpStream, gate: &Gate, deadline: Instant) -> io::Result<()> {
     let mut received = Vec::new();
@@ -64,6 +66,19 @@ pub(super) async fn serve(mut client: TcpStream, gate: &Gate, deadline: Instant)
     let wanted = head
         .wanted()
         .map_err(|reason| gate.refuse(Refusal::unread(head::authority(head.target), None, reason)));
+    let with_secret = match &wanted {
+        Ok(Wanted::Request(destination)) => gate.secret_for(destination),
+        Ok(Wanted::Tunnel(_)) | Err(_) => None,
+    };
+    if let Some(secret) = with_secret {
+        return match gate.open_for(secret).await {
+            Ok((upstream, value)) => {
+                let passing = Passing::with_secret(secret, &value)?;
+                forward(client, received, upstream, &passing).await
+            }
+            Err(refusal) => refuse(client, status(&refusal.reason), &refusal).await,
+        };
+    }
     let opened = match wanted {
         Ok(wanted) => gate
             .open(wanted.destination())
@@ -81,9 +96,75 @@ pub(super) async fn serve(mut client: TcpStream, gate: &Gate, deadline: Instant)
             tunnel(client, upstream).await
         }
         Ok((Wanted::Request(destination), upstream)) => {
-            forward(client, received, upstream, &destination).await
+            forward(client, received, upstream, &Passing::to(&destination)).await
         }
-        Err(refusal) => refuse(client, status(refusal.reason), &refusal).await,
+        Err(refusal) => refuse(client, status(&refusal.reason), &refusal).await,
+    }
+}
+
+/// How a request is passed on.
+struct Passing<'a> {
+    destination: &'a Destination,
+    /// What `Host` leaves out.
+    default_port: u16,
+    added: Option<Added>,
+}
+
+/// What is added to a request and must not come back.
+struct Added {
+    header: HeaderName,
+    value: HeaderValue,
+    mask: Mask,
+}
+
+impl<'a> Passing<'a> {
+    fn to(destination: &'a Destination) -> Self {
+        Self {
+            destination,
+            default_port: HTTP_PORT,
+            added: None,
+        }
+    }
+
+    fn with_secret(secret: &'a Secret, value: &SecretValue) -> io::Result<Self> {
+        let mut header_value =
+            HeaderValue::try_from(secret.header_value(value)).map_err(io::Error::other)?;
+        header_value.set_sensitive(true);
+        Ok(Self {
+            destination: secret.destination(),
+            default_port: if secret.is_encrypted() {
+                HTTPS_PORT
+            } else {
+                HTTP_PORT
+            },
+            added: Some(Added {
+                header: HeaderName::try_from(secret.header()).map_err(io::Error::other)?,
+                value: header_value,
+                mask: Mask::of(value).map_err(io::Error::other)?,
+            }),
+        })
+    }
+
+    fn host_header(&self) -> Result<HeaderValue, hyper::http::Error> {
+        let host = if self.destination.port() == self.default_port {
+            self.destination.host().to_string()
+        } else {
+            self.destination.to_string()
+        };
+        Ok(HeaderValue::try_from(host)?)
+    }
+}
+
+impl Added {
+    fn to_request(&self, headers: &mut HeaderMap) {
+        // In a compressed answer, or in pieces of one, what must not come back would not be found.
+        headers.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
+        headers.remove(header::RANGE);
+        headers.remove(header::IF_RANGE);
+        headers.insert(self.header.clone(), self.value.clone());
     }
 }
 
@@ -114,8 +195,8 @@ async fn read_head(
 async fn forward(
     mut client: TcpStream,
     received: Vec<u8>,
-    upstream: TcpStream,
-    destination: &Destination,
+    upstream: impl AsyncRead + AsyncWrite + Unpin,
+    passing: &Passing<'_>,
 ) -> io::Result<()> {
     client.set_zero_linger()?;
     let (sender, upstream_connection) = hyper::client::conn::http1::Builder::new()
@@ -124,7 +205,7 @@ async fn forward(
         .await
         .map_err(io::Error::other)?;
     let sender = Mutex::new(sender);
-    let service = service_fn(|request| pass_on(request, &sender, destination));
+    let service = service_fn(|request| pass_on(request, &sender, passing));
 
     let (reader, writer) = client.split();
     let stream = tokio::io::join(Cursor::new(received).chain(reader), writer);
@@ -152,7 +233,7 @@ async fn forward(
 async fn pass_on(
     mut request: Request<Incoming>,
     sender: &Mutex<SendRequest<Incoming>>,
-    destination: &Destination,
+    passing: &Passing<'_>,
 ) -> Result<Response<Body>, hyper::http::Error> {
     let path = request
         .uri()
@@ -165,22 +246,30 @@ async fn pass_on(
     remove_hop_by_hop(headers);
     // Answered here already.
     headers.remove(header::EXPECT);
-    headers.insert(header::HOST, host_header(destination)?);
+    headers.insert(header::HOST, passing.host_header()?);
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(added) = &passing.added {
+        added.to_request(headers);
+    }
 
     let answer = match sender.lock() {
         Ok(mut sender) => sender.send_request(request),
-        Err(_) => return bad_gateway(destination),
+        Err(_) => return bad_gateway(passing.destination),
     };
     match answer.await {
         // Nothing was asked to be upgraded.
         Ok(answer) if answer.status() != StatusCode::SWITCHING_PROTOCOLS => {
-            let mut answer = answer.map(Either::Left);
+            let mask = passing.added.as_ref().map(|added| &added.mask);
+            let mut answer = answer.map(|body| Either::Left(Masked::new(body, mask.cloned())));
             *answer.version_mut() = Version::HTTP_11;
             remove_hop_by_hop(answer.headers_mut());
+            if let Some(mask) = mask {
+                mask.headers(answer.headers_mut());
+                answer.extensions_mut().remove::<ReasonPhrase>();
+            }
             Ok(answer)
         }
-        Ok(_) | Err(_) => bad_gateway(destination),
+        Ok(_) | Err(_) => bad_gateway(passing.destination),
     }
 }
 
@@ -190,14 +279,6 @@ fn bad_gateway(destination: &Destination) -> Result<Response<Body>, hyper::http:
         .status(StatusCode::BAD_GATEWAY)
         .header(header::CONTENT_TYPE, "text/plain; charset=utf-8")
         .body(Either::Right(Full::from(text)))
-}
-
-fn host_header(destination: &Destination) -> Result<HeaderValue, hyper::http::Error> {
-    let host = match destination.port() {
-        HTTP_PORT => destination.host().to_string(),
-        _ => destination.to_string(),
-    };
-    Ok(HeaderValue::try_from(host)?)
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -225,9 +306,12 @@ async fn refuse(mut client: TcpStream, status: StatusCode, refusal: &Refusal) ->
     finish(client).await
 }
 
-fn status(reason: Reason) -> StatusCode {
+fn status(reason: &Reason) -> StatusCode {
     match reason {
-        Reason::NotAllowed | Reason::PrivateAddress { .. } => StatusCode::FORBIDDEN,
+        Reason::NotAllowed
+        | Reason::PrivateAddress { .. }
+        | Reason::NoSecret { .. }
+        | Reason::Unencrypted { .. } => StatusCode::FORBIDDEN,
         Reason::Malformed => StatusCode::BAD_REQUEST,
         Reason::Unsupported => StatusCode::NOT_IMPLEMENTED,
         Reason::Unreachable {

@@ -13,10 +13,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::allow::AllowList;
 use super::gate::{Gate, Resolve, SystemResolver};
 use super::refusal::Event;
-use super::{http, socks};
+use super::{Reachable, http, socks};
 
 /// Most connections at a time; further ones wait to be accepted.
 pub(super) const MAX_CONNECTIONS: usize = 256;
@@ -43,10 +42,10 @@ impl Proxy {
     /// A descriptor that is no listening TCP socket.
     pub fn start(
         listener: OwnedFd,
-        allow: AllowList,
+        reachable: impl Into<Reachable>,
         sink: impl Fn(Event) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        Self::with_resolver(listener, allow, SystemResolver::default(), sink)
+        Self::with_resolver(listener, reachable, SystemResolver::default(), sink)
     }
 
     /// The same with other answers to names than the host's.
@@ -55,7 +54,7 @@ impl Proxy {
     /// A descriptor that is no listening TCP socket.
     pub fn with_resolver(
         listener: OwnedFd,
-        allow: AllowList,
+        reachable: impl Into<Reachable>,
         resolver: impl Resolve + 'static,
         sink: impl Fn(Event) + Send + Sync + 'static,
     ) -> io::Result<Self> {
@@ -68,7 +67,7 @@ impl Proxy {
         let listener = std::net::TcpListener::from(listener);
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let gate = Gate::new(allow, Box::new(resolver), Box::new(sink));
+        let gate = Gate::new(reachable.into(), Box::new(resolver), Box::new(sink));
         Ok(Self {
             address: listener.local_addr()?,
             acceptor: tokio::spawn(accept(listener, Arc::new(gate))),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::address::{Destination, readable};
 
 /// Why a destination was not reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
     /// No entry of the allow list matches it.
@@ -29,6 +29,18 @@ pub enum Reason {
     },
     /// A protocol or command that the proxy does not speak.
     Unsupported,
+    /// What is to be added to requests there is missing.
+    NoSecret {
+        /// Its name in the policy.
+        secret: String,
+    },
+    /// A secret would go there without encryption, and it is far away.
+    Unencrypted {
+        /// Its name in the policy.
+        secret: String,
+        /// The first of the host's public addresses.
+        address: IpAddr,
+    },
 }
 
 /// What became of an attempt to connect.
@@ -39,6 +51,8 @@ pub enum ConnectFailure {
     Refused,
     /// No answer in time.
     TimedOut,
+    /// No TLS, or not with a certificate that this machine trusts.
+    Tls,
     /// No way there, or anything else.
     Failed,
 }
@@ -104,7 +118,7 @@ impl fmt::Display for Refusal {
             (host, Some(port)) => write!(f, "{host}:{port}")?,
             (host, None) => f.write_str(host)?,
         }
-        match self.reason {
+        match &self.reason {
             Reason::NotAllowed => f.write_str(
                 " is not allowed: the operator's policy decides what can be reached ([network] allow)",
             ),
@@ -126,12 +140,24 @@ impl fmt::Display for Refusal {
                 match cause {
                     ConnectFailure::Refused => "refused the connection",
                     ConnectFailure::TimedOut => "did not answer in time",
+                    ConnectFailure::Tls =>
+                        "does not speak TLS with a certificate that the server's machine trusts",
                     ConnectFailure::Failed => "cannot be reached",
                 }
             ),
             Reason::Unsupported => f.write_str(
                 " was asked for in a way that is not supported: the way out to what the operator's policy names ([network] allow) \
                  is HTTP CONNECT, a plain http:// request, or SOCKS5 CONNECT without a user",
+            ),
+            Reason::NoSecret { secret } => write!(
+                f,
+                " is allowed by the operator's policy ([network] allow), but the secret `{secret}` that is added to requests there \
+                 ([secrets.{secret}]) is missing: `doctor` tells the operator why"
+            ),
+            Reason::Unencrypted { secret, address } => write!(
+                f,
+                " has the public address {address}, to which the secret `{secret}` of the operator's policy ([secrets.{secret}], \
+                 tls = false) is not sent"
             ),
         }
     }

@@ -47,7 +47,7 @@ pub(super) async fn serve(mut client: TcpStream, gate: &Gate, deadline: Instant)
                 client.write_all(&reply(SUCCEEDED)).await?;
                 return tunnel(client, upstream).await;
             }
-            Err(refusal) => reply(code(refusal.reason)),
+            Err(refusal) => reply(code(&refusal.reason)),
         },
         Asked::Otherwise(refusal, answer) => {
             gate.refuse(refusal);
@@ -123,9 +123,13 @@ fn reply(code: u8) -> Vec<u8> {
     vec![VERSION, code, 0, IPV4, 0, 0, 0, 0, 0, 0]
 }
 
-fn code(reason: Reason) -> u8 {
+fn code(reason: &Reason) -> u8 {
     match reason {
-        Reason::NotAllowed | Reason::PrivateAddress { .. } | Reason::Malformed => NOT_ALLOWED,
+        Reason::NotAllowed
+        | Reason::PrivateAddress { .. }
+        | Reason::Malformed
+        | Reason::NoSecret { .. }
+        | Reason::Unencrypted { .. } => NOT_ALLOWED,
         Reason::Unreachable {
             cause: ConnectFailure::Refused,
         } => CONNECTION_REFUSED,

@@ -3,6 +3,7 @@
 mod http;
 mod limits;
 mod names;
+mod secrets;
 mod socks;
 
 use std::collections::VecDeque;
@@ -15,7 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{AllowList, Connected, Event, Proxy, Reason, Refusal, Resolve, WrittenEntry};
+use super::{
+    AllowList, Connected, Event, Proxy, Reachable, Reason, Refusal, Resolve, WrittenEntry,
+};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -65,12 +68,14 @@ struct Network {
 
 impl Network {
     fn start(allow: &[WrittenEntry], resolver: Answers) -> anyhow::Result<Self> {
+        Self::serving(AllowList::new(allow)?.into(), resolver)
+    }
+
+    fn serving(reachable: Reachable, resolver: Answers) -> anyhow::Result<Self> {
         let listener = std::net::TcpListener::bind((LOOPBACK, 0))?;
         let (sender, events) = unbounded_channel();
-        let allow = AllowList::new(allow)?;
-        let proxy = Proxy::with_resolver(listener.into(), allow, resolver.clone(), move |event| {
-            let _ = sender.send(event);
-        })?;
+        let report = move |event| drop(sender.send(event));
+        let proxy = Proxy::with_resolver(listener.into(), reachable, resolver.clone(), report)?;
         Ok(Self {
             proxy,
             resolver,

@@ -107,6 +107,23 @@ impl Policy {
 
     /// Of a `host:port`.
     pub fn explain_host(&self, host: &str) -> Explanation {
+        let explanation = self.explain_connection(host);
+        match self.secrets.explain(host) {
+            // What a secret is for is allowed over TLS; a command asks for it in plain HTTP, and nothing but the proxy hears that.
+            Some(secret) if explanation.decision == Decision::Deny => Explanation::new(
+                Decision::Allow,
+                "network",
+                format!("with network `allowlist`, for plain HTTP only; {secret}"),
+            ),
+            Some(secret) => Explanation {
+                reason: format!("{}; {secret}", explanation.reason),
+                ..explanation
+            },
+            None => explanation,
+        }
+    }
+
+    fn explain_connection(&self, host: &str) -> Explanation {
         match self.network.mode {
             NetworkMode::None | NetworkMode::Loopback => Explanation::new(
                 Decision::Deny,
@@ -205,6 +222,17 @@ mod tests {
         )?;
         assert_eq!(with.explain_host("A.org.:443").decision, Decision::Allow);
         assert_eq!(with.explain_host("a.org:80").decision, Decision::Deny);
+        let secret = policy(
+            "[network]\nmode = \"allowlist\"\nallow = [\"a.org:443\"]\n\
+             [secrets.key]\nfrom_env = \"KEY\"\ninject = { host = \"a.org\", header = \"X-Key\" }",
+        )?;
+        for host in ["a.org:80", "a.org:443"] {
+            let explained = secret.explain_host(host);
+            assert_eq!(explained.decision, Decision::Allow, "{explained:?}");
+            let words = "secret key is added to requests to http://a.org/";
+            assert!(explained.reason.contains(words), "{explained:?}");
+        }
+        assert_eq!(secret.explain_host("a.org:22").decision, Decision::Deny);
         let asked = with.explain_command("cd x && git push");
         assert_eq!((asked.decision, asked.rule), (Decision::Ask, Some(1)));
         assert!(asked.reason.contains("leaves the machine"), "{asked:?}");

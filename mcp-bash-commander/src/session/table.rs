@@ -20,7 +20,7 @@ use super::{
     State, Stream, lock,
 };
 use crate::jail::{Jail, JailSpec, JailedProcess, Launcher, Stdin};
-use crate::network::{AllowList, Proxy};
+use crate::network::{Proxy, Reachable};
 use crate::publish::PublishedPort;
 
 /// How long a finished command is remembered.
@@ -88,7 +88,11 @@ pub(super) struct Doors {
 }
 
 impl Doors {
-    async fn open(jail: &Jail, ports: Vec<u16>, allow: AllowList) -> Result<Self, SessionError> {
+    async fn open(
+        jail: &Jail,
+        ports: Vec<u16>,
+        reachable: Reachable,
+    ) -> Result<Self, SessionError> {
         let mut doors = Self::default();
         for port in ports {
             let relay = PublishedPort::open(jail, port).await;
@@ -98,7 +102,7 @@ impl Doors {
         }
         if let Some(listener) = jail.take_listener() {
             let refusals = doors.refusals.clone();
-            let proxy = Proxy::start(listener, allow, move |event| refusals.note(&event));
+            let proxy = Proxy::start(listener, reachable, move |event| refusals.note(&event));
             doors.proxy = Some(proxy.map_err(SessionError::Proxy)?);
         }
         Ok(doors)
@@ -143,7 +147,7 @@ impl Sessions {
             None => {
                 let ports = order.jail.published.clone();
                 let process = self.0.launcher.run(order.jail).await?;
-                let doors = Doors::open(&process.jail, ports, order.allow).await?;
+                let doors = Doors::open(&process.jail, ports, order.reachable).await?;
                 (process, doors, None)
             }
             Some(name) => {
@@ -153,7 +157,7 @@ impl Sessions {
                         &order.owner,
                         order.origin.as_ref(),
                         order.jail,
-                        (order.allow, order.overlay.clone()),
+                        (order.reachable, order.overlay.clone()),
                     )
                     .await?;
                 (process, Doors::default(), Some(kept))
@@ -230,7 +234,7 @@ impl Sessions {
         owner: &Arc<str>,
         origin: Option<&Origin>,
         jail: JailSpec,
-        (allow, overlay): (AllowList, Option<Arc<Changes>>),
+        (reachable, overlay): (Reachable, Option<Arc<Changes>>),
     ) -> Result<(JailedProcess, Arc<KeptJail>), SessionError> {
         let key = Key::new(owner, origin, name);
         // Two calls that come at once must not make two sessions of one name.
@@ -246,7 +250,7 @@ impl Sessions {
         let terms = Terms::of(&jail);
         let ports = jail.published.clone();
         let process = self.0.launcher.run(jail).await?;
-        let doors = Doors::open(&process.jail, ports, allow).await?;
+        let doors = Doors::open(&process.jail, ports, reachable).await?;
         let kept = Arc::new(KeptJail::new(
             &key, place.id, origin, terms, &process, &doors, overlay,
         ));

@@ -349,7 +349,7 @@ impl BashCommander {
                 .unwrap_or_else(|| params.argv.clone().unwrap_or_default().join(" ")),
             jail,
             kept: params.session.clone(),
-            allow: state.policy.network.allow.clone(),
+            reachable: state.policy.reachable(),
             timeout: self.timeout(params, condition, action),
             output_bytes: state.policy.limits.output_bytes,
             spools: opened.spools.clone(),

@@ -81,7 +81,7 @@ impl Place {
         self.start_with(&["--policy", &path.to_string_lossy()])
     }
 
-    fn policy(&self, text: &str) -> anyhow::Result<PathBuf> {
+    pub(crate) fn policy(&self, text: &str) -> anyhow::Result<PathBuf> {
         let path = self.path("policy.toml");
         write_private(&path, text)?;
         Ok(path)

@@ -14,6 +14,7 @@ mod processes;
 #[path = "../common/program.rs"]
 mod program;
 mod refusals;
+mod secrets;
 mod sessions;
 mod terminals;
 mod work;

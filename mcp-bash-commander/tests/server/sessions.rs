@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mcp_bash_commander::jail::{JailSpec, Launcher};
-use mcp_bash_commander::network::AllowList;
+use mcp_bash_commander::network::Reachable;
 use mcp_bash_commander::session::{Killed, Order, SessionError, Sessions, SpoolFolder, Stream};
 use serde_json::{Value, json};
 
@@ -106,7 +106,7 @@ fn order(owner: &str, place: &Place, command: &[&str]) -> Order {
         command: command.join(" "),
         jail: JailSpec::new(command.iter().copied()),
         kept: None,
-        allow: AllowList::default(),
+        reachable: Reachable::default(),
         overlay: None,
         forbidden: None,
         timeout: None,

@@ -36,12 +36,15 @@ pub mod network {
     mod address;
     mod allow;
     mod range;
+    mod reachable;
     mod refusal;
+    mod secrets;
+
+    const HTTP_PORT: u16 = 80;
+    const HTTPS_PORT: u16 = 443;
 
     pub mod http {
         mod head;
-
-        const HTTP_PORT: u16 = 80;
 
         #[path = "../../../../tests/fuzz/shell/head.rs"]
         mod reached;
@@ -54,7 +57,9 @@ pub mod network {
 
     pub use allow::{AllowList, AllowListError, Decision, Entry, WrittenEntry};
     pub use reached::canonical;
+    pub use reachable::Reachable;
     pub use refusal::{ConnectFailure, Reason, Refusal};
+    pub use secrets::{Secret, SecretError, Secrets, WrittenSecret};
 }
 
 #[path = "../../../mcp-bash-commander/src/session"]

@@ -2,9 +2,9 @@
 
 use hyper::Uri;
 
+use super::super::HTTP_PORT;
 use super::super::address::Destination;
 use super::super::refusal::Reason;
-use super::HTTP_PORT;
 
 /// Longest head, in bytes.
 pub(super) const MAX_HEAD: usize = 16 * 1024;

@@ -244,7 +244,11 @@ async fn what_is_not_allowed_is_answered_recorded_and_never_dialled() -> anyhow:
         ("CONNECT localhost:", "localhost", Reason::NotAllowed),
         ("CONNECT 127.0.0.1:", "127.0.0.1", Reason::NotAllowed),
         ("GET http://evil.test:", "evil.test", Reason::NotAllowed),
-        ("CONNECT public.example.org:", "public.example.org", private),
+        (
+            "CONNECT public.example.org:",
+            "public.example.org",
+            private.clone(),
+        ),
         (
             "PUT http://public.example.org:",
             "public.example.org",

@@ -113,7 +113,7 @@ async fn whatever_is_sent_as_a_host_is_refused_or_resolved_as_what_was_decided_a
     let (sender, mut events) = unbounded_channel();
     let allow = AllowList::new(&["static.example.org:443".into(), "*.example.org:443".into()])?;
     let gate = Gate::new(
-        allow,
+        allow.into(),
         Box::new(resolver.clone()),
         Box::new(move |event| drop(sender.send(event))),
     );
