@@ -279,6 +279,7 @@ impl BashCommander {
             outcome: Outcome::Ok,
             code: None,
             ms: 0,
+            details: None,
         };
         log.add(&began).await?;
         Ok(Opened {

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     budget::json_bytes,
-    call_log::{CallLog, Outcome, Record},
+    call_log::{CallLog, Details, Outcome, Record},
     digest::hex,
     effect::class::EffectClass,
     metrics::Metrics,
@@ -78,10 +78,14 @@ pub struct CallGuard {
 /// What a tool adds to its call's line in the log.
 #[derive(Debug, Default)]
 struct Note {
+    principal: String,
+    tool: String,
+    arguments_sha256: String,
     run: Option<String>,
     action: Option<String>,
     refused: bool,
     approved_by: Option<&'static str>,
+    details: Option<Details>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -114,6 +118,29 @@ pub fn was_approved(context: &RequestContext<RoleServer>, by: &'static str) {
     if let Some(note) = context.extensions.get::<SharedNote>() {
         note.lock().approved_by = Some(by);
     }
+}
+
+/// Called by a tool: what its call's line says besides.
+pub fn has_details(context: &RequestContext<RoleServer>, details: Details) {
+    if let Some(note) = context.extensions.get::<SharedNote>() {
+        note.lock().details = Some(details);
+    }
+}
+
+/// Called by a tool that starts what may outlast its call: the line for its start and, changed, for its end.
+pub fn line(context: &RequestContext<RoleServer>) -> Option<Record> {
+    let note = context.extensions.get::<SharedNote>()?.lock();
+    Some(Record {
+        principal: note.principal.clone(),
+        tool: note.tool.clone(),
+        arguments_sha256: note.arguments_sha256.clone(),
+        run: note.run.clone(),
+        action: note.action.clone(),
+        outcome: Outcome::Started,
+        code: None,
+        ms: 0,
+        details: None,
+    })
 }
 
 impl CallGuard {
@@ -168,12 +195,18 @@ impl CallGuard {
             self.record_guess(&request, &context, started).await;
             return Err(unknown_tool(&request.name, router));
         };
+        let principal = principal::of(&context).map(|principal| principal.name.to_string());
+        let note = Note {
+            principal: principal.clone().unwrap_or_default(),
+            tool: tool.name.to_string(),
+            arguments_sha256: arguments_digest(request.arguments.as_ref()),
+            ..Note::default()
+        };
         let call = Call {
             tool: tool.name.as_ref(),
             class: class_of(tool),
-            principal: principal::of(&context).map(|principal| principal.name.to_string()),
-            arguments_sha256: arguments_digest(request.arguments.as_ref()),
-            note: SharedNote::default(),
+            principal,
+            note: SharedNote(Arc::new(Mutex::new(note))),
             started,
         };
         let response = match self.admit(&call).await {
@@ -308,6 +341,7 @@ impl CallGuard {
             outcome: Outcome::Refused,
             code: Some(UNKNOWN_TOOL.to_owned()),
             ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            details: None,
         };
         if let Err(error) = log.add(&record).await {
             tracing::error!(%error, "a call of an unknown tool was not recorded");
@@ -356,7 +390,6 @@ struct Call<'a> {
     tool: &'a str,
     class: EffectClass,
     principal: Result<String, ToolError>,
-    arguments_sha256: String,
     note: SharedNote,
     started: Instant,
 }
@@ -372,14 +405,15 @@ impl Call<'_> {
             Some(_) => Outcome::Error,
         };
         Record {
-            principal: self.principal.clone().unwrap_or_default(),
-            tool: self.tool.to_owned(),
-            arguments_sha256: self.arguments_sha256.clone(),
+            principal: note.principal.clone(),
+            tool: note.tool.clone(),
+            arguments_sha256: note.arguments_sha256.clone(),
             run: note.run.clone(),
             action: note.action.clone(),
             outcome,
             code: error_code.or_else(|| note.approved_by.map(|by| format!("approved_by:{by}"))),
             ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            details: note.details.clone(),
         }
     }
 }

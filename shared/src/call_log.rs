@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-pub use entry::{Entry, Head, HeadError, Outcome, Record};
+pub use entry::{Details, Entry, Head, HeadError, Outcome, Record};
 pub use verify::{FirstBad, Summary, VerifyError, verify};
 use writer::Writer;
 
@@ -120,6 +120,31 @@ impl CallLog {
             writer::Next::Wait => {}
             writer::Next::WriteSoon => writer::write_soon(&self.writer),
             writer::Next::WriteNow => self.writer.clone().blocking(Writer::write).await?,
+        }
+        Ok(head)
+    }
+
+    /// Adds a line and returns once the file has it: it outlasts this server, and the machine once a later line is on the disk for
+    /// good.
+    ///
+    /// # Errors
+    /// A disk that does not take it; the line stays waiting.
+    pub async fn add_written(&self, record: &Record) -> Result<Head, CallLogError> {
+        let (head, _) = self.writer.push(record)?;
+        self.writer.clone().blocking(Writer::write).await?;
+        Ok(head)
+    }
+
+    /// Adds a line without waiting for anything, for where nobody can wait; it is written with the next, at most a second later.
+    ///
+    /// # Errors
+    /// A disk that has not taken lines for a while.
+    pub fn note(&self, record: &Record) -> Result<Head, CallLogError> {
+        let (head, action) = self.writer.push(record)?;
+        // Without a runtime the server is at its end, and the log writes what waits when it goes.
+        let can_wait = tokio::runtime::Handle::try_current().is_ok();
+        if action != writer::Next::Wait && can_wait {
+            writer::write_soon(&self.writer);
         }
         Ok(head)
     }

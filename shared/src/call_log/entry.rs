@@ -3,12 +3,19 @@
 use std::{fmt, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{budget::head, digest::hex};
+use crate::{
+    budget::{head, json_bytes},
+    digest::hex,
+};
 
 /// The hash that the first line has before it.
 pub(super) const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Most bytes of a line's details, as JSON: with all else a line stays below what `verify` reads.
+const MAX_DETAILS: usize = 32 * 1024;
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,11 +29,18 @@ pub enum Outcome {
     Refused,
     /// It was cancelled, or ran into its deadline.
     Cancelled,
+    /// Something begins that a call asked for and that may go on when the call is over; `details` say what.
+    Started,
+    /// It came to its end, or was not begun after all; `details` say how.
+    Ended,
     /// Not a call: a line that a crash tore is accounted for.
     Recovered,
 }
 
-/// What the log keeps of a call: never an argument, only their digest.
+/// What goes with a line besides: plain values, without secrets.
+pub type Details = Map<String, Value>;
+
+/// What the log keeps of a call: the digest of its arguments, and what its tool says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Who called.
@@ -45,6 +59,8 @@ pub struct Record {
     pub code: Option<String>,
     /// How long it took.
     pub ms: u64,
+    /// What the tool says of it.
+    pub details: Option<Details>,
 }
 
 /// A line as it is in the file. Its hash is SHA-256 over the canonical JSON (RFC 8785) of everything else in it.
@@ -76,6 +92,9 @@ pub struct Entry {
     pub code: Option<String>,
     /// How long it took; of a `recovered` line, 0.
     pub ms: u64,
+    /// What the tool says of it; `too_long` with their bytes where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Details>,
     /// SHA-256 over the rest of this line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hash: String,
@@ -95,6 +114,7 @@ impl Entry {
             outcome: record.outcome,
             code: record.code.as_deref().map(clipped),
             ms: record.ms,
+            details: record.details.as_ref().map(bounded),
             hash: String::new(),
         };
         entry.hash = entry.computed_hash();
@@ -112,6 +132,7 @@ impl Entry {
             outcome: Outcome::Recovered,
             code: None,
             ms: 0,
+            details: None,
         };
         Self::next(head, ts, &record)
     }
@@ -122,7 +143,7 @@ impl Entry {
             hash: String::new(),
             ..self.clone()
         };
-        // Strings and integers below 2^53 always have a canonical form.
+        // Plain values whose numbers are below 2^53 always have a canonical form.
         hex(&Sha256::digest(
             serde_json_canonicalizer::to_vec(&unhashed).unwrap_or_default(),
         ))
@@ -145,6 +166,15 @@ impl Entry {
 /// Names are short; what is not, was made up by a caller.
 fn clipped(text: &str) -> String {
     head(text, 256).text.to_owned()
+}
+
+/// Readers take no endless line.
+fn bounded(details: &Details) -> Details {
+    let bytes = json_bytes(details);
+    if bytes <= MAX_DETAILS {
+        return details.clone();
+    }
+    Details::from_iter([("too_long".to_owned(), json!(bytes))])
 }
 
 /// The end of a log: the number and hash of its last line, written `<seq>:<64 hex digits>`.

@@ -13,6 +13,7 @@ fn record(tool: &str) -> Record {
         outcome: Outcome::Ok,
         code: None,
         ms: 3,
+        details: None,
     }
 }
 
@@ -65,6 +66,45 @@ async fn an_untouched_log_verifies_and_keeps_its_chain_over_restarts() -> anyhow
     log.add_durably(&record("after the restart")).await?;
     assert_eq!(verify(&path, Some(&head))?.entries, 11);
     assert_eq!(verify(&path, Some(&log.head()))?.head, log.head());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_tool_says_of_a_call_is_chained_like_the_rest_and_has_an_end() -> anyhow::Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("calls.jsonl");
+    let log = CallLog::open(&path, true)?;
+    let with = |details: serde_json::Value, outcome| Record {
+        details: details.as_object().cloned(),
+        outcome,
+        ..record("exec")
+    };
+    let said = serde_json::json!({ "exec": "x1", "argv": ["a", "\u{1}"], "bytes": 9_007_199_254_740_991_u64 });
+    log.add_written(&with(said.clone(), Outcome::Started))
+        .await?;
+    assert_eq!(lines(&path)?.len(), 1, "it is written at once");
+    let too_long = serde_json::json!({ "text": "\u{1}".repeat(10_000) });
+    log.note(&with(too_long, Outcome::Ended))?;
+    log.add_durably(&record("exec")).await?;
+    assert_eq!(verify(&path, Some(&log.head()))?.entries, 3);
+    let whole = lines(&path)?;
+    let entries = whole
+        .iter()
+        .map(|line| Ok(serde_json::from_str::<Entry>(line)?.details))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let cut = serde_json::json!({ "too_long": 60_011 });
+    assert_eq!(
+        entries,
+        [said.as_object().cloned(), cut.as_object().cloned(), None]
+    );
+    drop(log);
+    drop(CallLog::open(&path, true)?);
+
+    let mut edited = whole.clone();
+    edited[0] = edited[0].replace("\"x1\"", "\"x2\"");
+    write_lines(&path, &edited)?;
+    assert_eq!(bad_line(&path, None)?.0, 1);
     Ok(())
 }
 

@@ -396,7 +396,7 @@ pub(super) fn is_torn(bytes: &[u8]) -> bool {
 }
 
 fn append_line(lines: &mut Vec<u8>, entry: &Entry) {
-    // An entry is strings and integers: writing it to memory cannot fail.
+    // An entry is plain values: writing it to memory cannot fail.
     let _ = serde_json::to_writer(&mut *lines, entry);
     lines.push(b'\n');
 }
@@ -422,6 +422,7 @@ mod tests {
             outcome: Outcome::Ok,
             code: None,
             ms: 3,
+            details: None,
         }
     }
 
