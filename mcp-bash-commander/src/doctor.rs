@@ -87,6 +87,13 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
         ),
     );
     examine_secrets(&mut report, subject.policy);
+    if !subject.policy.audit.required {
+        report.warn(
+            "audit",
+            "commands run although they cannot be recorded",
+            "write required = true under [audit] of the policy, or leave it out",
+        );
+    }
     let (launcher, workspace) = (subject.launcher, subject.workspace);
     examine_jail(
         &mut report,

@@ -11,6 +11,7 @@ mod learn;
 pub mod network;
 pub mod policy;
 pub mod publish;
+pub mod records;
 pub mod server;
 pub mod session;
 mod tools;
@@ -61,7 +62,7 @@ pub async fn run(config: Config, launcher: Launcher) -> anyhow::Result<ExitCode>
             server.work_for_registry(&shutdown);
             let result =
                 shared::serve::serve(server.clone(), &config.serve, metrics, shutdown).await;
-            server.end();
+            server.end().await;
             launcher.end(LAST_WAIT);
             result?;
             Ok(ExitCode::SUCCESS)

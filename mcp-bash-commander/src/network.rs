@@ -25,7 +25,9 @@ pub use gate::{Resolve, SystemResolver};
 pub use proxy::Proxy;
 pub use reachable::Reachable;
 pub use refusal::{ConnectFailure, Connected, Event, Reason, Refusal};
-pub use secrets::{Secret, SecretError, SecretValue, Secrets, Unusable, WrittenSecret};
+pub use secrets::{
+    KnownSecrets, Secret, SecretError, SecretValue, Secrets, Unusable, WrittenSecret,
+};
 
 /// The ports of `http://` and `https://` without one.
 const HTTP_PORT: u16 = 80;

@@ -213,6 +213,22 @@ pub struct Policy {
     pub environment: EnvironmentRules,
     /// Upper bounds.
     pub limits: Limits,
+    /// How commands are recorded.
+    pub audit: AuditRules,
+}
+
+/// The `[audit]` table of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditRules {
+    /// Whether what cannot be recorded is not done.
+    pub required: bool,
+}
+
+impl Default for AuditRules {
+    fn default() -> Self {
+        Self { required: true }
+    }
 }
 
 impl Policy {
@@ -279,6 +295,7 @@ struct Document {
     network: NetworkRules,
     secrets: BTreeMap<String, WrittenSecret>,
     limits: LimitsTable,
+    audit: AuditRules,
     rule: Vec<RuleTable>,
 }
 
@@ -378,6 +395,7 @@ impl Document {
             rules: Rules::from_tables(self.rule)?,
             environment: self.env.checked()?,
             limits: self.limits.with_defaults()?,
+            audit: self.audit,
         })
     }
 }

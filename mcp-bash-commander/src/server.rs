@@ -15,7 +15,7 @@ use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::call::{self, CallGuard};
-use shared::call_log::{CallLog, Outcome, Record};
+use shared::call_log::{CallLog, Details, Outcome, Record};
 use shared::digest::Digest;
 use shared::effect::client::{EffectClient, EffectConfig, ServiceCredential};
 use shared::effect::protocol::ToolDeclaration;
@@ -34,6 +34,7 @@ use crate::enforce::{Action, Orders, needs_grant};
 use crate::jail::{ContainerSettings, Launcher};
 use crate::policy::rules::Decision;
 use crate::policy::{Placed, Policy, check_placement};
+use crate::records::{Hider, Recording};
 use crate::session::{Changes, OverlayFolder, Sessions, SpoolFolder};
 use crate::tools;
 use crate::tools::approval::{Approvals, AtClient};
@@ -84,6 +85,8 @@ pub(crate) struct Enforced {
 /// What the first call opens, so that starting costs nothing.
 pub(crate) struct Opened {
     guard: CallGuard,
+    log: CallLog,
+    hider: Arc<Hider>,
     /// Where long output goes.
     pub(crate) spools: SpoolFolder,
     state_dir: PathBuf,
@@ -91,6 +94,27 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// The record of a command that a call is about to start; `None` outside calls.
+    pub(crate) fn recording(
+        &self,
+        context: &RequestContext<RoleServer>,
+        details: Details,
+    ) -> Option<Recording> {
+        let line = Record {
+            details: Some(details),
+            ..call::line(context)?
+        };
+        Some(Recording::new(
+            self.log.clone(),
+            line,
+            Arc::clone(&self.hider),
+        ))
+    }
+
+    pub(crate) fn hider(&self) -> &Hider {
+        &self.hider
+    }
+
     /// An overlay over the workspace, empty.
     pub(crate) async fn overlay(
         &self,
@@ -231,9 +255,16 @@ impl BashCommander {
         tokio::spawn(async move { client.run_work(orders, stop).await });
     }
 
-    /// Ends every command.
-    pub fn end(&self) {
+    /// Ends every command, and has on the disk what became of it.
+    pub async fn end(&self) {
         self.state.sessions.end();
+        self.state.sessions.recorded().await;
+        let Some(opened) = self.state.opened.get() else {
+            return;
+        };
+        if let Err(error) = opened.log.close() {
+            tracing::error!(%error, "the last lines of the call log are lost");
+        }
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -258,9 +289,10 @@ impl BashCommander {
 
     async fn open(&self) -> anyhow::Result<Opened> {
         let given = self.state.directory.clone();
+        let required = self.state.policy.audit.required;
         let (state_dir, log) = tokio::task::spawn_blocking(move || {
             let state_dir = state_dir::open(NAME, Some(&given))?;
-            let log = CallLog::open_in(&state_dir, true)?;
+            let log = CallLog::open_in(&state_dir, required)?;
             anyhow::Ok((state_dir, log))
         })
         .await??;
@@ -283,7 +315,9 @@ impl BashCommander {
         };
         log.add(&began).await?;
         Ok(Opened {
-            guard: self.state.guard.clone().with_log(log),
+            guard: self.state.guard.clone().with_log(log.clone()),
+            log,
+            hider: Arc::new(Hider::new(self.state.policy.secrets.clone())?),
             spools: SpoolFolder::new(&state_dir),
             state_dir,
             overlays: OnceCell::new(),

@@ -20,6 +20,8 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use shared::call_log::CallLogError;
+use shared::digest::Digest;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -27,6 +29,7 @@ use crate::jail::{
     Exit, Identity, Isolation, Jail, JailError, JailSpec, JailedCommand, Output, Reach, Usage,
 };
 use crate::network::Reachable;
+use crate::records::Recording;
 use crate::workspace::Workspace;
 use input::InputEnd;
 pub use input::InputError;
@@ -75,6 +78,9 @@ pub enum SessionError {
         /// What differs.
         what: &'static str,
     },
+    /// Its start could not be recorded.
+    #[error("the command cannot be recorded, so it was not started")]
+    Unrecorded(#[source] CallLogError),
     /// The proxy could not be started.
     #[error("failed to start the proxy: {0}")]
     Proxy(io::Error),
@@ -229,6 +235,8 @@ pub struct Order {
     pub spools: SpoolFolder,
     /// What it is started for.
     pub origin: Option<Origin>,
+    /// Where its start and its end are recorded.
+    pub recording: Option<Recording>,
 }
 
 /// What becomes of protected paths that were not there and that a command made: they are put away when it has ended.
@@ -477,6 +485,12 @@ impl Session {
     /// Bytes written on a stream so far.
     pub fn written(&self, stream: Stream) -> u64 {
         self.spool(stream).written()
+    }
+
+    /// How many bytes were written on a stream so far, and the digest of all of them.
+    pub(crate) fn sum(&self, stream: Stream) -> (u64, Digest) {
+        let spool = self.spool(stream);
+        (spool.written(), Digest::from_array(&spool.sha256()))
     }
 
     fn spool(&self, stream: Stream) -> MutexGuard<'_, Spool> {

@@ -188,13 +188,24 @@ impl Secrets {
         self.0.iter().find(|secret| secret.is_for(asked))
     }
 
-    /// The text with every secret in it replaced by its name. One that cannot be read now cannot be looked for.
+    /// Those that can be read now, to be found in texts.
+    pub fn known(&self) -> KnownSecrets<'_> {
+        let known = |secret| Some((secret, Secret::read(secret).ok()?));
+        KnownSecrets(self.0.iter().filter_map(known).collect())
+    }
+}
+
+/// Secrets with their values.
+#[derive(Debug)]
+pub struct KnownSecrets<'a>(Vec<(&'a Secret, SecretValue)>);
+
+impl KnownSecrets<'_> {
+    /// The text with each of them in it replaced by its name.
     pub fn hide(&self, text: &str) -> String {
         self.0
             .iter()
-            .fold(text.to_owned(), |text, secret| match secret.read() {
-                Ok(value) => text.replace(value.expose(), &format!("[secret {}]", secret.name)),
-                Err(_) => text,
+            .fold(text.to_owned(), |text, (secret, value)| {
+                text.replace(value.expose(), &format!("[secret {}]", secret.name))
             })
     }
 }

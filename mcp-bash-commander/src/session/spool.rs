@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags};
+use sha2::{Digest as _, Sha256};
 
 /// This much stays in memory; longer outputs go to a file without a name.
 const IN_MEMORY: usize = 32 * 1024;
@@ -53,6 +54,8 @@ pub(super) struct Spool {
     written: u64,
     /// Where the disk stopped taking bytes; they are still counted from there on.
     stored: Option<u64>,
+    /// Of every byte, kept or not.
+    sum: Sha256,
 }
 
 /// A run of consecutive bytes of a stream.
@@ -82,12 +85,18 @@ impl Spool {
             last,
             written: 0,
             stored: None,
+            sum: Sha256::new(),
         }
     }
 
     /// Bytes written by the command so far.
     pub(super) fn written(&self) -> u64 {
         self.written
+    }
+
+    /// SHA-256 of every byte written so far.
+    pub(super) fn sha256(&self) -> [u8; 32] {
+        self.sum.clone().finalize().into()
     }
 
     /// Bytes written that are no longer kept, or never were.
@@ -107,6 +116,7 @@ impl Spool {
     /// # Errors
     /// A disk that does not take it; the bytes are counted all the same, and the stream goes on without being kept.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sum.update(bytes);
         if self.stored.is_some() {
             self.written += bytes.len() as u64;
             return Ok(());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use super::follow::{Held, drain, watch_over};
 use super::input::InputEnd;
@@ -22,6 +23,7 @@ use super::{
 use crate::jail::{Jail, JailSpec, JailedProcess, Launcher, Stdin};
 use crate::network::{Proxy, Reachable};
 use crate::publish::PublishedPort;
+use crate::records::code_of;
 
 /// How long a finished command is remembered.
 const REMEMBERED: Duration = Duration::from_mins(15);
@@ -29,6 +31,8 @@ const REMEMBERED: Duration = Duration::from_mins(15);
 const MOST_REMEMBERED: usize = 100;
 /// Most of a command's text that is kept to recognise it by.
 const COMMAND_CHARACTERS: usize = 200;
+/// How long the end of the server waits for the ends of commands to be recorded.
+const LAST_RECORDS: Duration = Duration::from_secs(5);
 
 /// All sessions of a server; clones share them.
 #[derive(Debug, Clone)]
@@ -41,6 +45,8 @@ struct Shared {
     table: Mutex<Table>,
     /// Held while a kept session is made.
     making: tokio::sync::Mutex<()>,
+    /// What records the ends of commands.
+    recording: TaskTracker,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +131,7 @@ impl Sessions {
             launcher,
             most_live,
             making: tokio::sync::Mutex::default(),
+            recording: TaskTracker::new(),
             table: Mutex::new(Table {
                 newest: getrandom::u32().unwrap_or_default().into(),
                 ..Table::default()
@@ -132,13 +139,34 @@ impl Sessions {
         }))
     }
 
-    /// Starts a command and publishes its ports.
+    /// Starts a command and publishes its ports, with a record of its start and in time of its end.
     ///
     /// # Errors
-    /// No free place, a jail that lacks a layer, a program that is not there, or a port that cannot be published. Nothing of the
-    /// command is left then.
-    pub async fn start(&self, order: Order) -> Result<Arc<Session>, SessionError> {
+    /// No free place, no record, a jail that lacks a layer, a program that is not there, or a port that cannot be published. Nothing
+    /// of the command is left then.
+    pub async fn start(&self, mut order: Order) -> Result<Arc<Session>, SessionError> {
         let place = self.reserve(order.origin.as_ref())?;
+        let Some(recording) = order.recording.take() else {
+            return self.start_at(place, order).await;
+        };
+        let recorded = recording
+            .start(place.id)
+            .await
+            .map_err(SessionError::Unrecorded)?;
+        match self.start_at(place, order).await {
+            Ok(session) => {
+                let watched = Arc::clone(&session);
+                self.0.recording.spawn(recorded.end(watched));
+                Ok(session)
+            }
+            Err(error) => {
+                recorded.not_started(code_of(&error));
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_at(&self, place: Place, order: Order) -> Result<Arc<Session>, SessionError> {
         let has_terminal = match order.jail.command.stdin {
             Stdin::Terminal(size) => Some(size),
             Stdin::Null | Stdin::Bytes(_) | Stdin::Pipe => None,
@@ -368,6 +396,17 @@ impl Sessions {
             }) && !session.state().is_over
         };
         table.sessions.values().filter(is_meant).cloned().collect()
+    }
+
+    /// Waits until the ends of all commands are recorded; to be called when they are killed.
+    pub async fn recorded(&self) {
+        self.0.recording.close();
+        if tokio::time::timeout(LAST_RECORDS, self.0.recording.wait())
+            .await
+            .is_err()
+        {
+            tracing::error!("the ends of some commands are not recorded");
+        }
     }
 
     /// Kills everything and starts nothing more.

@@ -138,6 +138,11 @@ impl From<SessionError> for ToolError {
                 .with_hint("run_get of the spec registry shows where the run stands"),
             SessionError::OtherTerms { .. } => Self::new("SESSION_DIFFERS", message)
                 .with_hint("leave these out, or give another session name"),
+            SessionError::Unrecorded(source) => {
+                tracing::error!(error = %source, "no command runs: its start cannot be recorded");
+                Self::new(code::AUDIT_UNAVAILABLE, message)
+                    .with_hint("tell the operator to run `mcp-bash-commander doctor`")
+            }
             SessionError::Proxy(_) => Self::new("NETWORK_UNUSABLE", message)
                 .with_hint("try again; if it fails again, tell the operator"),
             SessionError::Publish { .. } => Self::new("PORT_NOT_PUBLISHED", message)

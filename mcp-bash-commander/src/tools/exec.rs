@@ -13,6 +13,7 @@ use rmcp::service::RequestContext;
 use rmcp::{RoleServer, tool, tool_router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use shared::call_log::Details;
 use shared::effect::class::EffectClass;
 use shared::principal;
 use shared::tool_error::{ToolError, code};
@@ -34,6 +35,7 @@ use crate::jail::{self, JailSpec, Lifetime, Network, Stdin};
 use crate::network;
 use crate::policy::NetworkMode;
 use crate::policy::rules::{Decision, Verdict};
+use crate::records::{self, Asked};
 use crate::server::BashCommander;
 use crate::session::{Forbidden, Killed, Order, Session, Stream};
 
@@ -145,16 +147,32 @@ impl BashCommander {
         Parameters(params): Parameters<ExecParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<Json<ExecResult>, ToolError> {
-        let (jail, condition, policy) = self
+        let checked = self
             .jail_for(&params)
-            .and_then(|jail| Ok((jail, params.condition()?, self.judge(&params, &context)?)))
-            .inspect_err(|_| shared::call::was_refused(&context))?;
+            .and_then(|jail| Ok((jail, params.condition()?, self.judge(&params, &context)?)));
+        let (jail, condition, policy) = match checked {
+            Ok(checked) => checked,
+            Err(error) => {
+                shared::call::was_refused(&context);
+                let policy = PolicyView::refused(&self.verdict(&params));
+                let details = self.details(&params, &policy, &context).await?;
+                shared::call::has_details(&context, details);
+                return Err(error);
+            }
+        };
         if let Some(by) = policy.approved_by {
             shared::call::was_approved(&context, by);
         }
         let action = self.begin(&context, EFFECT.tool(), &params).await?;
         let done = self
-            .run_in(jail, &params, &condition, action.as_ref(), &context)
+            .run_in(
+                jail,
+                &params,
+                &condition,
+                &policy,
+                action.as_ref(),
+                &context,
+            )
             .await
             .map(|(result, session)| (result.judged(policy), session));
         let (result, session) = match (action, done) {
@@ -169,6 +187,7 @@ impl BashCommander {
                 return Err(error);
             }
         };
+        shared::call::has_details(&context, records::name_of(session.id()));
         let mut text = headline(&session, &session.state());
         for port in &result.published {
             // Writing to a String cannot fail.
@@ -318,6 +337,7 @@ impl BashCommander {
         mut jail: JailSpec,
         params: &ExecParams,
         condition: &Condition,
+        policy_view: &PolicyView,
         action: Option<&Action>,
         context: &RequestContext<RoleServer>,
     ) -> Result<(ExecResult, Arc<Session>), ToolError> {
@@ -356,6 +376,7 @@ impl BashCommander {
             overlay,
             forbidden,
             origin: action.map(Action::origin),
+            recording: opened.recording(context, self.details(params, policy_view, context).await?),
         };
         let session = tokio::select! {
             biased;
@@ -372,6 +393,41 @@ impl BashCommander {
         };
         let budget = usize::try_from(params.max_output_bytes).unwrap_or(usize::MAX);
         Ok((result(&session, budget, waited)?, session))
+    }
+
+    /// What the call log says of a call besides its own line.
+    async fn details(
+        &self,
+        params: &ExecParams,
+        policy: &PolicyView,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Details, ToolError> {
+        let state = self.state();
+        let root = state.workspace.root();
+        let cwd = match &params.cwd {
+            Some(cwd) => root.join(cwd),
+            None => root.to_owned(),
+        };
+        let hider = self.opened().await?.hider();
+        let network = NetworkMode::from(params.network).to_string();
+        let env: Vec<&str> = params.env.keys().map(String::as_str).collect();
+        let asked = Asked {
+            command: params.command.as_deref(),
+            argv: params.argv.as_deref().unwrap_or_default(),
+            cwd: &cwd.to_string_lossy(),
+            env: &env,
+            session: params.session.as_deref(),
+            network: &network,
+            policy: &state.policy_digest,
+            decision: &policy.decision,
+            rule: policy.rule,
+            approved_by: policy.approver(),
+            client: match context.extensions.get::<Approval>() {
+                Some(Approval::Given(client)) => Some(client),
+                Some(Approval::Refused(_)) | None => None,
+            },
+        };
+        Ok(asked.details(hider))
     }
 
     /// When the command is killed: as the call says, by default only what a call waits for and a plan does not let live.

@@ -121,6 +121,8 @@ fn a_client_is_asked_and_its_answer_recorded_as_the_clients() -> anyhow::Result<
         .filter_map(|entry| std::fs::read_to_string(entry.path()).ok())
         .collect::<String>();
     assert_eq!(logs.matches("approved_by:client_elicitation").count(), 1);
+    let recorded = r#""approved_by":"client_elicitation","client":"test""#;
+    assert_eq!(logs.matches(recorded).count(), 1, "{logs}");
     Ok(())
 }
 

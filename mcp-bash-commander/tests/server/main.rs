@@ -13,6 +13,7 @@ mod overlays;
 mod processes;
 #[path = "../common/program.rs"]
 mod program;
+mod records;
 mod refusals;
 mod secrets;
 mod sessions;

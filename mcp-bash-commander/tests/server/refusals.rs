@@ -197,12 +197,15 @@ fn the_call_log_shows_an_edit_and_a_cut_tail() -> anyhow::Result<()> {
     let place = Place::new()?;
     let mut client = place.start()?;
     client.exec("echo one")?;
-    client.exec("echo canary-9127")?;
+    client.ok(
+        "exec",
+        &json!({"command": "cat", "stdin": "canary-9127", "env": {"CANARY": "canary-9127"}}),
+    )?;
     client.close()?;
     let verified = place.run(&["audit", "verify"])?;
     let summary = String::from_utf8(verified.stdout)?;
     assert!(
-        verified.status.success() && summary.contains("3 entries"),
+        verified.status.success() && summary.contains("7 entries"),
         "{summary}"
     );
     let head = summary
@@ -220,7 +223,10 @@ fn the_call_log_shows_an_edit_and_a_cut_tail() -> anyhow::Result<()> {
 
     let log = place.path("state/calls.jsonl");
     let text = fs::read_to_string(&log)?;
-    assert!(!text.contains("canary-9127"), "the log holds an argument");
+    assert!(
+        !text.contains("canary-9127"),
+        "the log holds what a command read"
+    );
     let mut lines: Vec<&str> = text.lines().collect();
     fs::write(&log, text.replacen("\"exec\"", "\"exek\"", 1))?;
     let edited = place.run(&["audit", "verify"])?;

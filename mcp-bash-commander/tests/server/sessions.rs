@@ -113,6 +113,7 @@ fn order(owner: &str, place: &Place, command: &[&str]) -> Order {
         output_bytes: 1 << 20,
         spools: SpoolFolder::new(&place.path("")),
         origin: None,
+        recording: None,
     }
 }
 

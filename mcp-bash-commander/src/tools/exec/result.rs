@@ -10,6 +10,7 @@ use shared::tool_error::ToolError;
 
 use super::super::view::{PortView, StateView, StreamView, ports, state_view, stream_view};
 use super::super::wait::Waited;
+use crate::policy::rules::{Decision, Verdict};
 use crate::session::{Killed, REPLACED, Session, Source, Stream, Violation};
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -107,6 +108,24 @@ pub(super) struct PolicyView {
     /// `plan` or `client_elicitation`, where the rules wanted it asked about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) approved_by: Option<&'static str>,
+}
+
+impl PolicyView {
+    /// Of a call that is not made.
+    pub(super) fn refused(verdict: &Verdict) -> Self {
+        Self {
+            decision: verdict.decision.to_string(),
+            rule: verdict.rule,
+            approved_by: None,
+        }
+    }
+
+    /// Who let the command run.
+    pub(super) fn approver(&self) -> &'static str {
+        let is_by_rule = self.rule.is_some() && self.decision == Decision::Allow.to_string();
+        let otherwise = if is_by_rule { "rule" } else { "none" };
+        self.approved_by.unwrap_or(otherwise)
+    }
 }
 
 impl ExecResult {
