@@ -11,7 +11,7 @@ use shared::state_dir;
 
 use crate::config::Config;
 use crate::enforce::owner_of_socket;
-use crate::jail::{Launcher, LayerStatus, probe_layers};
+use crate::jail::{Isolation, Launcher, LayerStatus, Mode, probe_layers, probe_mode};
 use crate::policy::{Access, Policy};
 use crate::server::{self, BashCommander, NAME};
 use crate::workspace::Workspace;
@@ -63,7 +63,14 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
         Access::ReadOnly => "read-only",
         Access::ReadWrite => "writable",
     };
-    report.ok("policy", format!("strict, {}", subject.policy_digest));
+    let modes: Vec<&str> = subject
+        .policy
+        .modes()
+        .iter()
+        .map(|mode| mode.name())
+        .collect();
+    let modes = modes.join(" or ");
+    report.ok("policy", format!("{modes}, {}", subject.policy_digest));
     report.ok("workspace", format!("{}, {rights}", workspace.display()));
     report.ok(
         "limits",
@@ -95,13 +102,12 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
         );
     }
     let (launcher, workspace) = (subject.launcher, subject.workspace);
-    examine_jail(
-        &mut report,
-        launcher,
-        Some(workspace),
-        limits.require_cgroup,
-    )
-    .await;
+    let modes = subject.policy.modes();
+    let degraded = degraded_mode(&mut report, launcher, workspace, modes).await;
+    if !degraded {
+        let require_cgroup = limits.require_cgroup;
+        examine_jail(&mut report, launcher, Some(workspace), require_cgroup).await;
+    }
     examine_state(&mut report, subject.state_dir);
     examine_registry(&mut report, subject.registry).await;
     report
@@ -117,6 +123,48 @@ fn examine_secrets(report: &mut Doctor, policy: &Policy) {
                 format!("requests that it is added to are refused: {unusable}"),
                 "start the server with it; a file is read again for each request",
             ),
+        }
+    }
+}
+
+/// Tells of jails that are not strict, if such are what this host and the policy come to.
+async fn degraded_mode(
+    report: &mut Doctor,
+    launcher: &Launcher,
+    workspace: &Workspace,
+    modes: Vec<Mode>,
+) -> bool {
+    if modes == [Mode::Strict] {
+        return false;
+    }
+    let is_strict_allowed = modes.contains(&Mode::Strict);
+    match probe_mode(launcher, Some(workspace.for_jail()), modes).await {
+        Ok(isolation) if isolation.mode == Mode::Strict => false,
+        Ok(Isolation {
+            mode,
+            layers,
+            missing,
+            ..
+        }) => {
+            let told = format!(
+                "{mode}: {}; it lacks {}",
+                layers.join(" "),
+                missing.join(" ")
+            );
+            let strict = probe_layers(launcher, Some(workspace.for_jail())).await;
+            let fix = strict.into_iter().find_map(|layer| layer.fix);
+            match (mode, fix) {
+                (Mode::Container, _) => report.ok("jail", told),
+                (_, Some(fix)) if is_strict_allowed => report.warn("jail", told, fix),
+                _ => report.warn("jail", told, "write mode = \"strict\" into the policy"),
+            }
+            true
+        }
+        // Where a strict one is allowed, it is told layer by layer what that lacks.
+        Err(error) => {
+            let hint = error.hint().unwrap_or("see the kernel's log").to_owned();
+            report.fail("jail", error.to_string(), hint);
+            !is_strict_allowed
         }
     }
 }

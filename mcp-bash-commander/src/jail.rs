@@ -62,7 +62,7 @@ pub use launcher::Launcher;
 pub use layer::{Isolation, Layer};
 pub use mode::Mode;
 pub use observe::Lookups;
-pub use probe::{LayerReport, LayerStatus, probe_layers};
+pub use probe::{LayerReport, LayerStatus, probe_layers, probe_mode};
 pub use process::{DeniedCall, Exit, Finished, Identity, Jail, JailedCommand, JailedProcess};
 pub use protocol::Reach;
 pub use spec::{

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::config::Config;
 use crate::confine::{self, Changes};
-use crate::jail::{Exit, JailedProcess, Launcher, Lookups, Output};
+use crate::jail::{Exit, JailedProcess, Launcher, Lookups, Mode, Output};
 use crate::policy::Policy;
 use crate::workspace::Workspace;
 
@@ -134,6 +134,8 @@ async fn run(
         }
     }
     jail.observe = Some(lookups.clone());
+    // Elsewhere it would look at other files than those of the policy.
+    jail.modes = vec![Mode::Strict];
     if let Some(program) = argv.first() {
         // Not left to the jail's own search: that program is looked for by us, before anyone observes.
         jail.command.argv = search_all(program, argv);

@@ -63,6 +63,40 @@ async fn the_demo_reaches_the_outcome_and_tells_how() -> anyhow::Result<()> {
     until_none_of(&folder.display().to_string(), Duration::from_secs(1)).await
 }
 
+/// Without them the jails are weaker, the story says so, and the outcome is reached all the same.
+#[tokio::test]
+async fn the_demo_runs_on_a_machine_that_forbids_user_namespaces() -> anyhow::Result<()> {
+    let Some(bubblewrap) = std::env::var_os("BWRAP").filter(|path| !path.is_empty()) else {
+        ensure!(
+            std::env::var_os("CI").is_none_or(|value| value != "1"),
+            "this needs bubblewrap, which tests/servers/bubblewrap fetches; with CI=1 nothing is skipped"
+        );
+        eprintln!("skipped: the demo without user namespaces needs bubblewrap, named by BWRAP");
+        return Ok(());
+    };
+    let program = Server::BashCommander.program().await?;
+    let mut command = Command::new(bubblewrap);
+    command
+        .args(["--dev-bind", "/", "/", "--unshare-user", "--disable-userns"])
+        .args(["--uid", "41242", "--gid", "41242", "--"])
+        .arg(program.with_file_name("demo"))
+        .args(["--json", "--yes-i-am-testing"]);
+    let (status, story) = Demo::of(command)?.told().await?;
+    ensure!(status.success(), "the demo failed: {story}");
+    assert_eq!(story["run"]["state"], "validated", "{story}");
+    let checks = list(&story["doctor"], "checks")?;
+    let jail = checks.iter().find(|check| check["check"] == "jail");
+    let jail = jail.context("doctor tells of no jail")?;
+    let told = jail["detail"].as_str().unwrap_or_default();
+    assert_eq!(jail["status"], "warn");
+    ensure!(
+        told.starts_with("no_userns: ") && told.contains("it lacks user_ns"),
+        "{told}"
+    );
+    let folder = PathBuf::from(story["state_folder"].as_str().context("no folder")?);
+    until_none_of(&folder.display().to_string(), Duration::from_secs(1)).await
+}
+
 #[tokio::test]
 async fn without_json_the_demo_tells_its_story_in_words() -> anyhow::Result<()> {
     let program = Server::SpecRegistry.program().await?;
@@ -208,6 +242,10 @@ impl Demo {
         let program = Server::SpecRegistry.program().await?;
         let mut command = Command::new(program.with_file_name("demo"));
         command.args(flags).arg("--json");
+        Self::of(command)
+    }
+
+    fn of(command: Command) -> anyhow::Result<Self> {
         let mut process = ServerProcess::spawn(command)?;
         let (_, stdout) = process.pipes()?; // its stdin is at its end, as on a machine without a terminal
         Ok(Self { process, stdout })

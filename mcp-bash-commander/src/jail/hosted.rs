@@ -17,16 +17,38 @@ use super::pinned::Watched;
 use super::protocol::{CommandOrder, InputOrder, Order};
 use super::{Layer, Network};
 
-/// Files of the host that programs look into to run at all, those of them that exist.
-pub(super) const SETTINGS: [&str; 8] = [
-    "/etc/passwd",
+/// Files of the host that everybody may read and that programs fail without when they exist, those of them that do. In a root of its own
+/// the others would not be there; here they are, and closed.
+pub(super) const SETTINGS: [&str; 29] = [
+    "/etc/bash.bashrc",
+    "/etc/bashrc",
+    "/etc/debian_version",
+    "/etc/gai.conf",
+    "/etc/gitconfig",
     "/etc/group",
+    "/etc/host.conf",
     "/etc/hosts",
-    "/etc/nsswitch.conf",
-    "/etc/localtime",
+    "/etc/inputrc",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
+    "/etc/locale.alias",
+    "/etc/localtime",
+    "/etc/magic",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/passwd",
+    "/etc/perl",
+    "/etc/profile",
+    "/etc/profile.d",
+    "/etc/protocols",
+    "/etc/python3",
+    "/etc/services",
+    "/etc/shells",
+    "/etc/terminfo",
+    "/etc/timezone",
+    "/etc/vim",
 ];
 
 /// Device nodes that commands may use.

@@ -5,7 +5,7 @@ use std::fs;
 use serde::Serialize;
 
 use super::layer::USER_NAMESPACE_HINT;
-use super::{JailError, JailSpec, JailedProcess, Launcher, Layer, Workspace};
+use super::{Isolation, JailError, JailSpec, JailedProcess, Launcher, Layer, Mode, Workspace};
 
 /// What became of one layer when it was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -34,7 +34,22 @@ pub struct LayerReport {
     pub fix: Option<String>,
 }
 
-/// Makes a jail around `true`, with `workspace` if there is one, and reports each layer.
+/// Makes a jail around `true` in the first of `modes` that this host allows.
+///
+/// # Errors
+/// None of them can be had here: the last one's error.
+pub async fn probe_mode(
+    launcher: &Launcher,
+    workspace: Option<Workspace>,
+    modes: Vec<Mode>,
+) -> Result<Isolation, JailError> {
+    let mut spec = JailSpec::new(["true"]);
+    spec.workspace = workspace;
+    spec.modes = modes;
+    Ok(launcher.run(spec).await?.jail.isolation().clone())
+}
+
+/// Makes a strict jail around `true`, with `workspace` if there is one, and reports each layer.
 pub async fn probe_layers(launcher: &Launcher, workspace: Option<Workspace>) -> Vec<LayerReport> {
     let mut spec = JailSpec::new(["true"]);
     spec.workspace = workspace;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -11,7 +12,7 @@ use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use super::cgroup::{Groups, Lack, Leaf};
 use super::child::{self, Belongings, Failure, Host, Identity};
 use super::idmap::{self, Mappings};
-use super::protocol::{self, Order, Report};
+use super::protocol::{self, Order, Report, Surroundings};
 use super::root::{self, Part};
 use super::seccomp::Filters;
 use super::sys::{self, Side};
@@ -123,10 +124,11 @@ fn work(launcher: &Launcher, children: &OwnedFd) {
         if child {
             let _ = rustix::io::read(children, &mut [0_u8; 1024]);
             while let Ok(Some((pid, status, usage))) = sys::reap() {
-                if let Some(Jail { socket, leaf, .. }) = jails.remove(&pid) {
-                    if libc::WIFSIGNALED(status) {
-                        // An init that was killed leaves its jail to this process, where no namespace ends it.
+                if let Some(Jail { socket, leaf, tmp }) = jails.remove(&pid) {
+                    if let Some(tmp) = tmp {
+                        // What an init that was killed could not end and remove any more, it left to this process.
                         processes::end_others(|child| jails.contains_key(&child));
+                        let _ = std::fs::remove_dir_all(tmp);
                     }
                     let kills = leaf.as_ref().and_then(|leaf| leaf.kills().ok()?.count());
                     let report = Report::JailEnded {
@@ -163,14 +165,14 @@ struct Jail {
     socket: OwnedFd,
     /// Its control group, if it has one.
     leaf: Option<Leaf>,
-    /// Must init end the jail itself, since no namespace does?
-    ends_itself: bool,
+    /// What stands for `/tmp` in a jail without namespaces, whose init must end the others, since no namespace does.
+    tmp: Option<PathBuf>,
 }
 
 /// Ends every jail, as the end of this process would, and waits for it: only then can its control group be removed.
 fn end_all(jails: HashMap<i32, Jail>, groups: &mut Groups) {
     for (pid, jail) in &jails {
-        if jail.ends_itself {
+        if jail.tmp.is_some() {
             // An init without namespaces sees its connection end, and ends what is its own before itself.
             let _ = rustix::net::shutdown(&jail.socket, rustix::net::Shutdown::Both);
         } else {
@@ -204,7 +206,7 @@ fn carry_out(
             let leaf = leaf_for(&order, groups)?;
             let streams = descriptors.collect();
             match make(launcher, mappings, &order, &status, streams, leaf.as_ref()) {
-                Ok(pid) => Ok((pid, leaf, !order.has(Layer::PidNs))),
+                Ok(pid) => Ok((pid, leaf, tmp_of(order.surroundings))),
                 Err(failure) => {
                     groups.remove(leaf);
                     Err(failure)
@@ -212,18 +214,25 @@ fn carry_out(
             }
         });
     match made {
-        Ok((pid, leaf, ends_itself)) => Some((
+        Ok((pid, leaf, tmp)) => Some((
             pid,
             Jail {
                 socket: status,
                 leaf,
-                ends_itself,
+                tmp,
             },
         )),
         Err(failure) => {
             let _ = datagram::send(&status, &failure.report(0).encode(), &[]);
             None
         }
+    }
+}
+
+fn tmp_of(surroundings: Surroundings) -> Option<PathBuf> {
+    match surroundings {
+        Surroundings::Host { tmp } => Some(tmp),
+        Surroundings::Own | Surroundings::Container { .. } => None,
     }
 }
 

@@ -40,8 +40,11 @@ impl Contained {
     fn new() -> anyhow::Result<Option<Self>> {
         let Ok(image) = std::env::var(IMAGE) else {
             anyhow::ensure!(
-                std::env::var_os("CI").is_none(),
-                "no {IMAGE}: `tests/run tests` starts an engine"
+                std::env::var_os("CI").is_none_or(|value| value != "1"),
+                "jails in containers need an engine, which tests/servers/docker starts; with CI=1 nothing is skipped"
+            );
+            eprintln!(
+                "skipped: jails in containers need an engine, which tests/servers/docker starts"
             );
             return Ok(None);
         };
@@ -275,7 +278,7 @@ async fn a_kept_container_takes_further_commands_and_ends_them_one_by_one() -> a
         spec
     };
     let read = finish(jail.start(&shell("cat /tmp/file")).await?).await?;
-    assert_eq!(read.stdout, "left\n");
+    assert_eq!(read.stdout, "left\n", "{} {:?}", read.stderr, read.exit);
 
     let mark = format!("7{}", std::process::id());
     let mut daemons = jail

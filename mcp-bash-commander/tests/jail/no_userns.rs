@@ -1,5 +1,6 @@
 //! Jails on hosts without user namespaces: the layers of a process hold alone, and each result says what they cannot do.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use mcp_bash_commander::jail::{
@@ -376,6 +377,25 @@ async fn nothing_outlives_its_command_its_jail_or_its_server() -> anyhow::Result
     server.kill()?;
     server.wait()?;
     none_is_left(&mark(5)).await?;
+    // Of these jails, and of those of the tests beside this one when they are through.
+    let of_uid = if is_root() {
+        SOMEBODY
+    } else {
+        rustix::process::geteuid().as_raw()
+    };
+    let folders = || {
+        let entries = std::fs::read_dir("/tmp").into_iter().flatten().flatten();
+        entries
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with("mcp-bash-commander-")
+            })
+            .filter(|entry| entry.metadata().is_ok_and(|folder| folder.uid() == of_uid))
+            .count()
+    };
+    becomes_true("no folder is left", || folders() == 0).await?;
     Ok(())
 }
 

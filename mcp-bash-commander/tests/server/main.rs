@@ -7,6 +7,7 @@ mod enforced;
 mod files;
 mod kept;
 mod memory;
+mod modes;
 mod network;
 mod overlays;
 #[path = "../common/processes.rs"]

@@ -20,10 +20,12 @@ pub use sources::{policy, workspace};
 mod jail {
     mod error;
     mod layer;
+    mod mode;
     mod spec;
 
     pub use error::JailError;
     pub use layer::Layer;
+    pub use mode::Mode;
     pub use spec::{Access, Limits, Masked, Network, TerminalSize, Workspace, system_toolchain};
 
     /// Stands for the observer of a jail, of which there is none here.

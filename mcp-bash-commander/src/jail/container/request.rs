@@ -103,7 +103,7 @@ pub(super) fn of(
         host_config: Some(HostConfig {
             mounts: Some(list),
             runtime: settings.runtime.clone(),
-            ..hardened(&spec.limits, spec.network)
+            ..hardened(&spec.limits, spec.network, (uid, gid))
         }),
         ..ContainerCreateBody::default()
     };
@@ -113,11 +113,12 @@ pub(super) fn of(
     })
 }
 
-fn hardened(limits: &Limits, network: Network) -> HostConfig {
+fn hardened(limits: &Limits, network: Network, (uid, gid): (u32, u32)) -> HostConfig {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let has_own_network = network != Network::Host;
     let tmp = format!(
-        "rw,nosuid,nodev,exec,mode=1777,size={},nr_inodes={}",
+        // By its owner it can be written, whatever mode runtimes take over from the image's own folder.
+        "rw,nosuid,nodev,exec,mode=1777,uid={uid},gid={gid},size={},nr_inodes={}",
         limits.tmp_bytes.max(4096),
         (limits.tmp_bytes / 4096).clamp(64, 1 << 20)
     );

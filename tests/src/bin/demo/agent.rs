@@ -59,21 +59,25 @@ pub(crate) async fn play(
     let claim = call(registry, "run_claim", json!({ "run_id": run_id })).await?;
     let epoch = claim["run"]["epoch"].clone();
     story.claimed(AGENT, &claim["run"]);
-    let server = WebServer::of_this_machine()?;
+    let mut serving = Serving {
+        server: WebServer::of_this_machine()?,
+        port: stage.port.unwrap_or(80),
+        // In the host's own network nobody else shall reach it.
+        on_loopback: stage.port.is_some(),
+    };
     call(
         registry,
         "rationale_record",
         json!({
-            "run_id": run_id, "question": "which web server", "options": WebServer::NAMES, "chosen": server.name(),
+            "run_id": run_id, "question": "which web server", "options": WebServer::NAMES, "chosen": serving.server.name(),
             "why": "it is on this machine already, and the specification leaves the choice free",
         }),
     )
     .await?;
 
-    let mut on_loopback = false;
     let mut is_first = true;
     loop {
-        let plan = plan(&specification["specification"], server, on_loopback)?;
+        let plan = plan(&specification["specification"], serving)?;
         let submitted = submit(registry, &run_id, &epoch, &plan, story).await?;
         story.planned(&submitted, &plan);
         let decided = decide(stage, approver, &run_id, &submitted, is_first, story).await?;
@@ -81,7 +85,7 @@ pub(crate) async fn play(
             "approved" => break,
             "analyzing" => {
                 // A human's words are data; this agent knows one wish.
-                on_loopback = decided["last_decision"]["reason"]
+                serving.on_loopback = decided["last_decision"]["reason"]
                     .as_str()
                     .is_some_and(|reason| reason.contains("loopback"));
                 is_first = false;
@@ -89,7 +93,7 @@ pub(crate) async fn play(
             other => bail!("the run is {other}"),
         }
     }
-    generate(stage, &run_id, &epoch, server, on_loopback, story).await?;
+    generate(stage, &run_id, &epoch, serving, story).await?;
     validate(stage, approver, &run_id, story).await
 }
 
@@ -160,8 +164,7 @@ async fn generate(
     stage: &Stage,
     run_id: &str,
     epoch: &Value,
-    server: WebServer,
-    on_loopback: bool,
+    serving: Serving,
     story: &mut Story,
 ) -> anyhow::Result<()> {
     let begun = call(
@@ -198,18 +201,19 @@ async fn generate(
     );
 
     let serve = json!({
-        "command": server.command(on_loopback), "publish": [80], "wait": { "until": "none" }, "grant": grant("s2")?,
+        "command": serving.command(), "publish": [serving.port], "wait": { "until": "none" }, "grant": grant("s2")?,
     });
-    let serving = call(&stage.shell, "exec", serve).await?;
-    let address = text(&serving["published"][0], "address")?;
+    let session = call(&stage.shell, "exec", serve).await?;
+    let address = text(&session["published"][0], "address")?;
     let started = format!(
-        "started {}, port 80 published at {address}",
-        text(&serving, "id")?
+        "started {}, port {} published at {address}",
+        text(&session, "id")?,
+        serving.port
     );
     story.stepped(
         "s2",
         "exec",
-        &format!("{}, restarted when it ends", server.name()),
+        &format!("{}, restarted when it ends", serving.server.name()),
         &started,
     );
     until_it_answers(address).await?;
@@ -275,18 +279,25 @@ async fn validate(
 }
 
 /// The plan: two steps, a test or a human's eye for each criterion and constraint.
-fn plan(specification: &Value, server: WebServer, on_loopback: bool) -> anyhow::Result<Value> {
+fn plan(specification: &Value, serving: Serving) -> anyhow::Result<Value> {
     let mut tests = Vec::new();
     let mut judged = Vec::new();
     let lists = ["criteria", "constraints"]
         .map(|list| specification[list].as_array().cloned().unwrap_or_default());
     for entry in lists.into_iter().flatten() {
         let criterion = text(&entry, "criterion")?.to_owned();
-        match check_for(text(&entry, "text")?) {
+        match check_for(text(&entry, "text")?, serving.port) {
             Some(check) => tests.push(json!({ "criterion": criterion, "check": check })),
+            None if text(&entry, "text")?.contains("port 80") => judged.push(json!({
+                "criterion": criterion,
+                "why": format!(
+                    "this machine gives jails no network of their own, in which port 80 were free; it listens on port {}",
+                    serving.port
+                ),
+            })),
             None => judged.push(json!({
                 "criterion": criterion,
-                "why": "it runs in a jail of its own namespaces, not in a container image; whether that counts is yours to say",
+                "why": "it runs in a jail, not in a container image; whether that counts is yours to say",
             })),
         }
     }
@@ -305,8 +316,8 @@ fn plan(specification: &Value, server: WebServer, on_loopback: bool) -> anyhow::
             {
                 "id": "s2", "server": SHELL, "tool": "exec",
                 "arguments": {
-                    "command": { "exact": server.command(on_loopback) },
-                    "publish": { "exact": [80] },
+                    "command": { "exact": serving.command() },
+                    "publish": { "exact": [serving.port] },
                     "wait": { "any": true },
                 },
                 "inputs": [{ "path": "site/index.html", "sha256": page }],
@@ -318,16 +329,16 @@ fn plan(specification: &Value, server: WebServer, on_loopback: bool) -> anyhow::
         ],
         "tests": tests,
         "human_judges": judged,
-        "assumptions": [format!("{} is installed where the jail can see it", server.name())],
+        "assumptions": [format!("{} is installed where the jail can see it", serving.server.name())],
         "alternatives": ["a web server in a container: needs an engine that this machine may not have"],
         "rollback": "stop the session of s2, delete site/index.html",
     }))
 }
 
 /// How the words of a criterion are measured; `None` where only a human can judge.
-fn check_for(words: &str) -> Option<Value> {
+fn check_for(words: &str, port: u16) -> Option<Value> {
     let words = words.to_lowercase();
-    let target = "s2:80";
+    let target = format!("s2:{port}");
     let has = |part: &str| words.contains(part);
     Some(if has("page load") {
         json!({ "http": { "target": target, "path": "/", "samples": 50 } })
@@ -341,7 +352,7 @@ fn check_for(words: &str) -> Option<Value> {
         } } })
     } else if has("health") {
         json!({ "http": { "target": target, "path": "/index.html", "samples": 5, "expect": { "status": 200 } } })
-    } else if has("port 80") {
+    } else if has("port 80") && port == 80 {
         json!({ "tcp": { "target": target } })
     } else if has("ram") {
         json!({ "session": { "step": "s2", "measure": "memory" } })
@@ -381,14 +392,31 @@ impl WebServer {
             Self::Busybox => Self::NAMES[1],
         }
     }
+}
 
+/// What serves the page, and how.
+#[derive(Clone, Copy)]
+struct Serving {
+    server: WebServer,
+    port: u16,
+    on_loopback: bool,
+}
+
+impl Serving {
     /// Starts the server again whenever it ends.
-    fn command(self, on_loopback: bool) -> String {
-        let serve = match (self, on_loopback) {
-            (Self::Python, false) => "python3 -m http.server 80 -d site",
-            (Self::Python, true) => "python3 -m http.server 80 -d site --bind 127.0.0.1",
-            (Self::Busybox, false) => "busybox httpd -f -p 80 -h site",
-            (Self::Busybox, true) => "busybox httpd -f -p 127.0.0.1:80 -h site",
+    fn command(self) -> String {
+        let Self {
+            server,
+            port,
+            on_loopback,
+        } = self;
+        let serve = match (server, on_loopback) {
+            (WebServer::Python, false) => format!("python3 -m http.server {port} -d site"),
+            (WebServer::Python, true) => {
+                format!("python3 -m http.server {port} -d site --bind 127.0.0.1")
+            }
+            (WebServer::Busybox, false) => format!("busybox httpd -f -p {port} -h site"),
+            (WebServer::Busybox, true) => format!("busybox httpd -f -p 127.0.0.1:{port} -h site"),
         };
         format!("while :; do {serve}; done")
     }

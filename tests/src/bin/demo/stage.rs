@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::ExitStatus,
 };
@@ -30,6 +31,8 @@ pub(crate) struct Stage {
     pub(crate) registry: Client,
     /// The agent's connection to the shell.
     pub(crate) shell: Client,
+    /// A port that is free, where the jail has no network of its own, in which every port is.
+    pub(crate) port: Option<u16>,
     /// Where the approval page is.
     pub(crate) page: String,
     program: PathBuf,
@@ -48,7 +51,11 @@ impl Stage {
         let shell_program = Server::BashCommander.program().await?;
         let folder = tempfile::Builder::new().prefix("sdai-").tempdir()?;
         let path = folder.path().to_owned();
-        std::fs::create_dir(path.join("workspace"))?;
+        make_workspace(&path.join("workspace"))?;
+        let policy = path.join("policy.toml");
+        // So that the demo also runs where nobody may make user namespaces. It says so then.
+        std::fs::write(&policy, "allow_degraded = [\"no_userns\"]\n")?;
+        std::fs::set_permissions(&policy, std::fs::Permissions::from_mode(0o600))?;
         story.title(&path, keep);
 
         let daemon = start(
@@ -93,13 +100,15 @@ impl Stage {
                 token.into(),
                 "--workspace".into(),
                 path.join("workspace").into(),
+                "--policy".into(),
+                policy.into(),
                 "--agent".into(),
                 AGENT.into(),
             ],
         )?;
         let shell = shell_process.client(Era::Modern).await?;
         let doctor = shell.call("doctor", json!({})).await?.success()?;
-        story.shell_ready(&doctor)?;
+        let has_own_network = story.shell_ready(&doctor)?;
         let mut pipe = start(
             &program,
             &path,
@@ -115,6 +124,11 @@ impl Stage {
         Ok(Self {
             registry,
             shell,
+            port: if has_own_network {
+                None
+            } else {
+                Some(free_port()?)
+            },
             page,
             program,
             _pipe: pipe,
@@ -171,6 +185,22 @@ impl Stage {
         command.arg("--socket-dir").arg(self.path.join("sockets"));
         Ok(command.status().await?)
     }
+}
+
+/// A directory that belongs to an ordinary user: where the jail can be nobody else than its owner, that must not be root.
+fn make_workspace(path: &Path) -> anyhow::Result<()> {
+    const NOBODY: u32 = 65534;
+    std::fs::create_dir(path)?;
+    if std::fs::metadata(path)?.uid() == 0 {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY))?;
+    }
+    Ok(())
+}
+
+/// A port of this machine that nobody listens on.
+fn free_port() -> anyhow::Result<u16> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    Ok(listener.local_addr()?.port())
 }
 
 fn socket(folder: &Path, plane: &str) -> OsString {

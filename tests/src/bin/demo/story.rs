@@ -84,7 +84,8 @@ impl Story {
 
     /// What the shell's own `doctor` says of its jail. Where a layer is missing nothing more can be shown: the error says how to
     /// mend it.
-    pub(crate) fn shell_ready(&mut self, doctor: &Value) -> anyhow::Result<()> {
+    /// Tells what the shell can do here; says whether its jails have networks of their own.
+    pub(crate) fn shell_ready(&mut self, doctor: &Value) -> anyhow::Result<bool> {
         self.note("doctor", doctor.clone());
         let checks = || doctor["checks"].as_array().into_iter().flatten();
         let say = |check: &Value, field: &str| check[field].as_str().unwrap_or_default().to_owned();
@@ -109,12 +110,13 @@ impl Story {
             .find(|check| check["check"] == "jail")
             .map(|check| say(check, "detail"))
             .unwrap_or_default();
+        let has_own_network = !jail.starts_with("no_userns");
         self.line(&format!(
             " {} {:<19} enforced · {jail}",
             self.tick(),
             "mcp-bash-commander"
         ));
-        Ok(())
+        Ok(has_own_network)
     }
 
     pub(crate) fn enrolled(&mut self, name: &str, is_test: bool) {
