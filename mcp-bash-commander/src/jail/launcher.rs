@@ -1,5 +1,6 @@
 //! The server's side of the launcher: starting it, giving it orders, starting it again after it was lost.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -38,8 +39,8 @@ struct Inner {
     program: PathBuf,
     running: Mutex<Option<Running>>,
     containers: OnceLock<Arc<Containers>>,
-    /// Modes that this host turned out not to allow.
-    forbidden: Mutex<Vec<Mode>>,
+    /// Which modes this host turned out to allow, and which not.
+    allowed: Mutex<HashMap<Mode, bool>>,
 }
 
 /// A launcher that was started.
@@ -64,7 +65,7 @@ impl Launcher {
             program: program.to_owned(),
             running: Mutex::default(),
             containers: OnceLock::new(),
-            forbidden: Mutex::default(),
+            allowed: Mutex::default(),
         };
         inner.socket()?;
         Ok(Self(Arc::new(inner)))
@@ -104,16 +105,24 @@ impl Launcher {
         let mut error = None;
         for (number, mode) in spec.modes.iter().enumerate() {
             let is_last = number + 1 == spec.modes.len();
-            if !is_last && lock(&self.0.forbidden).contains(mode) {
+            let known = lock(&self.0.allowed).get(mode).copied();
+            if known == Some(false) && !is_last {
                 continue;
             }
             match self.run_as(*mode, &spec).await {
-                Err(refusal) if !is_last && refusal.is_of_host() => {
+                // What was possible once is not forbidden: then something else is short, and no reason for less isolation.
+                Err(refusal) if !is_last && known.is_none() && refusal.is_of_host() => {
                     tracing::warn!(%mode, %refusal, "this host does not allow it; the policy names another mode");
-                    lock(&self.0.forbidden).push(*mode);
+                    if let JailError::Layer { .. } = refusal {
+                        lock(&self.0.allowed).insert(*mode, false);
+                    }
                     error = Some(refusal);
                 }
-                made => return made,
+                Ok(process) => {
+                    lock(&self.0.allowed).insert(*mode, true);
+                    return Ok(process);
+                }
+                Err(refusal) => return Err(refusal),
             }
         }
         let none = || JailError::Request("its policy names no mode".to_owned());

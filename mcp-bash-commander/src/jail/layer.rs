@@ -117,7 +117,10 @@ impl Layer {
     /// Does a failure with `errno` mean that this host forbids the namespaces of a strict jail?
     pub(super) fn is_forbidden_by(self, errno: i32) -> bool {
         match self {
-            Self::UserNs => true,
+            Self::UserNs => matches!(
+                errno,
+                libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EINVAL | libc::ENOSYS
+            ),
             Self::MntNs
             | Self::PidNs
             | Self::IpcNs

@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use mcp_bash_commander::jail::{
-    Access, CommandSpec, JailError, JailSpec, Layer, Lifetime, Masked, Mode, Network, PinnedInput,
-    Stdin, TerminalSize, Workspace,
+    Access, CommandSpec, JailError, JailSpec, Launcher, Layer, Lifetime, Masked, Mode, Network,
+    PinnedInput, Stdin, TerminalSize, Workspace,
 };
 use mcp_bash_commander::publish::PublishedPort;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -542,5 +542,44 @@ async fn what_needs_a_root_or_network_of_its_own_is_refused_by_name() -> anyhow:
             "{refused:?}"
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_allowed_a_strict_jail_once_gets_no_other_for_want_of_something()
+-> anyhow::Result<()> {
+    let closed = Path::new("/root/tool");
+    if closed
+        .symlink_metadata()
+        .map_err(|error| error.kind())
+        .err()
+        != Some(std::io::ErrorKind::PermissionDenied)
+    {
+        // Root is refused nothing by a file's mode; as an ordinary user this runs too.
+        return Ok(());
+    }
+    let hosted = Hosted::new()?;
+    let mut spec = hosted.spec(&["true"])?;
+    spec.modes = vec![Mode::Strict, Mode::NoUserns];
+    let mut lacking = spec.clone();
+    lacking.read_only.push(closed.to_owned());
+    let refusing = async |launcher: &Launcher| match launcher.run(lacking.clone()).await {
+        Err(JailError::Layer { layer, errno, .. }) => Ok((layer, errno)),
+        other => anyhow::bail!("{other:?}"),
+    };
+    let fresh = Launcher::start_from(&probe())?;
+    assert_eq!(
+        refusing(&fresh).await?.0,
+        Layer::Landlock,
+        "the control was not degraded"
+    );
+    assert_eq!(
+        hosted.0.launcher.run(spec).await?.jail.isolation().mode,
+        Mode::Strict
+    );
+    assert_eq!(
+        refusing(&hosted.0.launcher).await?,
+        (Layer::PrivateRoot, libc::EACCES)
+    );
     Ok(())
 }

@@ -73,9 +73,12 @@ pub(super) const CASES: &[Case] = &[
             "jail::processes::a_jail_that_cannot_be_made_is_refused_by_the_name_of_its_layer",
             "jail::groups::a_group_that_cannot_be_had_is_named_and_refuses_only_where_it_is_required",
             "lib::jail::layer::what_was_not_applied_is_listed_as_missing",
+            "jail::container::where_one_mode_is_not_allowed_the_next_one_is_taken_and_told",
+            "server::modes::without_user_namespaces_commands_run_where_the_policy_says_so_and_results_say_what_is_missing",
+            "e2e::demo::the_demo_runs_on_a_machine_that_forbids_user_namespaces",
         ],
         attempts: &[],
-        lacks: "a host without Landlock, or nested in Docker, was not at hand",
+        lacks: "a host without Landlock was not at hand",
     },
     Case {
         number: 68,
@@ -91,9 +94,15 @@ pub(super) const CASES: &[Case] = &[
     Case {
         number: 69,
         title: "Faults of a container engine",
-        shown_by: &[],
+        shown_by: &[
+            "jail::container::an_engine_or_image_that_cannot_be_used_is_named",
+            "jail::container::a_killed_server_and_a_dropped_call_leave_no_container",
+            "jail::container::containers_of_a_server_that_is_gone_are_removed_and_others_are_not",
+            "jail::container::many_small_processes_together_end_at_the_memory_of_a_container",
+            "jail::container::what_cannot_be_run_in_a_container_is_refused_for_the_same_reasons",
+        ],
         attempts: &[],
-        lacks: "there is no jail made of containers",
+        lacks: "",
     },
     Case {
         number: 70,
