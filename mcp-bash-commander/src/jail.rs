@@ -39,6 +39,7 @@ mod limits;
 mod memory;
 mod mode;
 mod observe;
+mod order;
 mod pinned;
 mod probe;
 mod process;

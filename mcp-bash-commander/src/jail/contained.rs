@@ -18,7 +18,8 @@ use super::cgroup::Kills;
 use super::child::{self, Failure, Host, Identity};
 use super::layer::LayerSet;
 use super::memory::Memory;
-use super::protocol::{self, NAMESPACES, Order, Report, Surroundings};
+use super::order::{self, NAMESPACES, Order, Surroundings};
+use super::protocol::Report;
 use super::seccomp::Filters;
 use super::{Layer, datagram, init, landlock, sys};
 
@@ -108,7 +109,7 @@ fn receive(status: &OwnedFd) -> Result<(Order, Vec<OwnedFd>), Errno> {
     let (_, descriptors) = datagram::receive(status)?.ok_or(Errno::PIPE)?;
     let mut descriptors = descriptors.into_iter();
     let order = descriptors.next().ok_or(Errno::BADMSG)?;
-    let order = protocol::read_order(order).ok_or(Errno::BADMSG)?;
+    let order = order::read_order(order).ok_or(Errno::BADMSG)?;
     Ok((order, descriptors.collect()))
 }
 

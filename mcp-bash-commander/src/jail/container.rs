@@ -25,7 +25,7 @@ use files::Files;
 use owner::Owner;
 use program::Program;
 
-use super::protocol::Surroundings;
+use super::order::Surroundings;
 use super::{Identity, JailError, JailSpec, Layer, sys, usage};
 
 /// How long the engine may take for one answer.

@@ -13,8 +13,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::child::Failure;
 use super::layer::LayerSet;
+use super::order::{CommandOrder, InputOrder, Order};
 use super::pinned::Watched;
-use super::protocol::{CommandOrder, InputOrder, Order};
 use super::{Layer, Network};
 
 /// Files of the host that everybody may read and that programs fail without when they exist, those of them that do. In a root of its own

@@ -15,8 +15,9 @@ use super::denials::Denials;
 use super::landlock::{self, Rules};
 use super::layer::LayerSet;
 use super::memory::Memory;
+use super::order::{Order, Surroundings};
 use super::pinned::Watched;
-use super::protocol::{CommandNumber, MemoryKills, Order, Reach, Report, Request, Surroundings};
+use super::protocol::{CommandNumber, MemoryKills, Reach, Report, Request};
 use super::{Layer, Lifetime, Network, datagram, processes, start, sys};
 
 /// Where the server's proxy listens inside a jail that publishes these ports.

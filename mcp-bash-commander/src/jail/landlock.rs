@@ -10,7 +10,7 @@ use landlock::{
 use rustix::io::Errno;
 
 use super::child::Failure;
-use super::protocol::{Order, Surroundings, WorkspaceOrder};
+use super::order::{Order, Surroundings, WorkspaceOrder};
 use super::{Access, Layer, Network, hosted, sys};
 
 /// The oldest version with both scopes; its rights were all tried.

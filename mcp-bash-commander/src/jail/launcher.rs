@@ -13,8 +13,9 @@ use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 use super::container::{Contained, Containers};
+use super::order::{self, Surroundings};
 use super::process::{Control, lock};
-use super::protocol::{self, Report, Surroundings};
+use super::protocol::Report;
 use super::streams::{Streams, memory_file};
 use super::{
     CommandSpec, ContainerSettings, Identity, Isolation, Jail, JailError, JailSpec, JailedCommand,
@@ -164,7 +165,7 @@ impl Launcher {
             }
             Mode::Strict | Mode::Container => Surroundings::Own,
         };
-        let order = memory_file("jail-order", &protocol::encode_order(spec, &surroundings)?)?;
+        let order = memory_file("jail-order", &order::encode_order(spec, &surroundings)?)?;
         let (ours, theirs) = datagram::pair().map_err(JailError::errno("make a socket"))?;
         let mut descriptors = vec![order.as_fd(), theirs.as_fd()];
         descriptors.extend(streams.theirs.iter().map(OwnedFd::as_fd));
@@ -207,7 +208,7 @@ impl Launcher {
         } = started
             .await
             .map_err(|error| JailError::io("start a container")(std::io::Error::other(error)))??;
-        let order = memory_file("jail-order", &protocol::encode_order(spec, &surroundings)?)?;
+        let order = memory_file("jail-order", &order::encode_order(spec, &surroundings)?)?;
         let mut descriptors = vec![order.as_fd()];
         descriptors.extend(streams.theirs.iter().map(OwnedFd::as_fd));
         datagram::send(&socket, b"order", &descriptors)

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::child::Failure;
 use super::landlock::Rules;
 use super::layer::LayerSet;
-use super::protocol::{CommandOrder, Order};
+use super::order::{CommandOrder, Order};
 use super::sys::Strings;
 use super::{Layer, Lifetime, limits, sys};
 

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::child::Failure;
 use super::codec::{Reader, Writer};
-use super::protocol::{InputOrder, WorkspaceOrder};
+use super::order::{InputOrder, WorkspaceOrder};
 use super::root::{
     NO_DEVICES, NO_SETUID, READ_ONLY, attach, copy_tree, has_detours, make_directories, memory,
     resolve, set,

@@ -14,7 +14,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
-use super::protocol::{self, CommandNumber, Consumed, Denial, MemoryKills, Report, Request};
+use super::order::{self};
+use super::protocol::{CommandNumber, Consumed, Denial, MemoryKills, Report, Request};
 use super::streams::{Input, Output, Streams, memory_file};
 use super::usage::{self, EndedProcess, Usage};
 use super::{
@@ -482,7 +483,7 @@ impl Jail {
     pub async fn start(&self, spec: &CommandSpec) -> Result<JailedProcess, JailError> {
         let control = &self.0.control;
         let number = self.0.next_command.fetch_add(1, Ordering::Relaxed);
-        let order = memory_file("jail-order", &protocol::encode_command(spec)?)?;
+        let order = memory_file("jail-order", &order::encode_command(spec)?)?;
         let mut streams = Streams::prepare(&spec.stdin)?;
         let (sender, receiver) = oneshot::channel();
         lock(&control.starting).insert(number, sender);

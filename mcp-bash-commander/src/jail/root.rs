@@ -14,8 +14,8 @@ use rustix::mount::{
 
 use super::Layer;
 use super::child::{Failure, Identity};
+use super::order::Order;
 use super::pinned::{self, Guard, Watched};
-use super::protocol::Order;
 use super::sys::{self, MountAttributes};
 use super::workspace;
 

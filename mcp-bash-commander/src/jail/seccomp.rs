@@ -7,7 +7,7 @@ use seccompiler::BpfProgram;
 
 use super::Network;
 use super::filter::{self, Condition, FAIL_WITH, TELL, Treatment};
-use super::protocol::{Order, Surroundings};
+use super::order::{Order, Surroundings};
 use super::sys;
 
 /// The filters of all jails, compiled once.

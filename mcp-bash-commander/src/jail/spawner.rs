@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use super::cgroup::{Groups, Lack, Leaf};
 use super::child::{self, Belongings, Failure, Host, Identity};
 use super::idmap::{self, Mappings};
-use super::protocol::{self, Order, Report, Surroundings};
+use super::order::{self, Order, Surroundings};
+use super::protocol::Report;
 use super::root::{self, Part};
 use super::seccomp::Filters;
 use super::sys::{self, Side};
@@ -200,7 +201,7 @@ fn carry_out(
     let order = descriptors.next()?;
     let status = descriptors.next()?;
     let unreadable = || Failure::new(Layer::Plumbing, Errno::BADMSG, "read the order".to_owned());
-    let made = protocol::read_order(order)
+    let made = order::read_order(order)
         .ok_or_else(unreadable)
         .and_then(|order| {
             let leaf = leaf_for(&order, groups)?;

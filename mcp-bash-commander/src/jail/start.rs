@@ -11,7 +11,8 @@ use rustix::pipe::PipeFlags;
 use super::child::Failure;
 use super::init::Init;
 use super::layer::LayerSet;
-use super::protocol::{self, CommandNumber, CommandOrder, Report, Surroundings};
+use super::order::{self, CommandOrder, Surroundings};
+use super::protocol::{CommandNumber, Report};
 use super::{Layer, TerminalSize, datagram, hosted, leader, streams, sys};
 
 /// Starts a command for which only its order came, with its streams.
@@ -26,7 +27,7 @@ pub(super) fn further(
     File::from(descriptors.next().ok_or_else(unreadable)?)
         .read_to_end(&mut bytes)
         .map_err(|_| unreadable())?;
-    let order = protocol::decode_command(&bytes).ok_or_else(unreadable)?;
+    let order = order::decode_command(&bytes).ok_or_else(unreadable)?;
     if let Some(watched) = init.replaced() {
         let what = format!(
             "{} is not as it was when the session began",

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
 
 use super::child::Failure;
-use super::protocol::WorkspaceOrder;
+use super::order::WorkspaceOrder;
 use super::root::{NO_DEVICES, NO_SETUID, READ_ONLY, attach, copy_tree, make_directories, set};
 use super::sys::{self, MountAttributes};
 use super::{Access, Layer};

@@ -18,8 +18,8 @@ use super::program::Program;
 use super::{ContainerSettings, failed};
 use crate::jail::cgroup::OWN_MEMORY;
 use crate::jail::contained::SOCKET;
+use crate::jail::order::{NAMESPACES, Surroundings};
 use crate::jail::pinned::Watched;
-use crate::jail::protocol::{NAMESPACES, Surroundings};
 use crate::jail::{
     Access, JailError, JailSpec, Layer, Limits, Masked, Network, Workspace, system_toolchain,
 };
