@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
-use super::order::{self};
+use super::order;
 use super::protocol::{CommandNumber, Consumed, Denial, MemoryKills, Report, Request};
 use super::streams::{Input, Output, Streams, memory_file};
 use super::usage::{self, EndedProcess, Usage};
