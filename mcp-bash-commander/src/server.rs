@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rmcp::handler::server::tool::ToolRouter;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, Implementation, JsonObject, ServerCapabilities,
-    ServerConfig,
+    CallToolRequestParams, CallToolResponse, CancelTaskParams, GetTaskParams, GetTaskResult,
+    Implementation, JsonObject, ServerCapabilities, ServerConfig, UpdateTaskParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
@@ -36,6 +36,7 @@ use crate::policy::rules::Decision;
 use crate::policy::{Placed, Policy, check_placement};
 use crate::records::{Hider, Recording};
 use crate::session::{Changes, OverlayFolder, Sessions, SpoolFolder};
+use crate::tasks::Tasks;
 use crate::tools;
 use crate::tools::approval::{Approvals, AtClient};
 use crate::tools::exec::ExecParams;
@@ -72,6 +73,7 @@ pub(crate) struct State {
     /// Where state is kept; made by the first call.
     pub(crate) directory: PathBuf,
     approvals: Approvals,
+    tasks: Tasks,
     guard: CallGuard,
     opened: OnceCell<Opened>,
 }
@@ -199,6 +201,7 @@ impl BashCommander {
             enforced,
             directory: state_dir,
             approvals: Approvals::new()?,
+            tasks: Tasks::default(),
             guard,
             opened: OnceCell::new(),
         };
@@ -257,6 +260,7 @@ impl BashCommander {
 
     /// Ends every command, and has on the disk what became of it.
     pub async fn end(&self) {
+        self.state.tasks.end();
         self.state.sessions.end();
         self.state.sessions.recorded().await;
         let Some(opened) = self.state.opened.get() else {
@@ -421,7 +425,7 @@ impl BashCommander {
 impl ServerHandler for BashCommander {
     async fn call_tool(
         &self,
-        mut request: CallToolRequestParams,
+        request: CallToolRequestParams,
         mut context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         if self.state.enforced.is_none()
@@ -429,6 +433,86 @@ impl ServerHandler for BashCommander {
         {
             return Ok(question);
         }
+        let follows_tasks = context
+            .client_capabilities()
+            .is_some_and(|capabilities| capabilities.supports_tasks());
+        if request.name != "exec" || !follows_tasks {
+            return self.answer(request, context).await;
+        }
+        let owner = match principal::of(&context) {
+            Ok(principal) => Arc::clone(&principal.name),
+            Err(error) => return Ok(error.to_result().into()),
+        };
+        let longest = tools::exec::longest(request.arguments.as_ref());
+        let (server, cancel) = (self.clone(), CancellationToken::new());
+        let given_up = std::mem::replace(&mut context.ct, cancel.clone());
+        let call = Box::pin(async move { server.answer(request, context).await });
+        let tasks = &self.state.tasks;
+        let tokens = (given_up, cancel);
+        tasks.answer(call, &owner, longest, tokens).await
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        let owner = caller(&context)?;
+        let task = self.state.tasks.get(&request.task_id, &owner)?;
+        Ok(GetTaskResult::new(task))
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        // No task asks for anything; what answers nothing is passed over.
+        self.state
+            .tasks
+            .get(&request.task_id, &caller(&context)?)
+            .map(drop)
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.state
+            .tasks
+            .cancel(&request.task_id, &caller(&context)?)
+    }
+
+    fn get_info(&self) -> ServerConfig {
+        let instructions = match self.state.enforced {
+            Some(_) => format!("{OPEN}{ENFORCED}"),
+            None => OPEN.to_owned(),
+        };
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_tasks()
+            .build();
+        ServerConfig::new(capabilities)
+            .with_server_info(Implementation::new(NAME, env!("CARGO_PKG_VERSION")))
+            .with_instructions(instructions)
+    }
+}
+
+fn caller(context: &RequestContext<RoleServer>) -> Result<Arc<str>, ErrorData> {
+    match principal::of(context) {
+        Ok(principal) => Ok(Arc::clone(&principal.name)),
+        Err(error) => Err(ErrorData::invalid_request(error.to_string(), None)),
+    }
+}
+
+impl BashCommander {
+    /// Answers a call: in enforced mode, and where it changes something, with its grant taken out of its arguments.
+    async fn answer(
+        &self,
+        mut request: CallToolRequestParams,
+        mut context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
         let Some(enforced) = self.state.enforced.as_ref().filter(|_| {
             let tool = self.tools.get(&request.name);
             tool.is_some_and(|tool| needs_grant(&tool.name, class_of(tool)))
@@ -466,16 +550,6 @@ impl ServerHandler for BashCommander {
                 .refused(&principal, &tool, &error.code, None);
         }
         response
-    }
-
-    fn get_info(&self) -> ServerConfig {
-        let instructions = match self.state.enforced {
-            Some(_) => format!("{OPEN}{ENFORCED}"),
-            None => OPEN.to_owned(),
-        };
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
-            .with_server_info(Implementation::new(NAME, env!("CARGO_PKG_VERSION")))
-            .with_instructions(instructions)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::handler::server::wrapper::Parameters;
+use rmcp::model::JsonObject;
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, tool, tool_router};
 use schemars::JsonSchema;
@@ -448,6 +449,12 @@ impl BashCommander {
             .chain(self.state().policy.limits.wall())
             .min()
     }
+}
+
+/// How long a call with these arguments may take.
+pub(crate) fn longest(arguments: Option<&JsonObject>) -> Duration {
+    let asked = arguments.and_then(|arguments| arguments.get("timeout_ms")?.as_u64());
+    asked.map_or(DEFAULT_TIMEOUT, Duration::from_millis)
 }
 
 fn cancelled() -> ToolError {

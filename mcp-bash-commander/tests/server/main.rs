@@ -18,5 +18,6 @@ mod records;
 mod refusals;
 mod secrets;
 mod sessions;
+mod tasks;
 mod terminals;
 mod work;
