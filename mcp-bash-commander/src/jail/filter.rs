@@ -1,7 +1,7 @@
-//! A filter program as short as can be: a search for the call's number, then its own tests.
+//! A filter program as short as can be: a search for the call's number, then the tests of its arguments, then each verdict once.
 //!
 //! The kernel checks, translates and tries out a program each time it is loaded, so its length is part of what a jail costs. The usual
-//! form, one test of the number after the other with each rule's tests in between, is four times as long.
+//! form, one test of the number after the other with each rule's tests in between, is many times as long.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,6 @@ const KILL_PROCESS: u32 = 0x8000_0000;
 
 const LOAD: u16 = 0x20;
 const AND: u16 = 0x54;
-const JUMP: u16 = 0x05;
 const IF_EQUAL: u16 = 0x15;
 const IF_AT_LEAST: u16 = 0x35;
 const RETURN: u16 = 0x06;
@@ -27,7 +26,7 @@ const ARGUMENTS: u32 = 16;
 
 /// A test of the lower 32 bits of one argument. No call judged here has a wider meaning, and the kernel ignores the upper bits of
 /// these arguments, so a filter must too.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
     Is(u8, u32),
     IsNot(u8, u32),
@@ -50,56 +49,92 @@ pub(super) enum Treatment {
 }
 
 /// Calls with their treatments; all others are allowed. Calls of another architecture end the process.
+///
+/// A test can only jump a short way. A program that is too long for that comes out empty, and the kernel refuses it.
 pub(super) fn program(architecture: u32, calls: &BTreeMap<u32, Treatment>) -> BpfProgram {
-    let mut program = vec![
-        instruction(LOAD, 0, 0, ARCHITECTURE),
-        instruction(IF_EQUAL, 1, 0, architecture),
-        instruction(RETURN, 0, 0, KILL_PROCESS),
-        instruction(LOAD, 0, 0, NUMBER),
-    ];
+    let mut draft = Draft::default();
+    let same = draft.label();
+    let killed = draft.verdict(KILL_PROCESS);
+    draft.load(ARCHITECTURE);
+    draft.test(IF_EQUAL, architecture, same, killed);
+    draft.place(same);
+    draft.load(NUMBER);
     let calls: Vec<(u32, &Treatment)> = calls.iter().map(|(call, how)| (*call, how)).collect();
-    // Where each call's tests are jumped to is known when they have their place.
-    let mut jumps = Vec::new();
-    search(&mut program, &mut jumps, &calls);
-    for (at, alternatives, verdict) in jumps {
-        program[at].k = distance(at, program.len());
-        judge(&mut program, alternatives, verdict);
+    let mut judged = Vec::new();
+    search(&mut draft, &mut judged, &calls);
+    for Judged {
+        alternatives,
+        verdict,
+        label,
+    } in judged
+    {
+        draft.place(label);
+        judge(&mut draft, alternatives, verdict);
     }
-    program
+    draft.finished().unwrap_or_default()
 }
 
-type Jump<'a> = (usize, &'a [Vec<Condition>], u32);
+/// Tests of arguments, once for all calls that have the same.
+struct Judged<'a> {
+    alternatives: &'a [Vec<Condition>],
+    verdict: u32,
+    label: Label,
+}
 
-fn search<'a>(program: &mut BpfProgram, jumps: &mut Vec<Jump<'a>>, calls: &[(u32, &'a Treatment)]) {
+fn search<'a>(draft: &mut Draft, judged: &mut Vec<Judged<'a>>, calls: &[(u32, &'a Treatment)]) {
     const FEW: usize = 4;
     if calls.len() > FEW {
         let (lower, upper) = calls.split_at(calls.len() / 2);
-        program.push(instruction(IF_AT_LEAST, 0, 1, upper[0].0));
-        let over = program.len();
-        program.push(instruction(JUMP, 0, 0, 0));
-        search(program, jumps, lower);
-        program[over].k = distance(over, program.len());
-        search(program, jumps, upper);
+        let (below, from) = (draft.label(), draft.label());
+        draft.test(IF_AT_LEAST, upper[0].0, from, below);
+        draft.place(below);
+        search(draft, judged, lower);
+        draft.place(from);
+        search(draft, judged, upper);
         return;
     }
-    for (call, treatment) in calls {
-        program.push(instruction(IF_EQUAL, 0, 1, *call));
-        match treatment {
-            Treatment::Always(verdict) => program.push(instruction(RETURN, 0, 0, *verdict)),
-            Treatment::If(verdict, alternatives) => {
-                jumps.push((program.len(), alternatives, *verdict));
-                program.push(instruction(JUMP, 0, 0, 0));
+    let allowed = draft.verdict(ALLOW);
+    for (number, (call, treatment)) in calls.iter().enumerate() {
+        let matched = match treatment {
+            Treatment::Always(verdict) => draft.verdict(*verdict),
+            Treatment::If(_, alternatives) if alternatives.is_empty() => allowed,
+            // One without conditions always holds.
+            Treatment::If(verdict, alternatives) if alternatives.iter().any(Vec::is_empty) => {
+                draft.verdict(*verdict)
             }
+            Treatment::If(verdict, alternatives) => {
+                let known = judged.iter().find(|known| {
+                    known.verdict == *verdict && known.alternatives == alternatives.as_slice()
+                });
+                known.map(|known| known.label).unwrap_or_else(|| {
+                    let label = draft.label();
+                    judged.push(Judged {
+                        alternatives,
+                        verdict: *verdict,
+                        label,
+                    });
+                    label
+                })
+            }
+        };
+        if number + 1 == calls.len() {
+            draft.test(IF_EQUAL, *call, matched, allowed);
+        } else {
+            let next = draft.label();
+            draft.test(IF_EQUAL, *call, matched, next);
+            draft.place(next);
         }
     }
-    program.push(instruction(RETURN, 0, 0, ALLOW));
 }
 
-fn judge(program: &mut BpfProgram, alternatives: &[Vec<Condition>], verdict: u32) {
-    for conditions in alternatives {
-        // A test that fails jumps behind this alternative.
-        let mut failing = Vec::new();
-        for condition in conditions {
+fn judge(draft: &mut Draft, alternatives: &[Vec<Condition>], verdict: u32) {
+    let (allowed, matched) = (draft.verdict(ALLOW), draft.verdict(verdict));
+    for (number, conditions) in alternatives.iter().enumerate() {
+        let is_last = number + 1 == alternatives.len();
+        let failed = if is_last { allowed } else { draft.label() };
+        // What the test before has loaded and left as it was.
+        let mut loaded = None;
+        for (number, condition) in conditions.iter().enumerate() {
             let (argument, mask, value, holds_if_equal) = match *condition {
                 Condition::Any(argument, bits) => (argument, Some(bits), 0, false),
                 Condition::BitsNot(argument, mask, value) => (argument, Some(mask), value, false),
@@ -108,27 +143,88 @@ fn judge(program: &mut BpfProgram, alternatives: &[Vec<Condition>], verdict: u32
                 Condition::Has(argument, bits) => (argument, Some(bits), bits, true),
                 Condition::Bits(argument, mask, value) => (argument, Some(mask), value, true),
             };
-            program.push(instruction(LOAD, 0, 0, ARGUMENTS + 8 * u32::from(argument)));
-            program.extend(mask.map(|mask| instruction(AND, 0, 0, mask)));
-            failing.push((program.len(), holds_if_equal));
-            program.push(instruction(IF_EQUAL, 0, 0, value));
-        }
-        program.push(instruction(RETURN, 0, 0, verdict));
-        for (at, holds_if_equal) in failing {
-            let behind = u8::try_from(program.len() - at - 1).unwrap_or(u8::MAX);
+            if loaded != Some((argument, mask)) {
+                draft.load(ARGUMENTS + 8 * u32::from(argument));
+                mask.iter().for_each(|mask| draft.keep_bits(*mask));
+            }
+            loaded = Some((argument, mask));
+            let is_last = number + 1 == conditions.len();
+            let held = if is_last { matched } else { draft.label() };
             if holds_if_equal {
-                program[at].jf = behind;
+                draft.test(IF_EQUAL, value, held, failed);
             } else {
-                program[at].jt = behind;
+                draft.test(IF_EQUAL, value, failed, held);
+            }
+            if !is_last {
+                draft.place(held);
             }
         }
+        if !is_last {
+            draft.place(failed);
+        }
     }
-    program.push(instruction(RETURN, 0, 0, ALLOW));
 }
 
-/// How far a jump at `from` has to go to come to `to`.
-fn distance(from: usize, to: usize) -> u32 {
-    u32::try_from(to - from - 1).unwrap_or(u32::MAX)
+type Label = usize;
+
+/// A program whose tests jump to labels. Each verdict stands in it once, at its end.
+#[derive(Default)]
+struct Draft {
+    program: BpfProgram,
+    /// Where each label is placed.
+    labels: Vec<Option<usize>>,
+    /// Tests, and the labels that each goes to when it holds and when not.
+    tests: Vec<(usize, Label, Label)>,
+    verdicts: BTreeMap<u32, Label>,
+}
+
+impl Draft {
+    fn label(&mut self) -> Label {
+        self.labels.push(None);
+        self.labels.len() - 1
+    }
+
+    fn place(&mut self, label: Label) {
+        self.labels[label] = Some(self.program.len());
+    }
+
+    fn verdict(&mut self, verdict: u32) -> Label {
+        if let Some(label) = self.verdicts.get(&verdict) {
+            return *label;
+        }
+        let label = self.label();
+        self.verdicts.insert(verdict, label);
+        label
+    }
+
+    fn load(&mut self, at: u32) {
+        self.program.push(instruction(LOAD, 0, 0, at));
+    }
+
+    fn keep_bits(&mut self, mask: u32) {
+        self.program.push(instruction(AND, 0, 0, mask));
+    }
+
+    fn test(&mut self, code: u16, value: u32, held: Label, failed: Label) {
+        self.tests.push((self.program.len(), held, failed));
+        self.program.push(instruction(code, 0, 0, value));
+    }
+
+    /// The program with its verdicts and jumps; `None` if one of them is too far.
+    fn finished(mut self) -> Option<BpfProgram> {
+        for (verdict, label) in std::mem::take(&mut self.verdicts) {
+            self.place(label);
+            self.program.push(instruction(RETURN, 0, 0, verdict));
+        }
+        for (at, held, failed) in self.tests {
+            let distance = |label: Label| {
+                let place = self.labels.get(label).copied()??;
+                u8::try_from(place.checked_sub(at + 1)?).ok()
+            };
+            (self.program[at].jt, self.program[at].jf) = (distance(held)?, distance(failed)?);
+        }
+        Some(self.program)
+    }
 }
 
 /// Answers calls of the x32 convention as unknown: they carry numbers of their own, which the other filter does not know.
@@ -177,7 +273,8 @@ pub(super) fn verdict(
                 loaded &= k;
                 continue;
             }
-            JUMP => {
+            // A jump, of which ours has none.
+            0x05 => {
                 at += usize::try_from(k).unwrap_or(usize::MAX);
                 continue;
             }

@@ -509,7 +509,10 @@ mod tests {
         let filters = Filters::compile();
         assert_eq!(filters.silent.len(), filters.reported.len());
         let length = filters.reported.len();
-        assert!(length < 450, "{length} instructions in each jail");
+        assert!(
+            (1..200).contains(&length),
+            "{length} instructions in each jail"
+        );
         assert_eq!(
             filter::verdict(&filters.reported, 0x4000_0003, 20, [0; 6]),
             0x8000_0000
