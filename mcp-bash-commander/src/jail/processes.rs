@@ -13,6 +13,10 @@ const MOST_ROUNDS: usize = 64;
 
 /// How many processes the jail has beside this one; `has_own` says whether it has process numbers of its own.
 pub(super) fn others(has_own: bool) -> u32 {
+    // All others descend from this process, those whose parents have ended directly.
+    if !sys::has_children() {
+        return 0;
+    }
     let count = if has_own {
         all().len().saturating_sub(1)
     } else {

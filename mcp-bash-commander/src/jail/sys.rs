@@ -307,6 +307,13 @@ pub(super) fn reap() -> Result<Option<(i32, i32, Consumed)>> {
     }
 }
 
+/// Whether this process has a child, be it one that ended and was not reaped.
+pub(super) fn has_children() -> bool {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
+}
+
 /// What all reaped children and their descendants used.
 pub(super) fn children_usage() -> Consumed {
     // SAFETY: the out-parameter is valid for writes; an all-zero `rusage` is a valid one.
