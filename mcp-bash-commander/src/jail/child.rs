@@ -283,15 +283,14 @@ fn prepare_network(published: &[u16]) -> Result<(), Failure> {
 fn drop_capabilities() -> Result<(), Failure> {
     let failed =
         |step: &'static str| move |errno| Failure::new(Layer::Capabilities, errno, step.to_owned());
-    let last: u32 = fs::read_to_string("/proc/sys/kernel/cap_last_cap")
-        .ok()
-        .and_then(|number| number.trim().parse().ok())
-        .ok_or(Errno::IO)
-        .map_err(failed("read cap_last_cap"))?;
-    for number in 0..=last {
+    for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
-        rustix::thread::remove_capability_from_bounding_set(capability)
-            .map_err(failed("empty the bounding set"))?;
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // The kernel knows none from here on.
+            Err(Errno::INVAL) if number > 0 => break,
+            Err(errno) => return Err(failed("empty the bounding set")(errno)),
+        }
     }
     rustix::thread::clear_ambient_capability_set().map_err(failed("empty the ambient set"))?;
     rustix::thread::set_capabilities_secure_bits(
