@@ -16,7 +16,7 @@ use super::pinned::Watched;
 use super::protocol::{CommandNumber, Report};
 use super::root::{self, Part};
 use super::seccomp::Filters;
-use super::{Layer, datagram, hosted, init, sys};
+use super::{Layer, Network, datagram, hosted, init, sys};
 
 /// Who the jail is, inside and to the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -246,7 +246,7 @@ fn surround(
         None
     };
     if order.has(Layer::NetNs) {
-        prepare_network(&order.published)?;
+        prepare_network(order)?;
         applied.insert(Layer::NetNs);
     }
     if let Some(root) = &root {
@@ -266,10 +266,15 @@ fn surround(
     Ok((applied, watched))
 }
 
-/// A loopback interface, on which `published` ports may be bound however low they are: which ones at all, Landlock says.
-fn prepare_network(published: &[u16]) -> Result<(), Failure> {
+/// A loopback interface, on which the published ports may be bound however low they are: which ones at all, Landlock says. Where there
+/// is nothing to reach it stays down, as the kernel makes it.
+fn prepare_network(order: &Order) -> Result<(), Failure> {
     const LOWEST_UNPRIVILEGED: u16 = 1024;
     let failed = |errno, step: &str| Failure::new(Layer::NetNs, errno, step.to_owned());
+    let published = &order.published;
+    if order.network == Network::None && published.is_empty() {
+        return Ok(());
+    }
     sys::loopback_up().map_err(|errno| failed(errno, "switch the loopback interface on"))?;
     if published.iter().all(|port| *port >= LOWEST_UNPRIVILEGED) {
         return Ok(());
