@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use self::place::Place;
@@ -52,17 +53,37 @@ impl Lack {
 #[derive(Debug)]
 struct Made {
     place: Place,
+    parents: Parents,
     owner: Owner,
     count: u64,
+}
+
+/// The directories of a place, open: their paths are long, and a jail has many files of its groups written.
+#[derive(Debug)]
+struct Parents {
+    memory: Directory,
+    /// None in version 2, where it is the same.
+    pids: Option<Directory>,
+}
+
+impl Parents {
+    fn open(place: &Place) -> Result<Self, Lack> {
+        let own_pids = Some(&place.pids).filter(|pids| **pids != place.memory);
+        Ok(Self {
+            memory: Directory::open(place.memory.clone())?,
+            pids: own_pids.cloned().map(Directory::open).transpose()?,
+        })
+    }
 }
 
 /// The group of one jail.
 #[derive(Debug)]
 pub(super) struct Leaf {
     version: CgroupVersion,
-    memory: PathBuf,
-    /// The same directory in version 2.
-    pids: PathBuf,
+    memory: Directory,
+    /// None in version 2, where it is the same.
+    pids: Option<Directory>,
+    kills: Kills,
 }
 
 impl Groups {
@@ -77,11 +98,16 @@ impl Groups {
             Err(lack) => return Err(lack.clone()),
         };
         made.count += 1;
-        let leaf = Leaf::at(&made.place, &made.owner.name(made.count));
-        match leaf.make(limits) {
-            Ok(()) => Ok(leaf),
+        let name = made.owner.name(made.count);
+        match Leaf::make(made.place.version, &made.parents, &name, limits) {
+            Ok(leaf) => Ok(leaf),
             Err(lack) => {
-                self.remove(Some(leaf));
+                let left: Vec<PathBuf> = made
+                    .place
+                    .directories()
+                    .map(|directory| directory.join(&name))
+                    .collect();
+                left.into_iter().for_each(|directory| self.doom(directory));
                 Err(lack)
             }
         }
@@ -92,10 +118,9 @@ impl Groups {
         let Some(Leaf { memory, pids, .. }) = leaf else {
             return;
         };
-        if pids != memory {
-            self.doom(pids);
+        for directory in pids.into_iter().chain([memory]) {
+            self.doom(directory.path);
         }
-        self.doom(memory);
     }
 
     /// Tries once more to remove what was still in use. When it should be tried again, if anything is left.
@@ -119,11 +144,15 @@ impl Groups {
         let owner = Owner::this()
             .map_err(|error| Lack::of("read", Path::new(place::PID_NAMESPACE), &error))?;
         let place = place::find(|place| {
-            let trial = Leaf::at(place, &owner.name(0));
-            let usable = trial.make(&Limits::default());
-            self.remove(Some(trial));
-            usable
+            let name = owner.name(0);
+            let parents = Parents::open(place)?;
+            let trial = Leaf::make(place.version, &parents, &name, &Limits::default());
+            for directory in place.directories() {
+                self.doom(directory.join(&name));
+            }
+            trial.map(drop)
         })?;
+        let parents = Parents::open(&place)?;
         for directory in place.directories() {
             for left in owner.left_by_the_dead(directory) {
                 self.doom(left);
@@ -131,6 +160,7 @@ impl Groups {
         }
         Ok(Made {
             place,
+            parents,
             owner,
             count: 0,
         })
@@ -138,57 +168,125 @@ impl Groups {
 }
 
 impl Leaf {
-    fn at(place: &Place, name: &str) -> Self {
-        Self {
-            version: place.version,
-            memory: place.memory.join(name),
-            pids: place.pids.join(name),
+    /// Where that fails, what was made of it stays.
+    fn make(
+        version: CgroupVersion,
+        parents: &Parents,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<Self, Lack> {
+        let memory = parents.memory.make(name)?;
+        let bytes = limits.memory_bytes.saturating_add(OWN_MEMORY);
+        match version {
+            CgroupVersion::V2 => {
+                memory.set("memory.max", bytes)?;
+                // The file is not there where the kernel has no swap, or does not count it.
+                memory.set_if_there("memory.swap.max", 0)?;
+            }
+            CgroupVersion::V1 => {
+                memory.set("memory.limit_in_bytes", bytes)?;
+                // Memory and swap together, so no swap. Where swap is not counted, it is at least not sought.
+                if !memory.set_if_there("memory.memsw.limit_in_bytes", bytes)? {
+                    memory.set("memory.swappiness", 0)?;
+                }
+            }
         }
+        let pids = parents.pids.as_ref().map(|parent| parent.make(name));
+        let pids = pids.transpose()?;
+        pids.as_ref()
+            .unwrap_or(&memory)
+            .set("pids.max", limits.processes)?;
+        let counters = match version {
+            CgroupVersion::V2 => "memory.events",
+            CgroupVersion::V1 => "memory.oom_control",
+        };
+        let kills = Kills(memory.file(counters, OFlags::RDONLY)?);
+        Ok(Self {
+            version,
+            memory,
+            pids,
+            kills,
+        })
     }
 
     pub(super) fn version(&self) -> CgroupVersion {
         self.version
     }
 
-    fn make(&self, limits: &Limits) -> Result<(), Lack> {
-        make_directory(&self.memory)?;
-        let memory = limits.memory_bytes.saturating_add(OWN_MEMORY);
-        match self.version {
-            CgroupVersion::V2 => {
-                set(&self.memory.join("memory.max"), memory)?;
-                // The file is not there where the kernel has no swap, or does not count it.
-                set_if_there(&self.memory.join("memory.swap.max"), 0)?;
-            }
-            CgroupVersion::V1 => {
-                make_directory(&self.pids)?;
-                set(&self.memory.join("memory.limit_in_bytes"), memory)?;
-                // Memory and swap together, so no swap. Where swap is not counted, it is at least not sought.
-                if !set_if_there(&self.memory.join("memory.memsw.limit_in_bytes"), memory)? {
-                    set(&self.memory.join("memory.swappiness"), 0)?;
-                }
-            }
-        }
-        set(&self.pids.join("pids.max"), limits.processes)
-    }
-
     /// Puts a process into the group. Whatever it starts from then on is in it too.
     pub(super) fn take_in(&self, pid: i32) -> Result<(), Lack> {
-        set(&self.memory.join("cgroup.procs"), pid)?;
-        if self.pids != self.memory {
-            set(&self.pids.join("cgroup.procs"), pid)?;
-        }
-        Ok(())
+        std::iter::once(&self.memory)
+            .chain(&self.pids)
+            .try_for_each(|directory| directory.set("cgroup.procs", pid))
     }
 
-    /// Counts the processes of the group that were killed for want of memory.
+    /// How many processes of the group were killed for want of memory.
+    pub(super) fn kill_count(&self) -> Option<u64> {
+        self.kills.count()
+    }
+
+    /// What counts them, for init.
     pub(super) fn kills(&self) -> Result<Kills, Lack> {
-        let counters = match self.version {
-            CgroupVersion::V2 => "memory.events",
-            CgroupVersion::V1 => "memory.oom_control",
-        };
-        let path = self.memory.join(counters);
-        let file = File::open(&path).map_err(|error| Lack::of("open", &path, &error))?;
-        Ok(Kills(file.into()))
+        let again = self.kills.0.try_clone();
+        again
+            .map(Kills)
+            .map_err(|error| Lack::of("hold the counters of", &self.memory.path, &error))
+    }
+}
+
+/// A directory of control groups, open.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    descriptor: OwnedFd,
+}
+
+impl Directory {
+    const FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+    fn open(path: PathBuf) -> Result<Self, Lack> {
+        match rustix::fs::open(&path, Self::FLAGS, Mode::empty()) {
+            Ok(descriptor) => Ok(Self { path, descriptor }),
+            Err(errno) => Err(Lack::of("open", &path, &errno.into())),
+        }
+    }
+
+    /// Makes one below it.
+    fn make(&self, name: &str) -> Result<Self, Lack> {
+        let path = self.path.join(name);
+        let made = rustix::fs::mkdirat(&self.descriptor, name, Mode::from_raw_mode(0o777))
+            .and_then(|()| rustix::fs::openat(&self.descriptor, name, Self::FLAGS, Mode::empty()));
+        match made {
+            Ok(descriptor) => Ok(Self { path, descriptor }),
+            Err(errno) => Err(Lack::of("make the control group", &path, &errno.into())),
+        }
+    }
+
+    /// Never makes the file: it is the kernel's.
+    fn file(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Lack> {
+        rustix::fs::openat(
+            &self.descriptor,
+            name,
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|errno| Lack::of("open", &self.path.join(name), &errno.into()))
+    }
+
+    fn set(&self, name: &str, value: impl std::fmt::Display) -> Result<(), Lack> {
+        let file = self.file(name, OFlags::WRONLY)?;
+        File::from(file)
+            .write_all(value.to_string().as_bytes())
+            .map_err(|error| Lack::of("write", &self.path.join(name), &error))
+    }
+
+    /// The same for a file that not every kernel has: was it there?
+    fn set_if_there(&self, name: &str, value: impl std::fmt::Display) -> Result<bool, Lack> {
+        match self.set(name, value) {
+            Ok(()) => Ok(true),
+            Err(lack) if lack.errno == Errno::NOENT => Ok(false),
+            Err(lack) => Err(lack),
+        }
     }
 }
 
@@ -281,29 +379,13 @@ impl Owner {
     }
 }
 
-fn make_directory(path: &Path) -> Result<(), Lack> {
-    fs::create_dir(path).map_err(|error| Lack::of("make the control group", path, &error))
-}
-
-fn set(path: &Path, value: impl std::fmt::Display) -> Result<(), Lack> {
-    write(path, &value.to_string()).map_err(|error| Lack::of("write", path, &error))
-}
-
-/// The same for a file that not every kernel has: was it there?
-fn set_if_there(path: &Path, value: impl std::fmt::Display) -> Result<bool, Lack> {
-    match write(path, &value.to_string()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Lack::of("write", path, &error)),
-    }
-}
-
 /// Never makes the file: it is the kernel's.
-fn write(path: &Path, value: &str) -> io::Result<()> {
+fn set(path: &Path, value: impl std::fmt::Display) -> Result<(), Lack> {
     OpenOptions::new()
         .write(true)
-        .open(path)?
-        .write_all(value.as_bytes())
+        .open(path)
+        .and_then(|mut file| file.write_all(value.to_string().as_bytes()))
+        .map_err(|error| Lack::of("write", path, &error))
 }
 
 fn is_removed(directory: &Path) -> bool {

@@ -131,7 +131,7 @@ fn work(launcher: &Launcher, children: &OwnedFd) {
                         processes::end_others(|child| jails.contains_key(&child));
                         let _ = std::fs::remove_dir_all(tmp);
                     }
-                    let kills = leaf.as_ref().and_then(|leaf| leaf.kills().ok()?.count());
+                    let kills = leaf.as_ref().and_then(Leaf::kill_count);
                     let report = Report::JailEnded {
                         status,
                         usage,
