@@ -18,7 +18,7 @@ use super::cgroup::Kills;
 use super::child::{self, Failure, Host, Identity};
 use super::layer::LayerSet;
 use super::memory::Memory;
-use super::order::{self, NAMESPACES, Order, Surroundings};
+use super::order::{NAMESPACES, Order, Parcel, Surroundings};
 use super::protocol::Report;
 use super::seccomp::Filters;
 use super::{Layer, datagram, init, landlock, sys};
@@ -106,10 +106,9 @@ fn make(status: &OwnedFd) -> Result<(), Failure> {
 
 fn receive(status: &OwnedFd) -> Result<(Order, Vec<OwnedFd>), Errno> {
     poll(&mut [PollFd::new(status, PollFlags::IN)], None)?;
-    let (_, descriptors) = datagram::receive(status)?.ok_or(Errno::PIPE)?;
+    let (bytes, descriptors) = datagram::receive(status)?.ok_or(Errno::PIPE)?;
     let mut descriptors = descriptors.into_iter();
-    let order = descriptors.next().ok_or(Errno::BADMSG)?;
-    let order = order::read_order(order).ok_or(Errno::BADMSG)?;
+    let order = Parcel::open(&bytes, &mut descriptors).ok_or(Errno::BADMSG)?;
     Ok((order, descriptors.collect()))
 }
 

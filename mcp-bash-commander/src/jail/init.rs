@@ -282,8 +282,8 @@ impl Init<'_> {
                 signal,
                 reach,
             }) => self.signal(command, signal, reach),
-            Some(Request::Start { command }) => {
-                if let Err(failure) = start::further(self, command, descriptors) {
+            Some(Request::Start { command, order }) => {
+                if let Err(failure) = start::further(self, command, &order, descriptors) {
                     let _ = datagram::send(self.status, &failure.report(command).encode(), &[]);
                 }
             }

@@ -13,10 +13,10 @@ use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 use super::container::{Contained, Containers};
-use super::order::{self, Surroundings};
+use super::order::{self, Parcel, Surroundings};
 use super::process::{Control, lock};
 use super::protocol::Report;
-use super::streams::{Streams, memory_file};
+use super::streams::Streams;
 use super::{
     CommandSpec, ContainerSettings, Identity, Isolation, Jail, JailError, JailSpec, JailedCommand,
     JailedProcess, Layer, Mode, contained, datagram, spawner, usage,
@@ -24,6 +24,9 @@ use super::{
 
 /// The argument that makes this program the launcher. It is no command for users.
 const LAUNCHER_MODE: &str = "--jail-launcher";
+
+/// Bytes of orders that may wait for the launcher.
+const ORDERS_BYTES: usize = 1 << 20;
 
 /// How long the making of a jail may take before it counts as failed.
 const SETUP_TIME: Duration = Duration::from_secs(10);
@@ -165,10 +168,16 @@ impl Launcher {
             }
             Mode::Strict | Mode::Container => Surroundings::Own,
         };
-        let order = memory_file("jail-order", &order::encode_order(spec, &surroundings)?)?;
+        let parcel = Parcel::of(order::encode_order(spec, &surroundings)?)?;
         let (ours, theirs) = datagram::pair().map_err(JailError::errno("make a socket"))?;
-        let mut descriptors = vec![order.as_fd(), theirs.as_fd()];
-        descriptors.extend(streams.theirs.iter().map(OwnedFd::as_fd));
+        let mut descriptors = vec![theirs.as_fd()];
+        descriptors.extend(
+            parcel
+                .file
+                .iter()
+                .chain(&streams.theirs)
+                .map(OwnedFd::as_fd),
+        );
         if let Some(workspace) = &spec.workspace {
             descriptors.push(workspace.directory.as_fd());
             descriptors.extend(
@@ -179,7 +188,7 @@ impl Launcher {
             );
         }
         descriptors.extend(spec.inputs.iter().map(|input| input.sealed.as_fd()));
-        self.0.send(&descriptors)?;
+        self.0.send(&parcel.datagram, &descriptors)?;
         Ok(ours)
     }
 
@@ -208,10 +217,10 @@ impl Launcher {
         } = started
             .await
             .map_err(|error| JailError::io("start a container")(std::io::Error::other(error)))??;
-        let order = memory_file("jail-order", &order::encode_order(spec, &surroundings)?)?;
-        let mut descriptors = vec![order.as_fd()];
-        descriptors.extend(streams.theirs.iter().map(OwnedFd::as_fd));
-        datagram::send(&socket, b"order", &descriptors)
+        let parcel = Parcel::of(order::encode_order(spec, &surroundings)?)?;
+        let beside = parcel.file.iter().chain(&streams.theirs);
+        let descriptors: Vec<_> = beside.map(OwnedFd::as_fd).collect();
+        datagram::send(&socket, &parcel.datagram, &descriptors)
             .map_err(JailError::errno("give the container its order"))?;
         Ok((socket, init))
     }
@@ -314,10 +323,14 @@ pub(super) fn refusal(layer: Layer, errno: i32, detail: String, spec: &CommandSp
 
 impl Inner {
     /// Hands one order to the launcher, starting it anew if it was lost.
-    fn send(&self, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), JailError> {
+    fn send(
+        &self,
+        order: &[u8],
+        descriptors: &[std::os::fd::BorrowedFd<'_>],
+    ) -> Result<(), JailError> {
         for attempt in 0..2 {
             let socket = self.socket()?;
-            match datagram::send(&*socket, b"order", descriptors) {
+            match datagram::send(&*socket, order, descriptors) {
                 Ok(()) => return Ok(()),
                 Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) if attempt == 0 => {
                     self.forget(&socket);
@@ -349,6 +362,8 @@ impl Inner {
             return Ok(Arc::clone(&running.socket));
         }
         let (ours, theirs) = datagram::pair().map_err(JailError::errno("make a socket"))?;
+        // As many orders as may be; where the kernel does not allow so much, it gives what it does.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&ours, ORDERS_BYTES);
         let keeper = keep(self.program.clone(), theirs).map_err(JailError::LauncherStart)?;
         let socket = Arc::new(ours);
         *running = Some(Running {

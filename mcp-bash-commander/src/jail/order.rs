@@ -1,5 +1,6 @@
 //! What a jail is told to be: the order for it and for each further command, as the server writes and launcher or init read it.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read as _;
@@ -11,10 +12,14 @@ use std::time::Duration;
 use super::codec::{Reader, Writer};
 use super::layer::LayerSet;
 use super::pinned::Watched;
+use super::streams::memory_file;
 use super::{
     Access, CommandSpec, JailError, JailSpec, Layer, Lifetime, Limits, Masked, Mode, Network,
-    Stdin, TerminalSize,
+    Stdin, TerminalSize, datagram,
 };
+
+/// Most bytes of an order that travel in a datagram; what waits in a socket is bounded.
+const SHORT_ORDER: usize = datagram::MAX_BYTES / 2;
 
 /// Most bytes of an order: arguments, environment and paths together. The kernel's own limit of arguments is 2 MiB by default.
 const MAX_ORDER: usize = 8 << 20;
@@ -215,11 +220,55 @@ pub(super) fn encode_command(spec: &CommandSpec) -> Result<Vec<u8>, JailError> {
     finished(writer)
 }
 
-/// The order in the file that came along; `None` if there is none in it.
-pub(super) fn read_order(file: OwnedFd) -> Option<Order> {
+/// An order on its way: in the datagram itself or, if it is long, in a file beside it.
+pub(super) struct Parcel {
+    pub(super) datagram: Vec<u8>,
+    pub(super) file: Option<OwnedFd>,
+}
+
+impl Parcel {
+    pub(super) fn of(order: Vec<u8>) -> Result<Self, JailError> {
+        let (bytes, file) = in_file_if_long(order)?;
+        let mut writer = Writer::default();
+        writer.bytes(&bytes);
+        Ok(Self {
+            datagram: writer.0,
+            file,
+        })
+    }
+
+    /// The order that arrived, perhaps in the first of these descriptors; `None` if there is none in it.
+    pub(super) fn open(
+        datagram: &[u8],
+        descriptors: &mut impl Iterator<Item = OwnedFd>,
+    ) -> Option<Order> {
+        let bytes = Reader::new(datagram).bytes()?;
+        decode_order(&taken_from_file(bytes, descriptors)?)
+    }
+}
+
+/// The bytes of an order as they are, or none and a file in memory that has them.
+pub(super) fn in_file_if_long(order: Vec<u8>) -> Result<(Vec<u8>, Option<OwnedFd>), JailError> {
+    if order.len() <= SHORT_ORDER {
+        return Ok((order, None));
+    }
+    let file = memory_file("jail-order", &order)?;
+    Ok((Vec::new(), Some(file)))
+}
+
+/// What [`in_file_if_long`] was given.
+pub(super) fn taken_from_file<'a>(
+    bytes: &'a [u8],
+    descriptors: &mut impl Iterator<Item = OwnedFd>,
+) -> Option<Cow<'a, [u8]>> {
+    if !bytes.is_empty() {
+        return Some(Cow::Borrowed(bytes));
+    }
     let mut bytes = Vec::new();
-    File::from(file).read_to_end(&mut bytes).ok()?;
-    decode_order(&bytes)
+    File::from(descriptors.next()?)
+        .read_to_end(&mut bytes)
+        .ok()?;
+    Some(Cow::Owned(bytes))
 }
 
 /// The order in `bytes`; `None` if they are no order.

@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::order;
 use super::protocol::{CommandNumber, Consumed, Denial, MemoryKills, Report, Request};
-use super::streams::{Input, Output, Streams, memory_file};
+use super::streams::{Input, Output, Streams};
 use super::usage::{self, EndedProcess, Usage};
 use super::{
     CommandSpec, Isolation, JailError, Layer, Mode, Reach, datagram, launcher, seccomp, sys,
@@ -483,13 +483,22 @@ impl Jail {
     pub async fn start(&self, spec: &CommandSpec) -> Result<JailedProcess, JailError> {
         let control = &self.0.control;
         let number = self.0.next_command.fetch_add(1, Ordering::Relaxed);
-        let order = memory_file("jail-order", &order::encode_command(spec)?)?;
+        let (order, in_file) = order::in_file_if_long(order::encode_command(spec)?)?;
+        let request = Request::Start {
+            command: number,
+            order,
+        };
         let mut streams = Streams::prepare(&spec.stdin)?;
         let (sender, receiver) = oneshot::channel();
         lock(&control.starting).insert(number, sender);
         let progress = control.expect(number);
         let mut unclaimed = Unclaimed(Some((self.clone(), number)));
-        let started = self.ask_to_start(number, &order, &streams, receiver).await;
+        let descriptors: Vec<_> = in_file
+            .iter()
+            .chain(&streams.theirs)
+            .map(OwnedFd::as_fd)
+            .collect();
+        let started = self.ask_to_start(&request, &descriptors, receiver).await;
         streams.theirs.clear();
         match started {
             Ok(terminal) => {
@@ -520,16 +529,13 @@ impl Jail {
 
     async fn ask_to_start(
         &self,
-        command: CommandNumber,
-        order: &OwnedFd,
-        streams: &Streams,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
         answer: oneshot::Receiver<StartAnswer>,
     ) -> Result<Option<OwnedFd>, StartError> {
-        let mut descriptors = vec![order.as_fd()];
-        descriptors.extend(streams.theirs.iter().map(OwnedFd::as_fd));
         self.0
             .control
-            .request(&Request::Start { command }, &descriptors)
+            .request(request, descriptors)
             .map_err(StartError::Io)?;
         if !self.is_alive() {
             return Err(StartError::Lost);

@@ -112,8 +112,11 @@ pub(super) enum Request {
         signal: i32,
         reach: Reach,
     },
-    /// One more command; its order comes along, and its streams if it has no terminal.
-    Start { command: CommandNumber },
+    /// One more command; its streams come along if it has no terminal. An empty order is in a file that comes first.
+    Start {
+        command: CommandNumber,
+        order: Vec<u8>,
+    },
 }
 
 impl Report {
@@ -294,7 +297,10 @@ impl Request {
                 };
                 writer.numbers(&[2, *command, signed(*signal), reach]);
             }
-            Self::Start { command } => writer.numbers(&[3, *command]),
+            Self::Start { command, order } => {
+                writer.numbers(&[3, *command]);
+                writer.bytes(order);
+            }
         }
         writer.0
     }
@@ -320,6 +326,7 @@ impl Request {
             },
             3 => Self::Start {
                 command: reader.number()?,
+                order: reader.bytes()?.to_vec(),
             },
             _ => return None,
         })

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use super::cgroup::{Groups, Lack, Leaf};
 use super::child::{self, Belongings, Failure, Host, Identity};
 use super::idmap::{self, Mappings};
-use super::order::{self, Order, Surroundings};
+use super::order::{Order, Parcel, Surroundings};
 use super::protocol::Report;
 use super::root::{self, Part};
 use super::seccomp::Filters;
@@ -22,9 +22,6 @@ use super::{Access, Layer, datagram, processes};
 
 /// The kernel uid and gid of jails of a server that runs as root: those of `nobody`.
 const NOBODY: u32 = 65534;
-/// Which of an order's descriptors is the socket that its jail reports on.
-const STATUS: usize = 1;
-
 /// Does the launcher's work until the server closes its socket, standard input of this process, or dies.
 pub(super) fn serve() -> ! {
     match prepare() {
@@ -45,7 +42,7 @@ fn refuse_all(failure: &Failure) {
         }
         match datagram::receive(orders) {
             Ok(Some((_, descriptors))) => {
-                if let Some(status) = descriptors.get(STATUS) {
+                if let Some(status) = descriptors.first() {
                     let _ = datagram::send(status, &failure.report(0).encode(), &[]);
                 }
             }
@@ -145,9 +142,9 @@ fn work(launcher: &Launcher, children: &OwnedFd) {
         }
         if order {
             match datagram::receive(orders) {
-                Ok(Some((_, descriptors))) => {
+                Ok(Some((bytes, descriptors))) => {
                     if let Some((pid, jail)) =
-                        carry_out(launcher, &mut mappings, &mut groups, descriptors)
+                        carry_out(launcher, &mut mappings, &mut groups, &bytes, descriptors)
                     {
                         jails.insert(pid, jail);
                     }
@@ -195,13 +192,14 @@ fn carry_out(
     launcher: &Launcher,
     mappings: &mut Mappings,
     groups: &mut Groups,
+    bytes: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Option<(i32, Jail)> {
     let mut descriptors = descriptors.into_iter();
-    let order = descriptors.next()?;
+    // It comes first, to be told of what is wrong with all else.
     let status = descriptors.next()?;
     let unreadable = || Failure::new(Layer::Plumbing, Errno::BADMSG, "read the order".to_owned());
-    let made = order::read_order(order)
+    let made = Parcel::open(bytes, &mut descriptors)
         .ok_or_else(unreadable)
         .and_then(|order| {
             let leaf = leaf_for(&order, groups)?;

@@ -15,19 +15,17 @@ use super::order::{self, CommandOrder, Surroundings};
 use super::protocol::{CommandNumber, Report};
 use super::{Layer, TerminalSize, datagram, hosted, leader, streams, sys};
 
-/// Starts a command for which only its order came, with its streams.
+/// Starts a command for which only its order came, or a file with it, and its streams.
 pub(super) fn further(
     init: &mut Init<'_>,
     number: CommandNumber,
+    order: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Result<(), Failure> {
-    let unreadable = || Failure::new(Layer::Plumbing, Errno::BADMSG, "read the order".to_owned());
     let mut descriptors = descriptors.into_iter();
-    let mut bytes = Vec::new();
-    File::from(descriptors.next().ok_or_else(unreadable)?)
-        .read_to_end(&mut bytes)
-        .map_err(|_| unreadable())?;
-    let order = order::decode_command(&bytes).ok_or_else(unreadable)?;
+    let order = order::taken_from_file(order, &mut descriptors)
+        .and_then(|order| order::decode_command(&order))
+        .ok_or_else(|| Failure::new(Layer::Plumbing, Errno::BADMSG, "read the order".to_owned()))?;
     if let Some(watched) = init.replaced() {
         let what = format!(
             "{} is not as it was when the session began",
