@@ -50,7 +50,8 @@ pub(super) fn send(
 
 /// Receives one datagram without waiting. `None` is the end: the other side is closed.
 pub(super) fn receive(socket: impl AsFd) -> rustix::io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; MAX_BYTES];
+    // Most are short: what is kept of one is copied.
+    let mut bytes = [0; MAX_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
@@ -77,8 +78,7 @@ pub(super) fn receive(socket: impl AsFd) -> rustix::io::Result<Option<(Vec<u8>, 
     if received.bytes == 0 {
         return Ok(None);
     }
-    bytes.truncate(received.bytes);
-    Ok(Some((bytes, descriptors)))
+    Ok(Some((bytes[..received.bytes].to_vec(), descriptors)))
 }
 
 #[cfg(test)]

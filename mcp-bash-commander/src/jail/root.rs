@@ -366,20 +366,21 @@ pub(super) fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errn
 
 /// Makes `path` and all directories above it below `root`, and opens it.
 pub(super) fn make_directories(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
-    let mut directory = resolve(root, Path::new("."))?;
+    let mut made: Option<OwnedFd> = None;
     for component in path.components() {
         let Component::Normal(name) = component else {
             continue;
         };
-        match rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
+        let directory = made.as_ref().map_or(root, OwnedFd::as_fd);
+        match rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
             // A directory of the read-only toolchain may be there already.
-            Err(Errno::ROFS) if resolve(directory.as_fd(), Path::new(name)).is_ok() => {}
+            Err(Errno::ROFS) if resolve(directory, Path::new(name)).is_ok() => {}
             Err(errno) => return Err(errno),
         }
-        directory = resolve(directory.as_fd(), Path::new(name))?;
+        made = Some(resolve(directory, Path::new(name))?);
     }
-    Ok(directory)
+    made.map_or_else(|| resolve(root, Path::new(".")), Ok)
 }
 
 fn parent<'a>(root: BorrowedFd<'_>, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Errno> {
