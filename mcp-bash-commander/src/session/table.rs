@@ -424,26 +424,24 @@ impl Sessions {
 
 /// Forgets finished sessions that are old, and the oldest of too many.
 fn forget_old(table: &mut Table) {
-    let is_old = |session: &Session| {
-        let ended_ago = |ended: Ended| session.started.elapsed().saturating_sub(ended.wall);
-        session
-            .state()
-            .ended
-            .is_some_and(|ended| ended_ago(ended) > REMEMBERED)
-    };
-    table
-        .sessions
-        .retain(|_, session| !(session.state().is_over && is_old(session)));
-    let finished: Vec<SessionId> = table
+    let now = Instant::now();
+    let mut finished = 0;
+    table.sessions.retain(|_, session| {
+        let state = session.state();
+        let ran = now.saturating_duration_since(session.started);
+        let is_old = |ended: Ended| ran.saturating_sub(ended.wall) > REMEMBERED;
+        let is_kept = !state.is_over || !state.ended.is_some_and(is_old);
+        finished += usize::from(state.is_over && is_kept);
+        is_kept
+    });
+    let too_many: Vec<SessionId> = table
         .sessions
         .values()
         .filter(|session| session.state().is_over)
         .map(|session| session.id)
+        .take(finished.saturating_sub(MOST_REMEMBERED))
         .collect();
-    for id in finished
-        .iter()
-        .take(finished.len().saturating_sub(MOST_REMEMBERED))
-    {
-        table.sessions.remove(id);
+    for id in too_many {
+        table.sessions.remove(&id);
     }
 }
