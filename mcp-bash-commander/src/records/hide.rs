@@ -1,5 +1,7 @@
 //! Secrets in what is recorded: the policy's own, and what looks like one.
 
+use std::borrow::Cow;
+
 use regex::{Captures, Regex};
 
 use crate::network::{KnownSecrets, Secrets};
@@ -67,13 +69,20 @@ impl Hiding<'_> {
     pub(super) fn text(&self, text: &str) -> String {
         let mut hidden = self.known.hide(text);
         for place in &self.hider.places {
+            // That is found out in a fraction of the time, and most texts hold no secret.
+            if !place.is_match(&hidden) {
+                continue;
+            }
             let replaced = place.replace_all(&hidden, |found: &Captures<'_>| {
                 let end = if found[0].ends_with('@') { "@" } else { "" };
                 format!("{}{HIDDEN}{end}", &found[1])
             });
             hidden = replaced.into_owned();
         }
-        self.hider.kinds.replace_all(&hidden, HIDDEN).into_owned()
+        match self.hider.kinds.replace_all(&hidden, HIDDEN) {
+            Cow::Borrowed(_) => hidden,
+            Cow::Owned(hidden) => hidden,
+        }
     }
 
     /// The arguments without them.
