@@ -139,13 +139,9 @@ impl Entry {
 
     /// The hash this entry should carry.
     pub(super) fn computed_hash(&self) -> String {
-        let unhashed = Self {
-            hash: String::new(),
-            ..self.clone()
-        };
         // Plain values whose numbers are below 2^53 always have a canonical form.
         hex(&Sha256::digest(
-            serde_json_canonicalizer::to_vec(&unhashed).unwrap_or_default(),
+            canonical(&Unhashed::of(self)).unwrap_or_default(),
         ))
     }
 
@@ -161,6 +157,80 @@ impl Entry {
             hash: self.hash.clone(),
         }
     }
+}
+
+/// An entry without its hash, its members in the order of canonical JSON.
+#[derive(Serialize)]
+struct Unhashed<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: &'a Option<String>,
+    arguments_sha256: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: &'a Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: &'a Option<Details>,
+    ms: u64,
+    outcome: Outcome,
+    prev: &'a str,
+    principal: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: &'a Option<String>,
+    seq: u64,
+    tool: &'a str,
+    ts: &'a str,
+}
+
+impl<'a> Unhashed<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        Self {
+            action: &entry.action,
+            arguments_sha256: &entry.arguments_sha256,
+            code: &entry.code,
+            details: &entry.details,
+            ms: entry.ms,
+            outcome: entry.outcome,
+            prev: &entry.prev,
+            principal: &entry.principal,
+            run: &entry.run,
+            seq: entry.seq,
+            tool: &entry.tool,
+            ts: &entry.ts,
+        }
+    }
+}
+
+/// Canonical JSON (RFC 8785). What needs nothing but its members in order is simply written, which takes a tenth of the time.
+fn canonical(entry: &Unhashed<'_>) -> serde_json::Result<Vec<u8>> {
+    let is_plain = [entry.ms, entry.seq].into_iter().all(is_exact)
+        && entry.details.iter().all(has_plain_members);
+    if is_plain {
+        serde_json::to_vec(entry)
+    } else {
+        serde_json_canonicalizer::to_vec(entry)
+    }
+}
+
+/// Whether a map is in canonical JSON as it is in any: its members stand in the order of their names' bytes, which is the canonical one
+/// for ASCII, and only numbers can be written in several ways.
+fn has_plain_members(members: &Details) -> bool {
+    members
+        .iter()
+        .all(|(name, value)| name.is_ascii() && is_plain(value))
+        && members.keys().is_sorted()
+}
+
+fn is_plain(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+        Value::Number(number) => number.as_u64().is_some_and(is_exact),
+        Value::Array(values) => values.iter().all(is_plain),
+        Value::Object(members) => has_plain_members(members),
+    }
+}
+
+/// Whether a number is the same as a double.
+fn is_exact(number: u64) -> bool {
+    number < 1 << 53
 }
 
 /// Names are short; what is not, was made up by a caller.
@@ -249,5 +319,46 @@ impl FromStr for Head {
             })
         });
         parsed.ok_or_else(|| HeadError::NoHead(text.chars().take(100).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_simply_written_is_canonical() -> anyhow::Result<()> {
+        let all: String = (0..0x3000).filter_map(char::from_u32).collect();
+        let details = [
+            json!({ "b": [1, { "z": null, "a": true }], "a": all, "A": "\u{1F600}\u{FFFD}", "": {} }),
+            json!({ "\u{FB33}": 1, "\u{1F600}": 2, "\u{E9}": 3 }),
+            json!({ "n": 1.5, "e": 1e21, "minus": -3, "exact": 9_007_199_254_740_991_u64 }),
+        ];
+        for details in details.into_iter().map(|value| value.as_object().cloned()) {
+            for name in [None, Some("x\u{7F}\u{2028}\"\\/".to_owned())] {
+                let record = Record {
+                    principal: "uid:0".to_owned(),
+                    tool: "exec".to_owned(),
+                    arguments_sha256: GENESIS.to_owned(),
+                    run: name.clone(),
+                    action: name.clone(),
+                    outcome: Outcome::Started,
+                    code: name.clone(),
+                    ms: 7,
+                    details: details.clone(),
+                };
+                let entry = Entry::next(&Head::empty(), "now".to_owned(), &record);
+                let unhashed = Entry {
+                    hash: String::new(),
+                    ..entry.clone()
+                };
+                let canonical = serde_json_canonicalizer::to_vec(&unhashed)?;
+                assert_eq!(
+                    String::from_utf8(super::canonical(&Unhashed::of(&entry))?)?,
+                    String::from_utf8(canonical)?
+                );
+            }
+        }
+        Ok(())
     }
 }

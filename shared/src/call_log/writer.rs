@@ -397,7 +397,7 @@ pub(super) fn is_torn(bytes: &[u8]) -> bool {
 
 fn append_line(lines: &mut Vec<u8>, entry: &Entry) {
     // An entry is plain values: writing it to memory cannot fail.
-    let _ = serde_json::to_writer(&mut *lines, entry);
+    lines.extend(serde_json::to_vec(entry).unwrap_or_default());
     lines.push(b'\n');
 }
 
