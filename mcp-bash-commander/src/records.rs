@@ -157,7 +157,7 @@ impl Recorded {
             details: Some(named(self.id, end_of(&session, &hider))),
             ..line
         };
-        if let Err(error) = log.add_written(&ended).await {
+        if let Err(error) = log.add_written_with_next(&ended).await {
             tracing::error!(%error, exec = %self.id, "the end of a command waits to be recorded");
         }
     }

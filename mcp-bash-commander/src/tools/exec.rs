@@ -392,6 +392,8 @@ impl BashCommander {
             session.over().await;
             return Err(cancelled());
         };
+        // The line for the end of the command goes to the disk with that of this call.
+        tokio::task::yield_now().await;
         let budget = usize::try_from(params.max_output_bytes).unwrap_or(usize::MAX);
         Ok((result(&session, budget, waited)?, session))
     }

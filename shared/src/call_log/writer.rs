@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -52,6 +52,8 @@ pub(super) struct Writer {
     disk: Mutex<Disk>,
     /// Whether the last write went well and there is room for the next line.
     ready: AtomicBool,
+    /// The newest entry that a thread was asked to write.
+    asked: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -147,6 +149,7 @@ impl Writer {
             chain,
             disk: Mutex::new(disk),
             ready: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
         })
     }
 
@@ -160,6 +163,11 @@ impl Writer {
 
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether a thread writes this entry, or will without being asked again.
+    pub(super) fn is_asked_for(&self, seq: u64) -> bool {
+        self.asked.load(Ordering::Acquire) >= seq
     }
 
     /// Chains a record to the log, in memory.
@@ -238,6 +246,9 @@ impl Writer {
         work: impl FnOnce(&Self) -> Result<(), CallLogError> + Send + 'static,
     ) -> Result<(), CallLogError> {
         let path = self.path.clone();
+        // Whatever waits now is written by it.
+        self.asked
+            .fetch_max(self.chain().head.seq, Ordering::Release);
         match tokio::task::spawn_blocking(move || work(&self)).await {
             Ok(result) => result,
             Err(_) => Err(CallLogError::Io {
