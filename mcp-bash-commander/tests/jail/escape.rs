@@ -237,11 +237,10 @@ async fn the_kernel_sees_an_unprivileged_user_and_files_belong_to_the_workspaces
 -> anyhow::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     let scene = Scene::new()?;
-    let mut process = scene
-        .launcher
-        .run(scene.spec(["/bin/sh", "-c", "echo x > made; echo ready; cat"])?)
-        .await?;
-    // `cat` on /dev/null ends at once; what counts is read before.
+    let mut spec = scene.spec(["/bin/sh", "-c", "echo x > made; echo ready; cat"])?;
+    // It runs until nobody can write to it any more.
+    spec.command.stdin = mcp_bash_commander::jail::Stdin::Pipe;
+    let mut process = scene.launcher.run(spec).await?;
     let uid = std::fs::read_to_string(format!("/proc/{}/status", process.jail.identity().pid))?;
     crate::support::first_line(&mut process).await?;
     let uid = uid
