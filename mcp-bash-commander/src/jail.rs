@@ -27,6 +27,7 @@ mod container;
 mod datagram;
 mod denials;
 mod error;
+mod exit;
 mod filter;
 mod hosted;
 mod idmap;
@@ -58,13 +59,14 @@ mod workspace;
 
 pub use container::ContainerSettings;
 pub use error::JailError;
+pub use exit::{Exit, Finished};
 pub use init::proxy_address;
 pub use launcher::Launcher;
 pub use layer::{Isolation, Layer};
 pub use mode::Mode;
 pub use observe::Lookups;
 pub use probe::{LayerReport, LayerStatus, probe_layers, probe_mode};
-pub use process::{DeniedCall, Exit, Finished, Identity, Jail, JailedCommand, JailedProcess};
+pub use process::{DeniedCall, Identity, Jail, JailedCommand, JailedProcess};
 pub use protocol::Reach;
 pub use spec::{
     Access, CommandSpec, JailSpec, Lifetime, Limits, Masked, Network, PinnedInput, Stdin,

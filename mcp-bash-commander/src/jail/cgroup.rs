@@ -107,7 +107,9 @@ impl Groups {
                     .directories()
                     .map(|directory| directory.join(&name))
                     .collect();
-                left.into_iter().for_each(|directory| self.doom(directory));
+                for directory in left {
+                    self.doom(directory);
+                }
                 Err(lack)
             }
         }

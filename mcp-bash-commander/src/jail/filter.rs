@@ -106,7 +106,9 @@ fn search<'a>(draft: &mut Draft, judged: &mut Vec<Judged<'a>>, calls: &[(u32, &'
                 let known = judged.iter().find(|known| {
                     known.verdict == *verdict && known.alternatives == alternatives.as_slice()
                 });
-                known.map(|known| known.label).unwrap_or_else(|| {
+                if let Some(known) = known {
+                    known.label
+                } else {
                     let label = draft.label();
                     judged.push(Judged {
                         alternatives,
@@ -114,7 +116,7 @@ fn search<'a>(draft: &mut Draft, judged: &mut Vec<Judged<'a>>, calls: &[(u32, &'
                         label,
                     });
                     label
-                })
+                }
             }
         };
         if number + 1 == calls.len() {
@@ -145,7 +147,9 @@ fn judge(draft: &mut Draft, alternatives: &[Vec<Condition>], verdict: u32) {
             };
             if loaded != Some((argument, mask)) {
                 draft.load(ARGUMENTS + 8 * u32::from(argument));
-                mask.iter().for_each(|mask| draft.keep_bits(*mask));
+                if let Some(mask) = mask {
+                    draft.keep_bits(mask);
+                }
             }
             loaded = Some((argument, mask));
             let is_last = number + 1 == conditions.len();

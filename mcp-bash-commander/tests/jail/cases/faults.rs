@@ -8,7 +8,7 @@ pub(super) const CASES: &[Case] = &[
         title: "Bad input",
         shown_by: &[
             "server::refusals::every_bad_call_is_answered_with_a_code_and_the_server_goes_on",
-            "lib::jail::protocol::a_nul_byte_or_an_empty_command_is_refused",
+            "lib::jail::order::a_nul_byte_or_an_empty_command_is_refused",
             "e2e::bad_input::arguments_that_no_tool_takes_are_refused_and_the_next_call_is_answered",
         ],
         attempts: &[],
@@ -109,7 +109,7 @@ pub(super) const CASES: &[Case] = &[
         title: "A killed command that looks like a success",
         shown_by: &[
             "server::commands::a_command_over_its_time_is_killed_with_all_it_started",
-            "lib::jail::process::an_exit_is_a_code_or_a_signal_never_both",
+            "lib::jail::exit::an_exit_is_a_code_or_a_signal_never_both",
         ],
         attempts: &[],
         lacks: "",
