@@ -506,7 +506,16 @@ fn secrets(
 }
 
 /// What programs of the host run or obey when somebody works in the workspace later.
-const PROTECTED: [&str; 5] = [".git/hooks", ".git/config", ".mcp.json", ".vscode", ".idea"];
+const PROTECTED: [&str; 7] = [
+    ".git/hooks",
+    ".git/config",
+    ".git/config.worktree",
+    // It would have git take configuration and hooks from elsewhere.
+    ".git/commondir",
+    ".mcp.json",
+    ".vscode",
+    ".idea",
+];
 
 fn protected_paths(given: Option<Vec<PathBuf>>) -> Result<Protected, PolicyError> {
     let paths = given.unwrap_or_else(|| PROTECTED.map(PathBuf::from).to_vec());

@@ -243,6 +243,28 @@ impl BashCommander {
         Ok(())
     }
 
+    /// Refuses to write a path of the workspace that the policy protects: programs of the host run or obey it.
+    pub(crate) fn check_unprotected(&self, path: &str) -> Result<(), ToolError> {
+        let State {
+            policy, workspace, ..
+        } = &*self.state;
+        let full = workspace.path_in_jail(path)?;
+        let relative = full.strip_prefix(workspace.root()).unwrap_or(&full);
+        if !policy.protected.forbids(relative, workspace) {
+            return Ok(());
+        }
+        Err(ToolError::new(
+            "PROTECTED",
+            format!(
+                "`{}` is protected: programs of the host may run or obey it",
+                relative.display()
+            ),
+        )
+        .with_hint(
+            "only the operator can change it, or take it out of workspace.protect of the policy",
+        ))
+    }
+
     /// In enforced mode: greets the registry and carries out its orders in the background.
     pub fn work_for_registry(&self, shutdown: &CancellationToken) {
         let Some(enforced) = &self.state.enforced else {

@@ -30,7 +30,7 @@ use crate::jail::{
 };
 use crate::network::Reachable;
 use crate::records::Recording;
-use crate::workspace::Workspace;
+use crate::workspace::{Absent, PutAway, Workspace};
 use input::InputEnd;
 pub use input::InputError;
 pub use kept::KeptJail;
@@ -239,13 +239,23 @@ pub struct Order {
     pub recording: Option<Recording>,
 }
 
-/// What becomes of protected paths that were not there and that a command made: they are put away when it has ended.
-#[derive(Debug)]
+/// What becomes of protected paths that were not there and that a command made: they are put away when it has ended, and again when
+/// nothing of its jail is left.
+#[derive(Debug, Clone)]
 pub struct Forbidden {
     /// The workspace.
     pub workspace: Arc<Workspace>,
+    /// What was not there before.
+    pub absent: Absent,
     /// Where what was made is moved.
     pub folder: PathBuf,
+}
+
+impl Forbidden {
+    /// Puts away what has come up.
+    pub(crate) fn put_away(&self) -> Vec<PutAway> {
+        self.workspace.put_away(&self.absent, &self.folder)
+    }
 }
 
 /// A command, running or finished.

@@ -19,7 +19,7 @@ use shared::digest::Digest;
 use crate::jail;
 use crate::policy::Access;
 pub use edit::{Edit, EditError, Edited, Hint, Occurrences};
-pub use quarantine::PutAway;
+pub use quarantine::{Absent, PutAway};
 pub use read::FileSlice;
 pub use search::{
     Bound, Breadth, Found, LeftOut, Match, Query, Report, SearchError, SkippedFiles, Snippet,

@@ -117,7 +117,8 @@ impl Launcher {
                 // What was possible once is not forbidden: then something else is short, and no reason for less isolation.
                 Err(refusal) if !is_last && known.is_none() && refusal.is_of_host() => {
                     tracing::warn!(%mode, %refusal, "this host does not allow it; the policy names another mode");
-                    if let JailError::Layer { .. } = refusal {
+                    // A want of room or of an engine may be over the next time.
+                    if matches!(refusal, JailError::Layer { errno, .. } if errno != libc::ENOSPC) {
                         lock(&self.0.allowed).insert(*mode, false);
                     }
                     error = Some(refusal);

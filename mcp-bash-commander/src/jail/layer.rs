@@ -162,6 +162,14 @@ impl Layer {
             (Self::Workspace, libc::ESTALE) => {
                 "it was replaced since it was looked at: stop the session, or the server, and start it again".to_owned()
             }
+            (Self::Workspace, libc::EPERM) => {
+                "no command runs as root without a user namespace: give the workspace to an ordinary user (chown -R)".to_owned()
+            }
+            (Self::Workspace, libc::ELOOP) => {
+                "a protected path is a symbolic link, which could be turned: put a file or folder in its place, or take it out of \
+                 workspace.protect"
+                    .to_owned()
+            }
             (Self::Workspace, _) => {
                 "the server's user must own the workspace and be able to reach it".to_owned()
             }
@@ -176,6 +184,9 @@ impl Layer {
             }
             (Self::Limits, _) => {
                 "a limit is above the hard limit of the server: raise that, or lower the policy's".to_owned()
+            }
+            (Self::Overlay | Self::PrivateRoot | Self::NetNs, libc::EOPNOTSUPP) => {
+                "only a jail of mode `strict` has that; leave it out of the call, or see `doctor` for what this host lacks".to_owned()
             }
             (Self::Overlay, _) => {
                 "the state directory must lie on a file system that an overlay can keep changes on (ext4, XFS, Btrfs, tmpfs; no \

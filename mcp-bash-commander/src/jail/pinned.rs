@@ -59,6 +59,9 @@ impl Watched {
     /// A path as it stands now, with all that is below it.
     pub(super) fn stamped(path: PathBuf) -> Result<Self, Errno> {
         match rustix::fs::lstat(&path) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                Err(Errno::LOOP)
+            }
             Ok(stat) => Ok(Self {
                 stood: Some((stat.st_dev, stat.st_ino)),
                 stamp: Some(stamp(&path)?),
@@ -114,6 +117,15 @@ impl Watched {
             Err(Errno::NOENT | Errno::NOTDIR) => self.stood.is_none(),
             Err(_) => false,
         }
+    }
+}
+
+/// A link could be turned, and what it leads to be changed.
+pub(super) fn require_no_link(place: impl AsFd) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(place)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => Err(Errno::LOOP),
+        _ => Ok(()),
     }
 }
 
@@ -248,6 +260,7 @@ pub(super) fn place_protected(guard: &mut Guard<'_>, protected: &[PathBuf]) -> R
             }
             Err(errno) => return Err(failed(errno)),
         };
+        require_no_link(&place).map_err(failed)?;
         guard.above(path).map_err(failed)?;
         let place = if path.components().count() > 1 {
             // Its directory is another mount now.

@@ -94,6 +94,7 @@ fn denied_on_host(order: &Order) -> Vec<Rule> {
     const IPV4: u32 = 2;
     const KIND: u32 = 0xF;
     const STREAM: u32 = 1;
+    const DATAGRAM: u32 = 2;
     let sockets = match order.network {
         // A local socket could reach any of the host's by its path.
         Network::Host => [vec![vec![Is(0, LOCAL)]], refused_sockets()].concat(),
@@ -105,7 +106,16 @@ fn denied_on_host(order: &Order) -> Vec<Rule> {
         ],
         _ => Vec::new(),
     };
-    denied_with(sockets, |argument| vec![IsNot(argument, 0)])
+    let mut rules = denied_with(sockets, |argument| vec![IsNot(argument, 0)]);
+    // One of a pair of datagram sockets reaches any other of the host's by its path.
+    let pairs = [vec![IsNot(0, LOCAL)], vec![Bits(1, KIND, DATAGRAM)]];
+    for (call, alternatives) in &mut rules {
+        if *call == libc::SYS_socketpair {
+            *alternatives = pairs.to_vec();
+        }
+    }
+    rules.extend(SHARED_WITH_HOST.iter().map(|(_, call)| always(*call)));
+    rules
 }
 
 fn denied_with(sockets: Vec<Vec<Condition>>, of_another: fn(u8) -> Vec<Condition>) -> Vec<Rule> {
@@ -213,6 +223,23 @@ const DENIED: &[Call] = &[
     call!(SYS_ioperm),
     #[cfg(target_arch = "x86_64")]
     call!(SYS_modify_ldt),
+];
+
+/// Objects that outlive their processes and that every process of the same user and IPC namespace reaches.
+const SHARED_WITH_HOST: &[Call] = &[
+    call!(SYS_shmget),
+    call!(SYS_shmat),
+    call!(SYS_shmctl),
+    call!(SYS_semget),
+    call!(SYS_semop),
+    call!(SYS_semtimedop),
+    call!(SYS_semctl),
+    call!(SYS_msgget),
+    call!(SYS_msgsnd),
+    call!(SYS_msgrcv),
+    call!(SYS_msgctl),
+    call!(SYS_mq_open),
+    call!(SYS_mq_unlink),
 ];
 
 /// Calls that make a jail, denied in it.

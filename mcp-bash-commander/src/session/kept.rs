@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
+use super::Forbidden;
 use super::table::Doors;
 use super::violations::Refusals;
 use super::{Changes, Origin, SessionError, SessionId, lock};
@@ -67,11 +68,15 @@ pub struct KeptJail {
     published: Vec<(u16, SocketAddr)>,
     refusals: Refusals,
     overlay: Option<Arc<Changes>>,
+    forbidden: Option<Forbidden>,
     started_at: OffsetDateTime,
     jail: Jail,
     commands: Mutex<Vec<JailedCommand>>,
     idle_since: Mutex<Instant>,
 }
+
+/// How often a session is looked at: whether it is idle, and what it made.
+const LOOK: Duration = Duration::from_secs(5);
 
 impl KeptJail {
     pub(super) fn new(
@@ -81,7 +86,7 @@ impl KeptJail {
         terms: Terms,
         first: &JailedProcess,
         doors: &Doors,
-        overlay: Option<Arc<Changes>>,
+        (overlay, forbidden): (Option<Arc<Changes>>, Option<Forbidden>),
     ) -> Self {
         Self {
             name: key.name.clone(),
@@ -93,6 +98,7 @@ impl KeptJail {
             published: doors.published(),
             refusals: doors.refusals.clone(),
             overlay,
+            forbidden,
             started_at: OffsetDateTime::now_utc(),
             jail: first.jail.clone(),
             commands: Mutex::new(vec![first.command.clone()]),
@@ -209,14 +215,23 @@ impl KeptJail {
             if rest.is_zero() {
                 self.end();
                 self.over().await;
-                return;
             }
             // A look now and then is enough: nobody waits for the end of an idle session.
-            let pause = rest.min(Duration::from_mins(1));
-            tokio::select! {
-                () = self.over() => return,
-                () = tokio::time::sleep(pause) => {}
+            let is_over = tokio::time::timeout(rest.min(LOOK), self.over())
+                .await
+                .is_ok();
+            self.put_away();
+            if is_over {
+                return;
             }
+        }
+    }
+
+    /// Puts away what commands that have ended left running to make of protected paths.
+    pub(super) fn put_away(&self) {
+        let put_away = self.forbidden.as_ref().map(Forbidden::put_away);
+        for entry in put_away.into_iter().flatten() {
+            tracing::warn!(session = %self.name, path = %entry.path.display(), to = ?entry.to, "a session made a protected path");
         }
     }
 }

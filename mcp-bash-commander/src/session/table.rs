@@ -17,8 +17,8 @@ use super::screen::Terminal;
 use super::spool::Spool;
 use super::violations::Refusals;
 use super::{
-    Changes, Ended, Killed, Order, OrderMark, Origin, Running, Session, SessionError, SessionId,
-    State, Stream, lock,
+    Changes, Ended, Forbidden, Killed, Order, OrderMark, Origin, Running, Session, SessionError,
+    SessionId, State, Stream, lock,
 };
 use crate::jail::{Jail, JailSpec, JailedProcess, Launcher, Stdin};
 use crate::network::{Proxy, Reachable};
@@ -185,7 +185,11 @@ impl Sessions {
                         &order.owner,
                         order.origin.as_ref(),
                         order.jail,
-                        (order.reachable, order.overlay.clone()),
+                        (
+                            order.reachable,
+                            order.overlay.clone(),
+                            order.forbidden.clone(),
+                        ),
                     )
                     .await?;
                 (process, Doors::default(), Some(kept))
@@ -262,7 +266,7 @@ impl Sessions {
         owner: &Arc<str>,
         origin: Option<&Origin>,
         jail: JailSpec,
-        (reachable, overlay): (Reachable, Option<Arc<Changes>>),
+        (reachable, overlay, forbidden): (Reachable, Option<Arc<Changes>>, Option<Forbidden>),
     ) -> Result<(JailedProcess, Arc<KeptJail>), SessionError> {
         let key = Key::new(owner, origin, name);
         // Two calls that come at once must not make two sessions of one name.
@@ -280,7 +284,13 @@ impl Sessions {
         let process = self.0.launcher.run(jail).await?;
         let doors = Doors::open(&process.jail, ports, reachable).await?;
         let kept = Arc::new(KeptJail::new(
-            &key, place.id, origin, terms, &process, &doors, overlay,
+            &key,
+            place.id,
+            origin,
+            terms,
+            &process,
+            &doors,
+            (overlay, forbidden),
         ));
         {
             let mut table = lock(&self.0.table);
@@ -406,6 +416,10 @@ impl Sessions {
             .is_err()
         {
             tracing::error!("the ends of some commands are not recorded");
+        }
+        let kept: Vec<_> = lock(&self.0.table).kept.values().cloned().collect();
+        for kept in kept {
+            kept.put_away();
         }
     }
 

@@ -1,12 +1,11 @@
 //! What a command tried and was not allowed: exact, from who denied it, never guessed from its output.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
-use super::{Session, lock};
-use crate::jail::JailedCommand;
+use super::{Forbidden, Session, lock};
+use crate::jail::{JailedCommand, Mode};
 use crate::network::Event;
 
 /// How a violation begins that tells of a guarded path without its guard.
@@ -109,24 +108,13 @@ impl Session {
         violations
     }
 
-    /// Puts away what the command made of protected paths.
-    pub(super) async fn put_away(self: &Arc<Self>, command: &JailedCommand) {
-        let appeared = command.appeared();
-        if self.forbidden.is_none() || appeared.is_empty() {
-            return;
-        }
+    /// Puts away what has come up of protected paths.
+    pub(super) async fn put_away(self: &Arc<Self>) {
         let session = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || {
-            let Some(forbidden) = &session.forbidden else {
-                return;
-            };
-            let root = forbidden.workspace.root();
-            let made: Vec<PathBuf> = appeared
-                .iter()
-                .filter_map(|path| path.strip_prefix(root).ok().map(Path::to_owned))
-                .collect();
-            let put_away = forbidden.workspace.put_away(&made, &forbidden.folder);
-            lock(&session.made).extend(put_away.into_iter().map(|entry| Violation {
+            let put_away = session.forbidden.as_ref().map(Forbidden::put_away);
+            let put_away = put_away.into_iter().flatten();
+            lock(&session.made).extend(put_away.map(|entry| Violation {
                 source: Source::Workspace,
                 what: format!("made {}", entry.path.display()),
                 why: match entry.to {
@@ -154,8 +142,15 @@ impl Session {
         let replaced = replaced.map(|path| Violation {
             source: Source::Workspace,
             what: format!("{REPLACED} {}", path.display()),
-            why: "something else was put in its place from outside while the command ran"
-                .to_owned(),
+            why: match self.isolation.mode {
+                Mode::NoUserns => {
+                    "it was changed while the command ran, which this mode cannot prevent"
+                }
+                Mode::Strict | Mode::Container => {
+                    "something else was put in its place from outside while the command ran"
+                }
+            }
+            .to_owned(),
             times: 1,
         });
         *lock(&self.of_jail) = denied.chain(replaced).collect();

@@ -98,6 +98,7 @@ impl BashCommander {
             })
             .and_then(|expected| {
                 self.check_readable(&params.path)?;
+                self.check_unprotected(&params.path)?;
                 Ok(expected)
             })
             .inspect_err(|_| shared::call::was_refused(&context))?;

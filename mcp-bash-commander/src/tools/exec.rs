@@ -360,6 +360,7 @@ impl BashCommander {
             .are_made(&state.policy)
             .then(|| Forbidden {
                 workspace: Arc::clone(&state.workspace),
+                absent: state.workspace.absent(state.policy.protected.paths()),
                 folder: state.directory.join("put-away"),
             });
         let order = Order {

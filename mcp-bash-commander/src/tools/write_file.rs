@@ -58,6 +58,10 @@ impl BashCommander {
         context: RequestContext<RoleServer>,
     ) -> Result<Json<WriteFileResult>, ToolError> {
         let expected = expected(params.expect_sha256.as_deref())
+            .and_then(|expected| {
+                self.check_unprotected(&params.path)?;
+                Ok(expected)
+            })
             .inspect_err(|_| shared::call::was_refused(&context))?;
         let result = match self.begin(&context, EFFECT.tool(), &params).await? {
             None => self.write(params, expected).await?,

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{NO_LINKS, Workspace, open_beneath};
@@ -17,7 +17,43 @@ pub struct PutAway {
     pub to: Result<PathBuf, String>,
 }
 
+/// Protected paths that are not there, so that whatever comes up in their place can be found and put away.
+#[derive(Debug, Clone, Default)]
+pub struct Absent {
+    paths: Vec<PathBuf>,
+    /// Folders above them that are not there either: a folder may be made of the name, and nothing else, since that would decide what
+    /// the protected path is.
+    above: Vec<PathBuf>,
+}
+
 impl Workspace {
+    /// Those of the protected `paths` that are not there now.
+    pub fn absent(&self, paths: &[PathBuf]) -> Absent {
+        let missing = |path: &&Path| !path.as_os_str().is_empty() && !self.is_there(path);
+        let paths: Vec<PathBuf> = paths
+            .iter()
+            .map(PathBuf::as_path)
+            .filter(missing)
+            .map(Path::to_owned)
+            .collect();
+        let mut above: Vec<PathBuf> = paths
+            .iter()
+            .flat_map(|path| path.ancestors().skip(1))
+            .filter(missing)
+            .map(Path::to_owned)
+            .collect();
+        above.sort_unstable();
+        above.dedup();
+        Absent { paths, above }
+    }
+
+    fn is_no_folder(&self, path: &Path) -> bool {
+        let kind = self.parent_of(path).and_then(|(parent, name)| {
+            rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        });
+        kind.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory)
+    }
+
     fn is_there(&self, path: &Path) -> bool {
         !matches!(
             self.parent_of(path).and_then(|(parent, name)| {
@@ -42,12 +78,13 @@ impl Workspace {
         Ok((parent, name))
     }
 
-    /// Moves those of the paths that are there now into `folder`, or beside themselves under another name where that is on another file
+    /// Moves those that are there now into `folder`, or beside themselves under another name where that is on another file
     /// system. Links are moved, not followed.
-    pub fn put_away(&self, paths: &[PathBuf], folder: &Path) -> Vec<PutAway> {
-        paths
-            .iter()
-            .filter(|path| self.is_there(path))
+    pub fn put_away(&self, absent: &Absent, folder: &Path) -> Vec<PutAway> {
+        let above = absent.above.iter().filter(|path| self.is_no_folder(path));
+        let paths = absent.paths.iter().filter(|path| self.is_there(path));
+        above
+            .chain(paths)
             .map(|path| PutAway {
                 path: path.clone(),
                 to: self
@@ -89,13 +126,12 @@ mod tests {
         std::fs::create_dir(at(".git"))?;
         std::fs::write(at(".git/config"), "old")?;
         let workspace = Workspace::open(home.path(), Access::ReadWrite)?;
-        let protected: Vec<PathBuf> = [".git/config", ".git/hooks", ".vscode", ".mcp.json"]
-            .map(PathBuf::from)
-            .to_vec();
+        let protected = [".git/config", ".git/hooks", ".vscode", ".mcp.json"];
+        let absent = workspace.absent(&protected.map(PathBuf::from));
         std::fs::create_dir(at(".git/hooks"))?;
         std::fs::write(at(".git/hooks/pre-commit"), "evil")?;
         std::os::unix::fs::symlink("/etc/passwd", at(".mcp.json"))?;
-        let put_away = workspace.put_away(&protected[1..], &state.path().join("away"));
+        let put_away = workspace.put_away(&absent, &state.path().join("away"));
         assert_eq!(put_away.len(), 2);
         for entry in &put_away {
             let to = entry.to.clone().map_err(anyhow::Error::msg)?;
@@ -108,6 +144,22 @@ mod tests {
             1,
             "nothing else was left"
         );
+        Ok(())
+    }
+
+    #[test]
+    fn a_repository_may_be_made_but_no_file_or_link_in_its_place() -> anyhow::Result<()> {
+        let (home, state) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let git = home.path().join(".git");
+        let workspace = Workspace::open(home.path(), Access::ReadWrite)?;
+        let absent = workspace.absent(&[".git/config", ".git/hooks"].map(PathBuf::from));
+        let put_away = || workspace.put_away(&absent, &state.path().join("away"));
+        std::fs::write(&git, "gitdir: evil")?;
+        assert_eq!(put_away().len(), 1);
+        std::os::unix::fs::symlink("evil", &git)?;
+        assert_eq!(put_away().len(), 1);
+        std::fs::create_dir(&git)?;
+        assert!(put_away().is_empty() && git.is_dir());
         Ok(())
     }
 }

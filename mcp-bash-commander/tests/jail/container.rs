@@ -356,6 +356,22 @@ async fn protected_closed_and_pinned_paths_are_so_in_a_container_too() -> anyhow
     assert_eq!(std::fs::read_to_string(place.join(".env"))?, "secret");
     assert_eq!(std::fs::read_to_string(place.join(".git/config"))?, "old");
 
+    // The engine, which is root, would follow it.
+    std::os::unix::fs::symlink("/etc/ssl", place.join(".vscode"))?;
+    let mut led = contained.spec(&["true"])?;
+    led.protected = vec![".vscode".into()];
+    let led = contained.scene.launcher.run(led).await;
+    assert!(
+        matches!(
+            &led,
+            Err(JailError::Layer {
+                layer: Layer::Workspace,
+                errno: libc::ELOOP,
+                ..
+            })
+        ),
+        "{led:?}"
+    );
     std::fs::rename(place.join(".git"), place.join("real"))?;
     std::os::unix::fs::symlink("real", place.join(".git"))?;
     let mut turned = contained.spec(&["true"])?;

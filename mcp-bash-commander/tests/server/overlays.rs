@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Place};
+use crate::processes::eventually;
 
 fn overlaid(client: &mut Client, command: &str) -> anyhow::Result<Value> {
     let call = json!({"command": command, "session": "try", "workspace": "overlay"});
@@ -160,5 +161,74 @@ fn protected_paths_are_neither_changed_nor_moved_nor_made() -> anyhow::Result<()
         committed["skipped"].to_string().contains("protected"),
         "{committed}"
     );
+    Ok(())
+}
+
+/// What a command leaves running is still the jail's, and what it makes is looked at when nothing of the jail is left.
+#[test]
+fn what_a_command_leaves_running_makes_no_protected_path_either() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let at = |name: &str| place.workspace().join(name);
+    fs::create_dir(at(".git"))?;
+    let mut client = place.start()?;
+    let later = |session: &str| {
+        format!(
+            "(sleep 0.1; mkdir .git/hooks; echo evil > .git/hooks/pre-commit; echo ../evil > .git/commondir; echo x > .mcp.json; \
+             touch made-{session}) </dev/null >/dev/null 2>&1 & exit 0"
+        )
+    };
+    let is_clean = || {
+        let planted = [".git/hooks", ".git/commondir", ".mcp.json"];
+        planted
+            .iter()
+            .all(|path| at(path).symlink_metadata().is_err())
+    };
+    client.exec(&later("fresh"))?;
+    eventually("it was made", || Ok(at("made-fresh").exists()))?;
+    eventually("what was made is put away", || Ok(is_clean()))?;
+    client.ok(
+        "exec",
+        &json!({"command": later("kept"), "session": "build"}),
+    )?;
+    eventually("it was made", || Ok(at("made-kept").exists()))?;
+    eventually("what was made is put away", || Ok(is_clean()))?;
+    client.ok(
+        "exec",
+        &json!({"command": later("last"), "session": "other"}),
+    )?;
+    eventually("it was made", || Ok(at("made-last").exists()))?;
+    client.close()?;
+    assert!(is_clean(), "the server's end left it");
+    Ok(())
+}
+
+#[test]
+fn the_file_tools_write_no_protected_path_and_no_file_in_place_of_the_folder_above()
+-> anyhow::Result<()> {
+    let place = Place::new()?;
+    let at = |name: &str| place.workspace().join(name);
+    fs::create_dir(at(".git"))?;
+    fs::write(at(".git/config"), "[core]\n")?;
+    let mut client = place.start()?;
+    for path in [
+        ".git/hooks/pre-commit",
+        ".git/config",
+        ".mcp.json",
+        ".vscode/tasks.json",
+        ".GIT/hooks/x",
+        "./.idea/x",
+    ] {
+        let write = json!({"path": path, "content": "evil"});
+        assert_eq!(client.error("write_file", &write)?, "PROTECTED", "{path}");
+    }
+    let edit = json!({"path": ".git/config", "edits": [{"old": "[core]", "new": "[core]\nfsmonitor = evil"}]});
+    assert_eq!(client.error("edit_file", &edit)?, "PROTECTED");
+    fs::remove_dir_all(at(".git"))?;
+    let pointer = json!({"path": ".git", "content": "gitdir: evil"});
+    assert_eq!(client.error("write_file", &pointer)?, "PROTECTED");
+    client.ok(
+        "write_file",
+        &json!({"path": ".gitignore", "content": "target"}),
+    )?;
     Ok(())
 }

@@ -19,7 +19,7 @@ use super::{ContainerSettings, failed};
 use crate::jail::cgroup::OWN_MEMORY;
 use crate::jail::contained::SOCKET;
 use crate::jail::order::{NAMESPACES, Surroundings};
-use crate::jail::pinned::Watched;
+use crate::jail::pinned::{Watched, require_no_link};
 use crate::jail::{
     Access, JailError, JailSpec, Layer, Limits, Masked, Network, Workspace, system_toolchain,
 };
@@ -156,7 +156,7 @@ fn parent_of_socket() -> &'static str {
 }
 
 /// Mounts of the host's files, and what must stand in them. The engine takes paths, which somebody could turn meanwhile: init compares
-/// what it finds with what was opened here.
+/// what it finds with what was opened here, which is never a link, for the engine would follow it.
 #[derive(Default)]
 struct Mounts {
     list: Vec<Mount>,
@@ -183,16 +183,17 @@ impl Mounts {
         Ok(())
     }
 
-    /// Mounts `source` at `target`, where what `pinned` is must be found.
+    /// Mounts `source` at `target`, where what is `opened` must be found.
     fn guarded(
         &mut self,
         source: &Path,
         target: &Path,
-        pinned: impl AsFd,
+        opened: impl AsFd,
         read_only: bool,
     ) -> Result<(), JailError> {
+        require_no_link(&opened).map_err(|errno| refused(target, errno))?;
         self.mount(source, text(target)?, read_only)?;
-        let watched = Watched::like(target.to_owned(), pinned)
+        let watched = Watched::like(target.to_owned(), opened)
             .map_err(JailError::errno("look at the workspace"))?;
         self.watched.push(watched);
         Ok(())

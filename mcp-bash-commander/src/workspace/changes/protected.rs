@@ -75,6 +75,13 @@ impl Protected {
         Self { paths }
     }
 
+    /// Whether a file written at `path` would be a protected one, or stand where the folder above one must be.
+    pub fn forbids(&self, path: &Path, workspace: &Workspace) -> bool {
+        let resolved = self.resolved(workspace);
+        let mut paths = resolved.paths.iter();
+        paths.any(|protected| begins_with(path, protected) || begins_with(protected, path))
+    }
+
     /// Whether the change would change a protected path.
     pub(super) fn covers(&self, change: &Change, workspace: &Workspace) -> bool {
         self.paths.iter().any(|path| {
