@@ -14,7 +14,6 @@ pub mod publish;
 pub mod records;
 pub mod server;
 pub mod session;
-mod tasks;
 mod tools;
 pub mod workspace;
 

@@ -1,5 +1,7 @@
 //! The MCP face of the shell: its state, its tools, and what stands in front of every call.
 
+mod tasks;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,11 +38,11 @@ use crate::policy::rules::Decision;
 use crate::policy::{Placed, Policy, check_placement};
 use crate::records::{Hider, Recording};
 use crate::session::{Changes, OverlayFolder, Sessions, SpoolFolder};
-use crate::tasks::Tasks;
 use crate::tools;
 use crate::tools::approval::{Approvals, AtClient};
 use crate::tools::exec::ExecParams;
 use crate::workspace::{SearchError, Workspace};
+use tasks::Tasks;
 
 /// The server's name, of its state directory and in plans.
 pub const NAME: &str = "mcp-bash-commander";

@@ -22,12 +22,12 @@ const MOST: usize = 256;
 const POLLED: Duration = Duration::from_secs(2);
 
 /// The answer to a call, while it is made.
-pub(crate) type Answer =
+pub(super) type Answer =
     Pin<Box<dyn Future<Output = Result<CallToolResponse, ErrorData>> + Send + 'static>>;
 
 /// The tasks of this server, and whose they are.
 #[derive(Clone, Default)]
-pub(crate) struct Tasks {
+pub(super) struct Tasks {
     manager: TaskManager,
     owners: Arc<Mutex<HashMap<String, Arc<str>>>>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Tasks {
 impl Tasks {
     /// The answer, if it comes soon; else a task of `owner` that goes on waiting for it, which takes `longest` at most. `cancel` ends the
     /// call; it is cancelled when `given_up` is, which the protocol library does too once a request is answered, if only by a task.
-    pub(crate) async fn answer(
+    pub(super) async fn answer(
         &self,
         mut call: Answer,
         owner: &Arc<str>,
@@ -95,7 +95,7 @@ impl Tasks {
     }
 
     /// How it stands with a task of `owner`.
-    pub(crate) fn get(&self, id: &str, owner: &str) -> Result<DetailedTask, ErrorData> {
+    pub(super) fn get(&self, id: &str, owner: &str) -> Result<DetailedTask, ErrorData> {
         self.check(id, owner)?;
         let task = self.manager.get_task(id);
         if task.is_err() {
@@ -105,13 +105,13 @@ impl Tasks {
     }
 
     /// Ends the call of a task of `owner`.
-    pub(crate) fn cancel(&self, id: &str, owner: &str) -> Result<(), ErrorData> {
+    pub(super) fn cancel(&self, id: &str, owner: &str) -> Result<(), ErrorData> {
         self.check(id, owner)?;
         self.manager.cancel_task(id)
     }
 
     /// Lets all tasks go.
-    pub(crate) fn end(&self) {
+    pub(super) fn end(&self) {
         self.manager.shutdown();
         self.owners().clear();
     }
