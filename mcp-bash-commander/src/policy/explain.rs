@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::rules::{Decision, Verdict};
-use super::{Access, NetworkMode, Policy};
+use super::{Access, Mode, NetworkMode, Policy};
 use crate::network;
 
 /// A decision, who makes it and why.
@@ -59,6 +59,22 @@ impl Policy {
 
     /// Of a path, absolute or relative to the workspace, as commands see it. Links are not followed.
     pub fn explain_path(&self, path: &Path) -> Explanation {
+        let explanation = self.explain_strict_path(path);
+        let proviso = match self.mode {
+            Mode::Strict => return explanation,
+            Mode::Container => "in a container what is outside the workspace is the image's",
+            Mode::NoUserns => {
+                "without user namespaces the host's files are there and closed, `/tmp` too (use TMPDIR), and a protected path can be \
+                 changed, which is then told"
+            }
+        };
+        Explanation {
+            reason: format!("{}; but {proviso}", explanation.reason),
+            ..explanation
+        }
+    }
+
+    fn explain_strict_path(&self, path: &Path) -> Explanation {
         let Some(path) = resolved(&self.workspace.join(path)) else {
             return Explanation::new(Decision::Deny, "workspace", "it leads above `/`");
         };
@@ -184,6 +200,14 @@ mod tests {
         std::fs::write(&path, text)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Policy::load(Some(&path), Some(home.path()))?)
+    }
+
+    #[test]
+    fn a_mode_that_is_not_strict_is_said_with_each_path() -> anyhow::Result<()> {
+        let strict = policy("")?.explain_path(Path::new("/tmp/x")).reason;
+        let weaker = policy("mode = \"no_userns\"")?.explain_path(Path::new("/tmp/x"));
+        assert!(weaker.reason.starts_with(&strict) && weaker.reason.contains("TMPDIR"));
+        Ok(())
     }
 
     #[test]
