@@ -219,7 +219,8 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// Makes the directory with everything in it, for the server alone. `upper` and `work` belong to the workspace's owner.
+    /// Makes the directory with everything in it. It, `upper` and `work` belong to the workspace's owner, as whom the jail uses them; nobody
+    /// but the server gets there from outside.
     ///
     /// # Errors
     /// A directory that is there already, or cannot be made.
@@ -231,15 +232,19 @@ impl Overlay {
             .map_err(of_overlay)?;
         let directory = open_directory(path).map_err(|errno| of_overlay(errno.into()))?;
         let root = rustix::fs::fstat(workspace.directory()).map_err(io_failed("look at", path))?;
+        let give_to_owner = |directory: BorrowedFd<'_>, name: &str| {
+            if !rustix::process::geteuid().is_root() {
+                return Ok(());
+            }
+            let (uid, gid) = (Uid::from_raw(root.st_uid), Gid::from_raw(root.st_gid));
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+            rustix::fs::chownat(directory, name, Some(uid), Some(gid), flags)
+        };
+        give_to_owner(directory.as_fd(), "").map_err(io_failed("make the overlay", path))?;
         for name in ["upper", "work"] {
             rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o700))
                 .and_then(|()| {
-                    if rustix::process::geteuid().is_root() {
-                        let owner = (Uid::from_raw(root.st_uid), Gid::from_raw(root.st_gid));
-                        let no_link = AtFlags::SYMLINK_NOFOLLOW;
-                        let (uid, gid) = (Some(owner.0), Some(owner.1));
-                        rustix::fs::chownat(&directory, name, uid, gid, no_link)?;
-                    }
+                    give_to_owner(directory.as_fd(), name)?;
                     // The overlay's root shows the permissions of `upper`.
                     let mode = Mode::from_raw_mode(root.st_mode & 0o777);
                     rustix::fs::chmodat(&directory, name, mode, AtFlags::empty())

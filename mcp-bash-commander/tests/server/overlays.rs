@@ -232,3 +232,26 @@ fn the_file_tools_write_no_protected_path_and_no_file_in_place_of_the_folder_abo
     )?;
     Ok(())
 }
+
+#[test]
+fn an_overlay_can_be_written_whoever_owns_the_workspace() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let is_root = std::os::unix::fs::MetadataExt::uid(&fs::metadata(place.workspace())?) == 0;
+    if is_root {
+        std::os::unix::fs::chown(place.workspace(), Some(41_238), Some(41_238))?;
+    }
+    let mut client = place.start()?;
+    let ran = client.ok(
+        "exec",
+        &json!({"command": "echo x > file && mkdir folder && touch folder/y", "workspace": "overlay"}),
+    )?;
+    assert_eq!(ran["exit_code"], json!(0), "{ran}");
+    let committed = client.ok("changes", &json!({"id": ran["id"], "action": "commit"}))?;
+    assert_eq!(
+        committed["applied"].as_array().map(Vec::len),
+        Some(3),
+        "{committed}"
+    );
+    assert_eq!(fs::read_to_string(place.workspace().join("file"))?, "x\n");
+    Ok(())
+}
