@@ -151,12 +151,14 @@ async fn degraded_mode(
                 layers.join(" "),
                 missing.join(" ")
             );
-            let strict = probe_layers(launcher, Some(workspace.for_jail())).await;
-            let fix = strict.into_iter().find_map(|layer| layer.fix);
-            match (mode, fix) {
-                (Mode::Container, _) => report.ok("jail", told),
-                (_, Some(fix)) if is_strict_allowed => report.warn("jail", told, fix),
-                _ => report.warn("jail", told, "write mode = \"strict\" into the policy"),
+            if mode == Mode::Container {
+                report.ok("jail", told);
+            } else {
+                let strict = probe_layers(launcher, Some(workspace.for_jail())).await;
+                let fix = strict.into_iter().find_map(|layer| layer.fix);
+                let fix = fix.filter(|_| is_strict_allowed);
+                let write = || "write mode = \"strict\" into the policy".to_owned();
+                report.warn("jail", told, fix.unwrap_or_else(write));
             }
             true
         }

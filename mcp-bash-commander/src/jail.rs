@@ -41,6 +41,7 @@ mod memory;
 mod mode;
 mod observe;
 mod order;
+mod owner;
 mod pinned;
 mod probe;
 mod process;

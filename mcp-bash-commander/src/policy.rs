@@ -370,7 +370,7 @@ impl Document {
         }
         let modes = || std::iter::once(&self.mode).chain(&self.allow_degraded);
         if self.container.is_none() && modes().any(|mode| *mode == Mode::Container) {
-            let right = "together with container.image, an image by its digest";
+            let right = "used with an image: name one by its digest in container.image";
             return Err(out_of_range("mode", &Mode::Container, right));
         }
         let toolchain = match self.toolchain.read {

@@ -5,7 +5,6 @@ mod place;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,8 +12,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use self::place::Place;
+use super::Limits;
 use super::layer::CgroupVersion;
-use super::{Identity, Limits, usage};
+use super::owner::Owner;
 
 /// What the names of all groups of jails begin with.
 const PREFIX: &str = "mcp-bash-commander.";
@@ -98,7 +98,7 @@ impl Groups {
             Err(lack) => return Err(lack.clone()),
         };
         made.count += 1;
-        let name = made.owner.name(made.count);
+        let name = name_of(&made.owner, made.count);
         match Leaf::make(made.place.version, &made.parents, &name, limits) {
             Ok(leaf) => Ok(leaf),
             Err(lack) => {
@@ -143,10 +143,10 @@ impl Groups {
     }
 
     fn find(&mut self) -> Result<Made, Lack> {
-        let owner = Owner::this()
-            .map_err(|error| Lack::of("read", Path::new(place::PID_NAMESPACE), &error))?;
+        let owner =
+            Owner::this().map_err(|error| Lack::of("look at", Path::new("/proc"), &error))?;
         let place = place::find(|place| {
-            let name = owner.name(0);
+            let name = name_of(&owner, 0);
             let parents = Parents::open(place)?;
             let trial = Leaf::make(place.version, &parents, &name, &Limits::default());
             for directory in place.directories() {
@@ -156,7 +156,7 @@ impl Groups {
         })?;
         let parents = Parents::open(&place)?;
         for directory in place.directories() {
-            for left in owner.left_by_the_dead(directory) {
+            for left in left_by_the_gone(directory, &owner) {
                 self.doom(left);
             }
         }
@@ -326,59 +326,24 @@ fn kills_in(counters: &str) -> Option<u64> {
         .ok()
 }
 
-/// Whose a group is: a process, by what no other one shares with it as long as this kernel runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Owner {
-    pid_namespace: u64,
-    identity: Identity,
+/// The name of the group with this number.
+fn name_of(owner: &Owner, number: u64) -> String {
+    format!("{PREFIX}{owner}.{number}")
 }
 
-impl Owner {
-    fn this() -> io::Result<Self> {
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
-        Ok(Self {
-            pid_namespace: fs::metadata(place::PID_NAMESPACE)?.ino(),
-            identity: usage::identify(pid),
-        })
-    }
-
-    fn name(&self, number: u64) -> String {
-        let Identity { pid, start_ticks } = self.identity;
-        format!(
-            "{PREFIX}{}.{pid}.{start_ticks}.{number}",
-            self.pid_namespace
-        )
-    }
-
-    fn of(name: &str) -> Option<Self> {
-        let mut numbers = name.strip_prefix(PREFIX)?.split('.');
-        let owner = Self {
-            pid_namespace: numbers.next()?.parse().ok()?,
-            identity: Identity {
-                pid: numbers.next()?.parse().ok()?,
-                start_ticks: numbers.next()?.parse().ok()?,
-            },
-        };
-        numbers.next()?.parse::<u64>().ok()?;
-        numbers.next().is_none().then_some(owner)
-    }
-
-    /// Groups in `directory` whose owner has ended. Of owners in other containers nothing is known: theirs are left alone.
-    fn left_by_the_dead(&self, directory: &Path) -> Vec<PathBuf> {
-        let is_left = |name: &str| {
-            Self::of(name).is_some_and(|owner| {
-                owner.pid_namespace == self.pid_namespace
-                    && usage::identify(owner.identity.pid) != owner.identity
-            })
-        };
-        fs::read_dir(directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|entry| entry.file_name().to_str().is_some_and(is_left))
-            .map(|entry| entry.path())
-            .collect()
-    }
+/// Groups in `directory` whose owner has ended; `this` asks.
+fn left_by_the_gone(directory: &Path, this: &Owner) -> Vec<PathBuf> {
+    let is_left = |name: &str| {
+        let owner = name.strip_prefix(PREFIX).and_then(Owner::told);
+        owner.is_some_and(|(owner, number)| number.parse::<u64>().is_ok() && owner.is_gone(this))
+    };
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_left))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// Never makes the file: it is the kernel's.
@@ -402,46 +367,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_owner_is_known_by_the_name_of_its_group_and_other_names_have_none() -> anyhow::Result<()>
-    {
-        let owner = Owner::this()?;
-        assert_eq!(Owner::of(&owner.name(7)), Some(owner));
-        let name = owner.name(7);
-        for other in [
-            "user.slice",
-            "mcp-bash-commander.server",
-            "mcp-bash-commander.1.2.3",
-            &format!("{name}.8"),
-            &format!("x{name}"),
-        ] {
-            assert_eq!(Owner::of(other), None, "{other}");
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn only_groups_of_the_dead_are_left_over() -> anyhow::Result<()> {
+    fn only_groups_of_jails_whose_owner_is_gone_are_left_over() -> anyhow::Result<()> {
         let directory = tempfile::tempdir()?;
-        let alive = Owner::this()?;
-        // Its number has another process by now.
-        let dead = Owner {
-            identity: Identity {
-                start_ticks: alive.identity.start_ticks - 1,
-                ..alive.identity
-            },
-            ..alive
-        };
-        let elsewhere = Owner {
-            pid_namespace: alive.pid_namespace + 1,
-            ..dead
-        };
-        for name in [alive, dead, elsewhere].map(|owner| owner.name(3)) {
+        let this = Owner::this()?;
+        // No process began with the machine's first tick.
+        let gone = this.to_string();
+        let (before, _) = gone.rsplit_once('.').unwrap_or_default();
+        let left = format!("{PREFIX}{before}.1.3");
+        let others = [
+            name_of(&this, 3),
+            left.replace(PREFIX, "x"),
+            format!("{PREFIX}{before}.1"),
+            format!("{left}.8"),
+            "mcp-bash-commander.server".to_owned(),
+        ];
+        for name in others.iter().chain([&left]) {
             fs::create_dir(directory.path().join(name))?;
         }
-        fs::create_dir(directory.path().join("mcp-bash-commander.server"))?;
         assert_eq!(
-            alive.left_by_the_dead(directory.path()),
-            [directory.path().join(dead.name(3))]
+            left_by_the_gone(directory.path(), &this),
+            [directory.path().join(left)]
         );
         Ok(())
     }

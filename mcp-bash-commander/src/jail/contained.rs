@@ -19,6 +19,7 @@ use super::child::{self, Failure, Host, Identity};
 use super::layer::LayerSet;
 use super::memory::Memory;
 use super::order::{NAMESPACES, Order, Parcel, Surroundings};
+use super::pinned::Watched;
 use super::protocol::Report;
 use super::seccomp::Filters;
 use super::{Layer, datagram, init, landlock, sys};
@@ -89,12 +90,13 @@ fn make(status: &OwnedFd) -> Result<(), Failure> {
         // An engine's own filter of system calls may hide it.
         order.layers.remove(Layer::Landlock);
     }
-    let surrounding = look_around(&order, host.identity)?;
-    let Surroundings::Container { watched, .. } = &order.surroundings else {
+    let Surroundings::Container { outside, watched } = &order.surroundings else {
         return Err(failed("match the order with a container")(Errno::BADMSG));
     };
-    let watched = watched.clone();
-    let around = (surrounding, watched);
+    let around = (
+        look_around(&order, host.identity, outside, watched)?,
+        watched.clone(),
+    );
     init::serve(&order, &host, status, streams, memory, around)?;
     let ended = Report::JailEnded {
         status: 0,
@@ -113,14 +115,12 @@ fn receive(status: &OwnedFd) -> Result<(Order, Vec<OwnedFd>), Errno> {
 }
 
 /// The layers that the engine was to make and did. One that must be there and is not refuses the jail.
-fn look_around(order: &Order, identity: Identity) -> Result<LayerSet, Failure> {
-    let Surroundings::Container { outside, watched } = &order.surroundings else {
-        return Err(Failure::new(
-            Layer::Plumbing,
-            Errno::BADMSG,
-            "an order for no container".to_owned(),
-        ));
-    };
+fn look_around(
+    order: &Order,
+    identity: Identity,
+    outside: &[u64],
+    watched: &[Watched],
+) -> Result<LayerSet, Failure> {
     if identity.uid == 0 {
         let what = "the container's user is root".to_owned();
         return Err(Failure::new(Layer::Capabilities, Errno::PERM, what));

@@ -2,7 +2,7 @@
 //! does the rest, and speaks with the server as the init of every other jail does.
 
 mod files;
-mod owner;
+mod left;
 mod program;
 mod request;
 
@@ -22,10 +22,10 @@ use rustix::process::{Pid, PidfdFlags};
 use tokio::sync::OnceCell;
 
 use files::Files;
-use owner::Owner;
 use program::Program;
 
 use super::order::Surroundings;
+use super::owner::Owner;
 use super::{Identity, JailError, JailSpec, Layer, sys, usage};
 
 /// How long the engine may take for one answer.
@@ -83,17 +83,13 @@ impl Containers {
             .as_ref()
             .is_some_and(super::Workspace::is_overlaid)
         {
-            return Err(JailError::Layer {
-                layer: Layer::Overlay,
-                errno: Errno::OPNOTSUPP.raw_os_error(),
-                detail: "a container has no overlay".to_owned(),
-                hint: "only jails of mode `strict` keep changes aside".to_owned(),
-            });
+            let what = "keep changes aside in a container".to_owned();
+            return Err(JailError::lacks(Layer::Overlay, Errno::OPNOTSUPP, what));
         }
         let user = request::user(spec)?;
-        let engine = self.engine().await?;
+        let owner = Owner::this().map_err(JailError::io("look at this process"))?;
+        let engine = self.engine(&owner).await?;
         self.check_image(engine).await?;
-        let owner = Owner::this()?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let files = Files::make(&self.settings.directory, &owner, number, user)?;
         let listener = files
@@ -127,7 +123,7 @@ impl Containers {
     }
 
     /// The engine, asked once who it is; containers of servers that are gone are removed then.
-    async fn engine(&self) -> Result<&Docker, JailError> {
+    async fn engine(&self, this: &Owner) -> Result<&Docker, JailError> {
         self.engine
             .get_or_try_init(|| async {
                 let from_environment = || {
@@ -147,8 +143,8 @@ impl Containers {
                         .negotiate_version()
                         .await
                         .map_err(unreachable)?;
-                owner::remove_left(&engine).await;
-                files::remove_left(&self.settings.directory);
+                left::remove_left(&engine, this).await;
+                files::remove_left(&self.settings.directory, this);
                 Ok(engine)
             })
             .await
@@ -189,18 +185,14 @@ impl Containers {
                 reason: format!("the engine has no image `{image}`: {message}"),
                 hint: format!("run `docker pull {image}`; jails pull nothing themselves"),
             },
-            error => JailError::Container {
-                reason: format!("the engine could not {action}: {error}"),
-                hint: "run `mcp-bash-commander doctor`; the engine's own log may say more"
-                    .to_owned(),
-            },
+            error => failed(format!("the engine could not {action}: {error}")),
         }
     }
 }
 
-fn failed(reason: &str) -> JailError {
+fn failed(reason: impl Into<String>) -> JailError {
     JailError::Container {
-        reason: reason.to_owned(),
+        reason: reason.into(),
         hint: "run `mcp-bash-commander doctor`; the engine's own log may say more".to_owned(),
     }
 }

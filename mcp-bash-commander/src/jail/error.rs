@@ -93,6 +93,17 @@ impl JailError {
         }
     }
 
+    /// A layer that cannot be set up, with what an operator can do.
+    pub(super) fn lacks(layer: Layer, errno: rustix::io::Errno, detail: String) -> Self {
+        let errno = errno.raw_os_error();
+        Self::Layer {
+            layer,
+            errno,
+            detail,
+            hint: layer.hint(errno),
+        }
+    }
+
     /// Does it come from what this host allows, so that a jail of another kind could be made here?
     pub(super) fn is_of_host(&self) -> bool {
         match self {

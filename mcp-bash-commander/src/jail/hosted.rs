@@ -51,16 +51,6 @@ pub(super) const SETTINGS: [&str; 29] = [
     "/etc/vim",
 ];
 
-/// Device nodes that commands may use.
-pub(super) const DEVICES: [&str; 6] = [
-    "/dev/null",
-    "/dev/zero",
-    "/dev/full",
-    "/dev/random",
-    "/dev/urandom",
-    "/dev/tty",
-];
-
 /// Does what needs no namespace. Whatever the order asks for that does need one refuses the jail.
 pub(super) fn surround(
     order: &Order,
@@ -81,10 +71,7 @@ pub(super) fn surround(
     fs::DirBuilder::new()
         .mode(0o700)
         .create(tmp)
-        .map_err(|error| {
-            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            Failure::new(Layer::Plumbing, errno, tmp.display().to_string())
-        })?;
+        .map_err(|error| failed(Layer::Plumbing, &tmp.display().to_string())(errno_of(&error)))?;
     let mut watched = Vec::new();
     if let (Some(workspace), Some(pinned)) = (&order.workspace, pinned.first()) {
         let root = Watched::like(workspace.target.clone(), pinned)
@@ -104,16 +91,9 @@ pub(super) fn surround(
         }
     }
     for (input, sealed) in order.inputs.iter().zip(inputs) {
-        let failed = failed(Layer::PinnedInputs, &input.target.display().to_string());
-        let is_same = has_bytes(input, sealed);
-        if !is_same.map_err(|error| {
-            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            Failure::new(
-                Layer::PinnedInputs,
-                errno,
-                input.target.display().to_string(),
-            )
-        })? {
+        let failed =
+            |errno| failed(Layer::PinnedInputs, &input.target.display().to_string())(errno);
+        if !has_bytes(input, sealed).map_err(|error| failed(errno_of(&error)))? {
             return Err(failed(Errno::STALE));
         }
         watched.push(Watched::stamped(input.target.clone()).map_err(failed)?);
@@ -130,6 +110,10 @@ pub(super) fn surround(
     rustix::thread::set_no_new_privs(true).map_err(failed(Layer::NoNewPrivs, "no_new_privs"))?;
     applied.insert(Layer::NoNewPrivs);
     Ok((applied, watched))
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 fn refuse_what_needs_namespaces(order: &Order) -> Result<(), Failure> {

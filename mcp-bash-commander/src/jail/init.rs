@@ -200,12 +200,12 @@ impl Init<'_> {
         }
     }
 
-    /// Tells which guarded paths lost what guarded them, and which came up.
+    /// Tells which guarded paths lost what guarded them. What came up where there was nothing, the server sees itself.
     fn tell_replaced(&self, command: CommandNumber) {
-        for watched in self.watched.iter().filter(|watched| !watched.is_intact()) {
+        let is_lost = |watched: &&Watched| watched.was_there() && !watched.is_intact();
+        for watched in self.watched.iter().filter(is_lost) {
             let report = Report::Replaced {
                 command,
-                was_there: watched.was_there(),
                 path: watched.path().to_owned(),
             };
             let _ = datagram::send(self.status, &report.encode(), &[]);

@@ -1,7 +1,7 @@
 //! The second wall around files, and the first around TCP: Landlock rules that say the same as the mounts.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath,
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::child::Failure;
 use super::order::{Order, Surroundings, WorkspaceOrder};
-use super::{Access, Layer, Network, hosted, sys};
+use super::{Access, Layer, Network, hosted, root, sys};
 
 /// The oldest version with both scopes; its rights were all tried.
 const NEEDED: ABI = ABI::V6;
@@ -111,7 +111,7 @@ fn grants(order: &Order) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
         // Without a root of its own, only what a program needs.
         Surroundings::Host { tmp } => {
             let settings = hosted::settings(order.network).into_iter();
-            let devices = hosted::DEVICES.map(|device| (device.into(), use_device));
+            let devices = root::DEVICES.map(|name| (Path::new("/dev").join(name), use_device));
             let own = [("/proc".into(), look), (tmp.clone(), change_host)];
             let settings = settings.map(|path| (path, look));
             settings

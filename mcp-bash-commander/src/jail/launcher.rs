@@ -143,7 +143,13 @@ impl Launcher {
         }
         let mut streams = Streams::prepare(&spec.command.stdin)?;
         let (socket, init) = match mode {
-            Mode::Strict | Mode::NoUserns => (self.order(mode, spec, &streams)?, None),
+            Mode::Strict => (self.order(&Surroundings::Own, spec, &streams)?, None),
+            Mode::NoUserns => {
+                let name = getrandom::u64().unwrap_or_default();
+                let tmp = format!("/tmp/mcp-bash-commander-{name:016x}").into();
+                let surroundings = Surroundings::Host { tmp };
+                (self.order(&surroundings, spec, &streams)?, None)
+            }
             Mode::Container => {
                 let (socket, init) = self.contain(spec, &streams).await?;
                 (socket, Some(init))
@@ -159,17 +165,13 @@ impl Launcher {
     }
 
     /// Orders a jail of the launcher. What becomes of it is told over the socket.
-    fn order(&self, mode: Mode, spec: &JailSpec, streams: &Streams) -> Result<OwnedFd, JailError> {
-        let surroundings = match mode {
-            Mode::NoUserns => {
-                let name = getrandom::u64().unwrap_or_default();
-                Surroundings::Host {
-                    tmp: format!("/tmp/mcp-bash-commander-{name:016x}").into(),
-                }
-            }
-            Mode::Strict | Mode::Container => Surroundings::Own,
-        };
-        let parcel = Parcel::of(order::encode_order(spec, &surroundings)?)?;
+    fn order(
+        &self,
+        surroundings: &Surroundings,
+        spec: &JailSpec,
+        streams: &Streams,
+    ) -> Result<OwnedFd, JailError> {
+        let parcel = Parcel::of(order::encode_order(spec, surroundings)?)?;
         let (ours, theirs) = datagram::pair().map_err(JailError::errno("make a socket"))?;
         let mut descriptors = vec![theirs.as_fd()];
         descriptors.extend(
@@ -313,12 +315,7 @@ pub(super) fn refusal(layer: Layer, errno: i32, detail: String, spec: &CommandSp
             path: spec.cwd.clone(),
             errno,
         },
-        layer => JailError::Layer {
-            layer,
-            errno,
-            detail,
-            hint: layer.hint(errno),
-        },
+        layer => JailError::lacks(layer, Errno::from_raw_os_error(errno), detail),
     }
 }
 

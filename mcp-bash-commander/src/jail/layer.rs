@@ -162,16 +162,13 @@ impl Layer {
             (Self::Workspace, libc::ESTALE) => {
                 "it was replaced since it was looked at: stop the session, or the server, and start it again".to_owned()
             }
-            (Self::Workspace, libc::EPERM) => {
-                "no command runs as root without a user namespace: give the workspace to an ordinary user (chown -R)".to_owned()
-            }
             (Self::Workspace, libc::ELOOP) => {
                 "a protected path is a symbolic link, which could be turned: put a file or folder in its place, or take it out of \
                  workspace.protect"
                     .to_owned()
             }
             (Self::Workspace, _) => {
-                "the server's user must own the workspace and be able to reach it".to_owned()
+                "an ordinary user must own the workspace (chown -R), and the server's user be able to reach it".to_owned()
             }
             (Self::Landlock, _) => {
                 "Landlock with ABI 6 or newer is needed: Linux 6.12 or newer, with `landlock` in the boot \

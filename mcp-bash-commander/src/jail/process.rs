@@ -131,7 +131,6 @@ struct Progress {
     exit: watch::Sender<Option<Exit>>,
     denied: Mutex<Vec<(Denial, u64)>>,
     replaced: Mutex<Vec<PathBuf>>,
-    appeared: Mutex<Vec<PathBuf>>,
 }
 
 impl Default for Progress {
@@ -140,7 +139,6 @@ impl Default for Progress {
             exit: watch::Sender::new(None),
             denied: Mutex::default(),
             replaced: Mutex::default(),
-            appeared: Mutex::default(),
         }
     }
 }
@@ -250,18 +248,9 @@ impl Control {
                     }
                 }
                 Report::Denied { denial, times } => self.note(denial, times),
-                Report::Replaced {
-                    command,
-                    was_there,
-                    path,
-                } => {
+                Report::Replaced { command, path } => {
                     if let Some(progress) = lock(&self.commands).get(&command) {
-                        let paths = if was_there {
-                            &progress.replaced
-                        } else {
-                            &progress.appeared
-                        };
-                        lock(paths).push(path);
+                        lock(&progress.replaced).push(path);
                     }
                 }
                 Report::Socket { id, errno } => {
@@ -381,11 +370,6 @@ impl JailedCommand {
     /// the jail put something else in their place, and the command may have read or changed that.
     pub fn replaced(&self) -> Vec<PathBuf> {
         lock(&self.progress.replaced).clone()
-    }
-
-    /// Protected paths that were not there when the jail was made and were at the command's end.
-    pub fn appeared(&self) -> Vec<PathBuf> {
-        lock(&self.progress.appeared).clone()
     }
 
     /// Sends `signal` (as numbered by the kernel) to the command or more; sent from inside the jail, so it can reach nothing else.

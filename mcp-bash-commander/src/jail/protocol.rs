@@ -47,10 +47,9 @@ pub(super) enum Report {
     Listener,
     /// The listener of the filter of system calls comes along.
     Observed,
-    /// A guarded path lost what guarded it while a command ran, or came up where there was none.
+    /// A guarded path lost what guarded it while a command ran.
     Replaced {
         command: CommandNumber,
-        was_there: bool,
         path: PathBuf,
     },
     /// System calls of this kind were denied, so often by now.
@@ -186,12 +185,8 @@ impl Report {
                     writer.number(*kills);
                 }
             }
-            Self::Replaced {
-                command,
-                was_there,
-                path,
-            } => {
-                writer.numbers(&[10, *command, u64::from(*was_there)]);
+            Self::Replaced { command, path } => {
+                writer.numbers(&[10, *command]);
                 let bytes = path.as_os_str().as_bytes();
                 writer.bytes(&bytes[..bytes.len().min(4096)]);
             }
@@ -259,7 +254,6 @@ impl Report {
             },
             10 => Self::Replaced {
                 command: reader.number()?,
-                was_there: reader.number()? != 0,
                 path: reader.path()?,
             },
             7 => Self::Listener,

@@ -26,7 +26,7 @@ const NO_EXECUTION: u64 = 0x8;
 const PRIVATE: u64 = 1 << 18;
 
 /// The device nodes of the jail.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+pub(super) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Entries of /proc that tell or control something of the whole machine and that file permissions alone do not close.
 const MASKED: [&str; 5] = ["kcore", "keys", "key-users", "sysrq-trigger", "timer_list"];

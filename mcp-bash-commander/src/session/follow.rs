@@ -61,7 +61,7 @@ pub(super) async fn watch_over(
         out_of_memory: exit.out_of_memory,
     };
     session.take_from_jail(&command);
-    session.put_away().await;
+    session.put_away();
     session.input.close().await;
     session.state.send_modify(|state| {
         state.ended = Some(ended);
@@ -73,7 +73,7 @@ pub(super) async fn watch_over(
     }
     let finished = jail.finished().await;
     // What the command left behind could still make something.
-    session.put_away().await;
+    session.put_away();
     session.take_from_jail(&command);
     lock(&session.running).take();
     drop((command, jail, held));

@@ -109,24 +109,18 @@ impl Session {
     }
 
     /// Puts away what has come up of protected paths.
-    pub(super) async fn put_away(self: &Arc<Self>) {
-        let session = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || {
-            let put_away = session.forbidden.as_ref().map(Forbidden::put_away);
-            let put_away = put_away.into_iter().flatten();
-            lock(&session.made).extend(put_away.map(|entry| Violation {
-                source: Source::Workspace,
-                what: format!("made {}", entry.path.display()),
-                why: match entry.to {
-                    Ok(_) => "protected: it was moved away, the operator has it".to_owned(),
-                    Err(error) => format!("protected: it could not be moved away: {error}"),
-                },
-                times: 1,
-            }));
-        });
-        if let Err(error) = done.await {
-            tracing::error!(%error, "protected paths could not be looked at");
-        }
+    pub(super) fn put_away(&self) {
+        let put_away = self.forbidden.as_ref().map(Forbidden::put_away);
+        let put_away = put_away.into_iter().flatten();
+        lock(&self.made).extend(put_away.map(|entry| Violation {
+            source: Source::Workspace,
+            what: format!("made {}", entry.path.display()),
+            why: match entry.to {
+                Ok(_) => "protected: it was moved away, the operator has it".to_owned(),
+                Err(error) => format!("protected: it could not be moved away: {error}"),
+            },
+            times: 1,
+        }));
     }
 
     /// Takes over what the jail knows by now.

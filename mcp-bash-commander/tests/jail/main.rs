@@ -22,6 +22,8 @@ mod overlay;
 mod processes;
 mod published;
 mod refusal;
+#[path = "../common/skips.rs"]
+mod skips;
 mod support;
 mod terminals;
 mod unprivileged;

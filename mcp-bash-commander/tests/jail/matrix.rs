@@ -230,7 +230,7 @@ fn docker(scene: &Scene) -> Sandbox {
     command
         .args(["run", "--rm", "--workdir", PLACE, "--volume"])
         .arg(volume);
-    command.arg(std::env::var_os(container::IMAGE).unwrap_or_else(|| "debian:stable-slim".into()));
+    command.arg(std::env::var_os("CONTAINER_IMAGE").unwrap_or_else(|| "debian:stable-slim".into()));
     Ok((command, version))
 }
 

@@ -18,6 +18,8 @@ mod records;
 mod refusals;
 mod secrets;
 mod sessions;
+#[path = "../common/skips.rs"]
+mod skips;
 mod tasks;
 mod terminals;
 mod work;

@@ -12,8 +12,6 @@ use rustix::io::Errno;
 use super::super::layer::CgroupVersion;
 use super::{Lack, set};
 
-pub(super) const PID_NAMESPACE: &str = "/proc/self/ns/pid";
-
 /// Where the server and its launcher stand in version 2, beside the jails.
 const SERVER: &str = "mcp-bash-commander.server";
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::owner::Owner;
+use crate::jail::owner::Owner;
 use crate::jail::{JailError, PinnedInput};
 
 /// The folder of one container, removed with this value.
@@ -119,11 +119,12 @@ impl Drop for Files {
     }
 }
 
-/// Removes the folders of servers that are gone.
-pub(super) fn remove_left(directory: &Path) {
+/// Removes the folders of servers that are gone; `this` asks.
+pub(super) fn remove_left(directory: &Path, this: &Owner) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let owner = entry.file_name().to_str().and_then(Owner::told);
-        if owner.is_some_and(|owner| !owner.is_alive())
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(Owner::told);
+        if owner.is_some_and(|(owner, _)| owner.is_gone(this))
             && let Err(error) = fs::remove_dir_all(entry.path())
         {
             tracing::warn!(%error, folder = %entry.path().display(), "files of a container are left");

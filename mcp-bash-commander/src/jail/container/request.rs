@@ -13,12 +13,13 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::files::Files;
-use super::owner::{LABEL, Owner};
+use super::left::LABEL;
 use super::program::Program;
 use super::{ContainerSettings, failed};
 use crate::jail::cgroup::OWN_MEMORY;
 use crate::jail::contained::SOCKET;
 use crate::jail::order::{NAMESPACES, Surroundings};
+use crate::jail::owner::Owner;
 use crate::jail::pinned::{Watched, require_no_link};
 use crate::jail::{
     Access, JailError, JailSpec, Layer, Limits, Masked, Network, Workspace, system_toolchain,
@@ -51,14 +52,8 @@ pub(super) fn user(spec: &JailSpec) -> Result<(u32, u32), JailError> {
     if workspace.access == Access::ReadOnly {
         return Ok((NOBODY, NOBODY));
     }
-    Err(JailError::Layer {
-        layer: Layer::Workspace,
-        errno: Errno::PERM.raw_os_error(),
-        detail: format!("{} belongs to root", workspace.source.display()),
-        hint: "no command of a container runs as root: give the workspace to an ordinary user (chown -R), or use mode `strict`, \
-               which maps it"
-            .to_owned(),
-    })
+    let what = format!("{} belongs to root", workspace.source.display());
+    Err(JailError::lacks(Layer::Workspace, Errno::PERM, what))
 }
 
 pub(super) fn of(
@@ -294,18 +289,13 @@ fn pin(path: &Path) -> Result<OwnedFd, JailError> {
 }
 
 fn refused(path: &Path, errno: Errno) -> JailError {
-    JailError::Layer {
-        layer: Layer::Workspace,
-        errno: errno.raw_os_error(),
-        detail: format!("guard {}", path.display()),
-        hint: Layer::Workspace.hint(errno.raw_os_error()),
-    }
+    JailError::lacks(Layer::Workspace, errno, format!("guard {}", path.display()))
 }
 
 /// The path as the engine's interface can carry it.
 fn text(path: &Path) -> Result<&str, JailError> {
     path.to_str().ok_or_else(|| {
-        failed(&format!(
+        failed(format!(
             "{} is not UTF-8, which an engine needs",
             path.display()
         ))
