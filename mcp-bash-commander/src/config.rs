@@ -11,7 +11,8 @@ pub const ENVIRONMENT: &str = "BASH_COMMANDER";
 ///
 /// Commands run in jails: namespaces, a private root, Landlock, seccomp; a jail of its own for each, or one that is kept for a session
 /// of them. There is no network but what the policy allows. Serves MCP over stdio, or over HTTP with --http. Without --policy the
-/// workspace is writable, the system's programs are readable, nothing else exists.
+/// workspace is writable, the system's programs are readable, nothing else exists, and where a layer is missing nothing runs; a policy
+/// may name a Docker engine, or jails without namespaces, for such hosts.
 #[derive(Debug, clap::Parser)]
 #[command(name = "mcp-bash-commander", version, mut_args(|argument| argument.global(true)))]
 pub struct Config {

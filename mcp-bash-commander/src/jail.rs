@@ -1,9 +1,12 @@
-//! A strict jail for one command or a session of them: namespaces, private root, Landlock and seccomp around processes that die with
-//! the server.
+//! A jail for one command or a session of them: namespaces, private root, Landlock and seccomp around processes that die with the
+//! server.
 //!
 //! Three processes take part. The server asks; the *launcher*, a small single-threaded helper started before tokio, clones; and
 //! in each jail our own *init* (process 1 of its pid namespace) builds the root, starts the command, reaps, and makes sockets
 //! inside the jail's network for published ports. The server itself never forks and never enters a jail.
+//!
+//! So it is in [`Mode::Strict`]. In the others a container engine makes namespaces and root, or nobody does; the launcher, or the
+//! engine, starts the same init, which does what is left to it.
 //!
 //! ```no_run
 //! # use mcp_bash_commander::jail::*;
