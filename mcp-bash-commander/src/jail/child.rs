@@ -8,13 +8,12 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
-use super::cgroup::Kills;
 use super::layer::LayerSet;
 use super::memory::Memory;
 use super::order::{Order, Surroundings};
 use super::pinned::Watched;
 use super::protocol::{CommandNumber, Report};
-use super::root::{self, Part};
+use super::root::{self, Base, Materials, Part};
 use super::seccomp::Filters;
 use super::{Layer, Network, datagram, hosted, init, sys};
 
@@ -40,14 +39,9 @@ pub(super) struct Host<'a> {
 pub(super) struct Belongings {
     /// Standard input, output and error of the command; none if it gets a terminal.
     pub(super) streams: Vec<OwnedFd>,
-    /// The directories of the workspace and of its overlay.
-    pub(super) pinned: Vec<OwnedFd>,
-    pub(super) inputs: Vec<OwnedFd>,
-    pub(super) parts: Option<Vec<Part>>,
-    /// The same as trees of mounts, where the launcher mapped them.
-    pub(super) mapped: Vec<OwnedFd>,
-    /// What counts processes of the jail that were killed for want of memory, if it has a control group.
-    pub(super) kills: Option<Kills>,
+    /// What its root is made of.
+    pub(super) materials: Materials,
+    pub(super) memory: Memory,
     /// Readable when the launcher has mapped the user namespace and put this process into its group; ends when the launcher does.
     pub(super) go: OwnedFd,
 }
@@ -124,28 +118,27 @@ fn make(
     })?;
     let Belongings {
         streams,
+        materials,
+        memory,
         go,
-        pinned,
-        inputs,
-        parts,
-        mapped,
-        kills,
     } = belongings;
-    let memory = Memory::of_init(kills);
-    become_somebody(host.identity, &go)?;
+    wait_for_launcher(&go)?;
+    become_somebody(host.identity)?;
     let around = match &order.surroundings {
         Surroundings::Own => {
             die_with_launcher()?;
-            surround(order, host.identity, parts, mapped, &pinned, &inputs)?
+            surround(order, host.identity, materials)?
         }
         // It ends when the server does, and then first ends what no namespace would.
-        Surroundings::Host { tmp } => hosted::surround(order, tmp, &pinned, &inputs)?,
+        Surroundings::Host { tmp } => {
+            hosted::surround(order, tmp, &materials.pinned, &materials.inputs)?
+        }
         Surroundings::Container { .. } => {
             let what = "match the order with a container".to_owned();
             return Err(Failure::new(Layer::Plumbing, Errno::BADMSG, what));
         }
     };
-    drop((pinned, inputs, go));
+    drop(go);
     init::serve(order, host, status, streams, memory, around)
 }
 
@@ -165,26 +158,36 @@ pub(super) fn close_all_but(status: &OwnedFd, mut kept: Vec<i32>) -> Result<(), 
 
 impl Belongings {
     fn close_everything_else(&self, status: &OwnedFd) -> Result<(), Errno> {
-        let trees = self.parts.iter().flatten().filter_map(|part| match part {
+        let Materials {
+            base,
+            mapped,
+            pinned,
+            inputs,
+        } = &self.materials;
+        let parts: &[Part] = match base {
+            Base::Taken(parts) => parts,
+            Base::Seen | Base::Standing => &[],
+        };
+        let trees = parts.iter().filter_map(|part| match part {
             Part::Tree { tree, .. } => Some(tree),
             Part::Link { .. } => None,
         });
         let kept = [status, &self.go]
             .into_iter()
             .chain(&self.streams)
-            .chain(&self.pinned)
-            .chain(&self.inputs)
+            .chain(pinned)
+            .chain(inputs)
             .chain(trees)
-            .chain(&self.mapped)
-            .chain(self.kills.as_ref().map(|kills| &kills.0))
+            .chain(mapped)
             .map(AsRawFd::as_raw_fd)
+            .chain(self.memory.descriptors())
             .collect();
         close_all_but(status, kept)
     }
 }
 
-/// Waits until the launcher is done, then becomes the jail's user.
-fn become_somebody(identity: Identity, go: &OwnedFd) -> Result<(), Failure> {
+/// Waits until the launcher has mapped this process's user and put it into its group.
+fn wait_for_launcher(go: &OwnedFd) -> Result<(), Failure> {
     let failed =
         |step: &'static str| move |errno| Failure::new(Layer::UserNs, errno, step.to_owned());
     let told =
@@ -192,6 +195,13 @@ fn become_somebody(identity: Identity, go: &OwnedFd) -> Result<(), Failure> {
     if told == 0 {
         return Err(failed("map the user namespace")(Errno::PIPE));
     }
+    Ok(())
+}
+
+/// Becomes the jail's user.
+fn become_somebody(identity: Identity) -> Result<(), Failure> {
+    let failed =
+        |step: &'static str| move |errno| Failure::new(Layer::UserNs, errno, step.to_owned());
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("setresgid"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("setresuid"))?;
@@ -210,10 +220,7 @@ fn die_with_launcher() -> Result<(), Failure> {
 fn surround(
     order: &Order,
     identity: Identity,
-    parts: Option<Vec<Part>>,
-    mapped: Vec<OwnedFd>,
-    pinned: &[OwnedFd],
-    inputs: &[OwnedFd],
+    materials: Materials,
 ) -> Result<(LayerSet, Vec<Watched>), Failure> {
     let mut applied = LayerSet::default();
     for layer in [Layer::UserNs, Layer::MntNs, Layer::PidNs, Layer::IpcNs] {
@@ -235,7 +242,7 @@ fn surround(
         applied.insert(Layer::UtsNs);
     }
     let root = if order.has(Layer::PrivateRoot) {
-        let root = root::enter(order, identity, parts, mapped, pinned, inputs)?;
+        let root = root::enter(order, identity, materials)?;
         for layer in [Layer::Workspace, Layer::Overlay, Layer::PinnedInputs] {
             if order.has(layer) {
                 applied.insert(layer);

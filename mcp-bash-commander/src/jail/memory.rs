@@ -1,7 +1,10 @@
 //! What init knows and decides where memory runs out: how many were killed, and that it is never the first.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
 
 use super::cgroup::Kills;
 
@@ -9,9 +12,6 @@ use super::cgroup::Kills;
 /// be that of the whole jail.
 const PREFERENCE: i32 = 500;
 const MOST: i32 = 1000;
-
-/// The kernel's own file of this process.
-const SCORE: &str = "/proc/self/oom_score_adj";
 
 /// Counter and score of a jail's init.
 #[derive(Debug)]
@@ -22,17 +22,31 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// To be called before this process becomes undumpable: from then on its file is root's.
-    pub(super) fn of_init(kills: Option<Kills>) -> Self {
+    /// To be called before this process becomes undumpable: from then on its file is root's. `proc` has it, if not what stands at
+    /// `/proc`.
+    pub(super) fn of_init(kills: Option<Kills>, proc: Option<BorrowedFd<'_>>) -> Self {
         let open = || {
-            let own = fs::read_to_string(SCORE).ok()?.trim().parse().ok()?;
-            let file = OpenOptions::new().write(true).open(SCORE).ok()?;
-            Some((file, own))
+            let (directory, path) = proc.map_or((CWD, "/proc/self/oom_score_adj"), |proc| {
+                (proc, "self/oom_score_adj")
+            });
+            let flags = OFlags::RDWR | OFlags::CLOEXEC;
+            let mut file: File = rustix::fs::openat(directory, path, flags, Mode::empty())
+                .ok()?
+                .into();
+            let mut own = String::new();
+            file.read_to_string(&mut own).ok()?;
+            Some((file, own.trim().parse().ok()?))
         };
         Self {
             kills,
             score: open(),
         }
+    }
+
+    /// What it holds open.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = i32> {
+        let kills = self.kills.iter().map(|kills| kills.0.as_raw_fd());
+        kills.chain(self.score.iter().map(|(file, _)| file.as_raw_fd()))
     }
 
     /// How many processes of the jail were killed for want of memory; `None` where nothing counts them.

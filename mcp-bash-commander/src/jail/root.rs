@@ -43,10 +43,10 @@ pub(super) enum Part {
     },
 }
 
-/// Takes the read-only parts of `order` from the mounts this process sees.
-pub(super) fn take_parts(order: &Order) -> Result<Vec<Part>, Failure> {
-    let mut parts: Vec<Part> = Vec::with_capacity(order.read_only.len());
-    for path in &order.read_only {
+/// Takes these read-only parts from the mounts this process sees.
+pub(super) fn take_parts(read_only: &[PathBuf]) -> Result<Vec<Part>, Failure> {
+    let mut parts: Vec<Part> = Vec::with_capacity(read_only.len());
+    for path in read_only {
         let failed = |errno| Failure::new(Layer::PrivateRoot, errno, path.display().to_string());
         if !path.is_absolute() || path == Path::new("/") || has_detours(path) {
             return Err(failed(Errno::INVAL));
@@ -80,6 +80,27 @@ pub(super) fn take_parts(order: &Order) -> Result<Vec<Part>, Failure> {
     Ok(parts)
 }
 
+/// What of the host a root begins with.
+pub(super) enum Base {
+    /// Its read-only parts, still to be taken from the mounts this process sees.
+    Seen,
+    /// The same, taken already.
+    Taken(Vec<Part>),
+    /// This process stands in a copy of a [`Template`](super::template::Template), which has them in place.
+    Standing,
+}
+
+/// What a root is made of.
+pub(super) struct Materials {
+    pub(super) base: Base,
+    /// The trees of the workspace and its overlay, where the launcher mapped them.
+    pub(super) mapped: Vec<OwnedFd>,
+    /// The directories of the workspace and its overlay.
+    pub(super) pinned: Vec<OwnedFd>,
+    /// The bytes of each pinned input.
+    pub(super) inputs: Vec<OwnedFd>,
+}
+
 /// A root under construction, in the mount namespace of this process.
 pub(super) struct Root {
     /// What a command must not change.
@@ -89,48 +110,33 @@ pub(super) struct Root {
 }
 
 /// Builds the root and makes it this process's own; the host's is gone afterwards.
-///
-/// `mapped` are the already mapped trees of the workspace and its overlay, where the launcher could make them; `pinned` their
-/// directories.
 pub(super) fn enter(
     order: &Order,
     identity: Identity,
-    parts: Option<Vec<Part>>,
-    mapped: Vec<OwnedFd>,
-    pinned: &[OwnedFd],
-    inputs: &[OwnedFd],
+    materials: Materials,
 ) -> Result<Root, Failure> {
+    let Materials {
+        base,
+        mapped,
+        pinned,
+        inputs,
+    } = materials;
     let failed =
         |step: &'static str| move |errno| Failure::new(Layer::PrivateRoot, errno, step.to_owned());
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .map_err(|errno| Failure::new(Layer::MntNs, errno, "make all mounts private".to_owned()))?;
-    let parts = match parts {
-        Some(parts) => parts,
-        None => take_parts(order)?,
-    };
+    make_mounts_private()?;
     let trees = match &order.workspace {
-        Some(workspace) => workspace::take(workspace, mapped, pinned)?,
+        Some(workspace) => workspace::take(workspace, mapped, &pinned)?,
         None => Vec::new(),
     };
-    let devices = DEVICES
-        .iter()
-        .map(|name| Ok((name, copy_tree(CWD, Path::new("/dev").join(name), false)?)))
-        .collect::<Result<Vec<_>, Errno>>()
-        .map_err(failed("take device nodes from /dev"))?;
-
-    let root = memory("1m", "0755", NO_SETUID | NO_DEVICES).map_err(failed("make a tmpfs"))?;
-    attach(&root, CWD, "/").map_err(failed("mount the new root"))?;
-    for part in parts {
-        place_part(&root, part)?;
-    }
+    let (root, is_standing) = match base {
+        Base::Standing => (open_root().map_err(failed("open the root"))?, true),
+        Base::Taken(parts) => (begin(parts, identity)?, false),
+        Base::Seen => (begin(take_parts(&order.read_only)?, identity)?, false),
+    };
     place_tmp(&root, order.limits.tmp_bytes).map_err(failed("mount /tmp"))?;
-    place_devices(&root, devices).map_err(failed("fill /dev"))?;
     place_terminals(&root).map_err(failed("mount /dev/pts"))?;
-    place_etc(&root, identity).map_err(failed("fill /etc"))?;
     let proc = place_proc(&root).map_err(failed("mount /proc"))?;
+    mask_proc(&root, &proc).map_err(failed("mask parts of /proc"))?;
     let mut watched = Vec::new();
     match (&order.workspace, order.inputs.first()) {
         (Some(workspace), _) => {
@@ -138,7 +144,7 @@ pub(super) fn enter(
             let mut guard = Guard::new(&root, workspace);
             pinned::place_masks(&mut guard, &order.masked)?;
             pinned::place_protected(&mut guard, &order.protected)?;
-            pinned::place_inputs(&mut guard, &order.inputs, inputs)?;
+            pinned::place_inputs(&mut guard, &order.inputs, &inputs)?;
             watched = guard.into_watched();
         }
         (None, Some(input)) => {
@@ -150,11 +156,9 @@ pub(super) fn enter(
         }
         (None, None) => {}
     }
-
-    rustix::process::fchdir(&root).map_err(failed("enter the new root"))?;
-    rustix::process::pivot_root(".", ".").map_err(failed("pivot_root"))?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed("detach the host's root"))?;
-    rustix::process::chdir("/").map_err(failed("enter the new root"))?;
+    if !is_standing {
+        leave_host(&root)?;
+    }
     Ok(Root {
         watched,
         tree: root,
@@ -162,19 +166,65 @@ pub(super) fn enter(
     })
 }
 
+/// Cuts the mounts of this process off from those they are copies of.
+pub(super) fn make_mounts_private() -> Result<(), Failure> {
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .map_err(|errno| Failure::new(Layer::MntNs, errno, "make all mounts private".to_owned()))
+}
+
+/// A root, mounted over the host's, with what all jails of this toolchain and identity have in common.
+pub(super) fn begin(parts: Vec<Part>, identity: Identity) -> Result<OwnedFd, Failure> {
+    let failed =
+        |step: &'static str| move |errno| Failure::new(Layer::PrivateRoot, errno, step.to_owned());
+    let devices = DEVICES
+        .iter()
+        .map(|name| Ok((name, copy_tree(CWD, Path::new("/dev").join(name), false)?)))
+        .collect::<Result<Vec<_>, Errno>>()
+        .map_err(failed("take device nodes from /dev"))?;
+    let root = memory("1m", "0755", NO_SETUID | NO_DEVICES).map_err(failed("make a tmpfs"))?;
+    attach(&root, CWD, "/").map_err(failed("mount the new root"))?;
+    for part in parts {
+        place_part(&root, part)?;
+    }
+    place_devices(&root, devices).map_err(failed("fill /dev"))?;
+    place_etc(&root, identity).map_err(failed("fill /etc"))?;
+    Ok(root)
+}
+
+/// Makes `root`, which is mounted over the host's, this process's only one.
+pub(super) fn leave_host(root: &OwnedFd) -> Result<(), Failure> {
+    let failed =
+        |step: &'static str| move |errno| Failure::new(Layer::PrivateRoot, errno, step.to_owned());
+    rustix::process::fchdir(root).map_err(failed("enter the new root"))?;
+    rustix::process::pivot_root(".", ".").map_err(failed("pivot_root"))?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed("detach the host's root"))?;
+    rustix::process::chdir("/").map_err(failed("enter the new root"))
+}
+
+fn open_root() -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open("/", flags, Mode::empty())
+}
+
+/// The attributes of `/` and `/proc` when all that had to be written there is.
+const SEALED: u64 = READ_ONLY | NO_SETUID | NO_DEVICES | NO_EXECUTION;
+
+/// Makes a mount read-only, and nothing of it a program.
+pub(super) fn seal(mount: &OwnedFd) -> Result<(), Failure> {
+    set(mount, false, SEALED).map_err(|errno| {
+        let what = "make / and /proc read-only".to_owned();
+        Failure::new(Layer::PrivateRoot, errno, what)
+    })
+}
+
 impl Root {
     /// Makes `/` and `/proc` read-only, when all that had to be written there is.
     pub(super) fn seal(&self) -> Result<(), Failure> {
-        let flags = READ_ONLY | NO_SETUID | NO_DEVICES | NO_EXECUTION;
-        set(&self.tree, false, flags)
-            .and_then(|()| set(&self.proc, false, flags))
-            .map_err(|errno| {
-                Failure::new(
-                    Layer::PrivateRoot,
-                    errno,
-                    "make / and /proc read-only".to_owned(),
-                )
-            })
+        seal(&self.tree)?;
+        seal(&self.proc)
     }
 }
 
@@ -292,7 +342,8 @@ fn place_etc(root: &OwnedFd, identity: Identity) -> Result<(), Errno> {
     Ok(())
 }
 
-fn place_proc(root: &OwnedFd) -> Result<OwnedFd, Errno> {
+/// Shows the processes of this one's own namespace.
+pub(super) fn place_proc(root: &OwnedFd) -> Result<OwnedFd, Errno> {
     let place = make_directories(root.as_fd(), Path::new("/proc"))?;
     let file_system = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&file_system)?;
@@ -301,14 +352,18 @@ fn place_proc(root: &OwnedFd) -> Result<OwnedFd, Errno> {
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let proc = rustix::mount::fsmount(&file_system, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
     attach(&proc, &place, "")?;
+    Ok(proc)
+}
+
+fn mask_proc(root: &OwnedFd, proc: &OwnedFd) -> Result<(), Errno> {
     for name in MASKED {
         let masked = copy_tree(root.as_fd(), "dev/null", false)?;
-        match attach(&masked, &proc, name) {
+        match attach(&masked, proc, name) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
         }
     }
-    Ok(proc)
+    Ok(())
 }
 
 /// A new file system in memory, not attached anywhere.

@@ -11,17 +11,22 @@ use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
 use super::cgroup::{Groups, Lack, Leaf};
 use super::child::{self, Belongings, Failure, Host, Identity};
+use super::home::{self, Elsewhere, Home};
 use super::idmap::{self, Mappings};
+use super::memory::Memory;
+use super::networks::{self, Networks};
 use super::order::{Order, Parcel, Surroundings};
 use super::protocol::Report;
-use super::root::{self, Part};
+use super::root::{self, Base, Materials};
 use super::seccomp::Filters;
 use super::sys::{self, Side};
+use super::template::Templates;
 use super::workspace::Place;
 use super::{Access, Layer, datagram, processes};
 
 /// The kernel uid and gid of jails of a server that runs as root: those of `nobody`.
 const NOBODY: u32 = 65534;
+
 /// Does the launcher's work until the server closes its socket, standard input of this process, or dies.
 pub(super) fn serve() -> ! {
     match prepare() {
@@ -57,6 +62,17 @@ struct Launcher {
     identity: Identity,
     filters: Filters,
     landlock_abi: u32,
+    /// Where it may leave its namespaces to make a jail cheaper.
+    home: Option<Home>,
+}
+
+/// What the launcher makes once and uses again.
+#[derive(Default)]
+struct Stores {
+    mappings: Mappings,
+    groups: Groups,
+    templates: Templates,
+    networks: Networks,
 }
 
 fn prepare() -> Result<(Launcher, OwnedFd), Failure> {
@@ -91,11 +107,17 @@ fn prepare() -> Result<(Launcher, OwnedFd), Failure> {
     let mut filters = Filters::compile();
     filters.confine_launcher();
     let landlock_abi = sys::landlock_abi().unwrap_or(0);
+    let home = if identity.privileged {
+        Home::find()
+    } else {
+        None
+    };
     Ok((
         Launcher {
             identity,
             filters,
             landlock_abi,
+            home,
         },
         children,
     ))
@@ -103,26 +125,38 @@ fn prepare() -> Result<(Launcher, OwnedFd), Failure> {
 
 fn work(launcher: &Launcher, children: &OwnedFd) {
     let orders = rustix::stdio::stdin();
-    let mut mappings = Mappings::default();
-    let mut groups = Groups::default();
+    let mut stores = Stores::default();
     let mut jails: HashMap<i32, Jail> = HashMap::new();
     loop {
-        let retry = groups
+        let retry = stores
+            .groups
             .tidy()
             .and_then(|pause| Timespec::try_from(pause).ok());
-        let mut watched = [
+        let mut watched = vec![
             PollFd::new(&orders, PollFlags::IN),
             PollFd::new(children, PollFlags::IN),
         ];
+        watched.extend(stores.templates.mount_table());
         match poll(&mut watched, retry.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => break,
         }
-        let [order, child] = watched.map(|watched| !watched.revents().is_empty());
+        let happened = |at: usize| watched.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        let (order, child, mounts) = (happened(0), happened(1), happened(2));
+        drop(watched);
+        if mounts {
+            stores.templates.forget();
+        }
         if child {
             let _ = rustix::io::read(children, &mut [0_u8; 1024]);
             while let Ok(Some((pid, status, usage))) = sys::reap() {
-                if let Some(Jail { socket, leaf, tmp }) = jails.remove(&pid) {
+                if let Some(jail) = jails.remove(&pid) {
+                    let Jail {
+                        socket,
+                        leaf,
+                        tmp,
+                        network,
+                    } = jail;
                     if let Some(tmp) = tmp {
                         // What an init that was killed could not end and remove any more, it left to this process.
                         processes::end_others(|child| jails.contains_key(&child));
@@ -135,7 +169,8 @@ fn work(launcher: &Launcher, children: &OwnedFd) {
                         memory_kills: kills,
                     };
                     // Before it is told: a server that waits for its jails to end may end then, and this process with it.
-                    groups.remove(leaf);
+                    stores.groups.remove(leaf);
+                    stores.networks.give_back(network);
                     let _ = datagram::send(&socket, &report.encode(), &[]);
                 }
             }
@@ -143,8 +178,7 @@ fn work(launcher: &Launcher, children: &OwnedFd) {
         if order {
             match datagram::receive(orders) {
                 Ok(Some((bytes, descriptors))) => {
-                    if let Some((pid, jail)) =
-                        carry_out(launcher, &mut mappings, &mut groups, &bytes, descriptors)
+                    if let Some((pid, jail)) = carry_out(launcher, &mut stores, &bytes, descriptors)
                     {
                         jails.insert(pid, jail);
                     }
@@ -154,7 +188,7 @@ fn work(launcher: &Launcher, children: &OwnedFd) {
             }
         }
     }
-    end_all(jails, &mut groups);
+    end_all(jails, &mut stores.groups);
 }
 
 /// A jail that lives.
@@ -165,6 +199,8 @@ struct Jail {
     leaf: Option<Leaf>,
     /// What stands for `/tmp` in a jail without namespaces, whose init must end the others, since no namespace does.
     tmp: Option<PathBuf>,
+    /// Its network, if another may have it next.
+    network: Option<OwnedFd>,
 }
 
 /// Ends every jail, as the end of this process would, and waits for it: only then can its control group be removed.
@@ -190,8 +226,7 @@ fn end_all(jails: HashMap<i32, Jail>, groups: &mut Groups) {
 /// Makes the jail of one order. Returns its init; a refusal is reported at once.
 fn carry_out(
     launcher: &Launcher,
-    mappings: &mut Mappings,
-    groups: &mut Groups,
+    stores: &mut Stores,
     bytes: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Option<(i32, Jail)> {
@@ -202,23 +237,24 @@ fn carry_out(
     let made = Parcel::open(bytes, &mut descriptors)
         .ok_or_else(unreadable)
         .and_then(|order| {
-            let leaf = leaf_for(&order, groups)?;
+            let leaf = leaf_for(&order, &mut stores.groups)?;
             let streams = descriptors.collect();
-            match make(launcher, mappings, &order, &status, streams, leaf.as_ref()) {
-                Ok(pid) => Ok((pid, leaf, tmp_of(order.surroundings))),
+            match make(launcher, stores, &order, &status, streams, leaf.as_ref()) {
+                Ok((pid, network)) => Ok((pid, leaf, tmp_of(order.surroundings), network)),
                 Err(failure) => {
-                    groups.remove(leaf);
+                    stores.groups.remove(leaf);
                     Err(failure)
                 }
             }
         });
     match made {
-        Ok((pid, leaf, tmp)) => Some((
+        Ok((pid, leaf, tmp, network)) => Some((
             pid,
             Jail {
                 socket: status,
                 leaf,
                 tmp,
+                network,
             },
         )),
         Err(failure) => {
@@ -254,14 +290,15 @@ impl From<Lack> for Failure {
     }
 }
 
+/// Clones the init of a jail; its id, and its network if another jail may have that later.
 fn make(
     launcher: &Launcher,
-    mappings: &mut Mappings,
+    stores: &mut Stores,
     order: &Order,
     status: &OwnedFd,
     mut streams: Vec<OwnedFd>,
     leaf: Option<&Leaf>,
-) -> Result<i32, Failure> {
+) -> Result<(i32, Option<OwnedFd>), Failure> {
     let plumbing =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
     let stream_count = if order.command.terminal.is_some() {
@@ -285,26 +322,53 @@ fn make(
         filters: &launcher.filters,
         landlock_abi: launcher.landlock_abi,
     };
-    let (parts, mapped) = if host.identity.privileged && order.has(Layer::MntNs) {
-        let (parts, mapped) = prepare_mounts(&host, mappings, order, &pinned)?;
-        (Some(parts), mapped)
+    let takes_mounts = host.identity.privileged && order.has(Layer::MntNs);
+    let mapped = if takes_mounts {
+        map_workspace(&host, &mut stores.mappings, order, &pinned)?
     } else {
-        (None, Vec::new())
+        Vec::new()
+    };
+    let home = launcher.home.as_ref();
+    let template = home.and_then(|_| stores.templates.of(order, host.identity));
+    let base = match template {
+        Some(_) => Base::Standing,
+        None if takes_mounts => Base::Taken(root::take_parts(&order.read_only)?),
+        None => Base::Seen,
+    };
+    let may_share_network = home.is_some() && networks::may_share(order);
+    let network = if may_share_network {
+        stores.networks.take()
+    } else {
+        None
+    };
+    let mut namespaces = child::namespaces(order);
+    if network.is_some() {
+        namespaces &= !libc::CLONE_NEWNET;
+    }
+    let elsewhere = Elsewhere {
+        mounts: template,
+        network: network.as_ref().map(|network| network.as_fd()),
     };
     let kills = leaf.map(Leaf::kills).transpose()?;
     let (go, go_writer) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(plumbing("make a pipe"))?;
-    let side = sys::clone_process(child::namespaces(order))
+    let side = home
+        .map_or_else(
+            || sys::clone_process(namespaces),
+            |home| home.clone_elsewhere(namespaces, elsewhere),
+        )
         .map_err(|errno| Failure::new(Layer::UserNs, errno, "make the namespaces".to_owned()))?;
     match side {
         Side::Child => {
             let belongings = Belongings {
                 streams,
-                pinned,
-                inputs,
-                parts,
-                mapped,
-                kills,
+                materials: Materials {
+                    base,
+                    mapped,
+                    pinned,
+                    inputs,
+                },
+                memory: Memory::of_init(kills, home.map(Home::proc)),
                 go,
             };
             child::run(order, status, belongings, &host)
@@ -323,7 +387,12 @@ fn make(
                 .map_err(plumbing("report the jail"))?;
             // Without this byte, for whatever reason, init ends itself.
             rustix::io::write(&go_writer, b"g").map_err(plumbing("let init go on"))?;
-            Ok(pid)
+            let network = if may_share_network {
+                network.or_else(|| home::of_process(pid, "net").ok())
+            } else {
+                None
+            };
+            Ok((pid, network))
         }
     }
 }
@@ -363,15 +432,14 @@ fn identity(
 
 /// What only root may do: take mounts from the host's own namespace, and map the workspace's owner to the jail's user. `pinned` are the
 /// directories of the workspace and of its overlay.
-fn prepare_mounts(
+fn map_workspace(
     host: &Host<'_>,
     mappings: &mut Mappings,
     order: &Order,
     pinned: &[OwnedFd],
-) -> Result<(Vec<Part>, Vec<OwnedFd>), Failure> {
-    let parts = root::take_parts(order)?;
+) -> Result<Vec<OwnedFd>, Failure> {
     let Some(workspace) = &order.workspace else {
-        return Ok((parts, Vec::new()));
+        return Ok(Vec::new());
     };
     let jailed = (host.identity.uid, host.identity.gid);
     let mut mapped = Vec::with_capacity(pinned.len());
@@ -384,5 +452,5 @@ fn prepare_mounts(
         let mapping = mapping.map(|mapping| mapping.as_fd());
         mapped.push(place.take_mapped(pinned.as_fd(), mapping)?);
     }
-    Ok((parts, mapped))
+    Ok(mapped)
 }
