@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::jail::{Access, JailSpec, Masked};
-use crate::policy::{self, EnvironmentError, Policy};
+use crate::policy::{self, EnvironmentError, HardLinks, Policy};
 use crate::workspace::{Workspace, WorkspaceError};
 
 /// Whether a command changes the workspace itself.
@@ -63,8 +64,35 @@ pub(crate) async fn closed(
     if policy.deny_read.is_empty() {
         return Ok(Vec::new());
     }
-    let (policy, place) = (Arc::clone(policy), Arc::clone(workspace));
-    tokio::task::spawn_blocking(move || place.closed(&|path| policy.denies_reading(path)))
+    let policy = Arc::clone(policy);
+    look_through(workspace, move |workspace| {
+        workspace.closed(&|path| policy.denies_reading(path))
+    })
+    .await
+}
+
+/// What must not be written because it is outside the workspace as well, as the workspace is now.
+///
+/// # Errors
+/// A workspace that cannot be looked at as a whole: then no command that changes it can be run.
+pub(crate) async fn linked(
+    policy: &Policy,
+    workspace: &Arc<Workspace>,
+) -> Result<Vec<PathBuf>, WorkspaceError> {
+    match policy.hard_links {
+        HardLinks::Allow => Ok(Vec::new()),
+        HardLinks::Protect if workspace.has_none_linked() => Ok(Vec::new()),
+        HardLinks::Protect => look_through(workspace, Workspace::linked_outside).await,
+    }
+}
+
+/// Looks at all of the workspace, which may take long.
+async fn look_through<T: Send + 'static>(
+    workspace: &Arc<Workspace>,
+    look: impl FnOnce(&Workspace) -> Result<T, WorkspaceError> + Send + 'static,
+) -> Result<T, WorkspaceError> {
+    let place = Arc::clone(workspace);
+    tokio::task::spawn_blocking(move || look(&place))
         .await
         .map_err(|error| WorkspaceError::Io {
             action: "look through",

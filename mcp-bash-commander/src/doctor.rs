@@ -12,7 +12,7 @@ use shared::state_dir;
 use crate::config::Config;
 use crate::enforce::owner_of_socket;
 use crate::jail::{Isolation, Launcher, LayerStatus, Mode, probe_layers, probe_mode};
-use crate::policy::{Access, Policy};
+use crate::policy::{Access, HardLinks, Policy};
 use crate::server::{self, BashCommander, NAME};
 use crate::workspace::Workspace;
 
@@ -93,6 +93,7 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
             network.allow.entries().len()
         ),
     );
+    examine_links(&mut report, subject.policy, subject.workspace);
     examine_secrets(&mut report, subject.policy);
     if !subject.policy.audit.required {
         report.warn(
@@ -111,6 +112,53 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
     examine_state(&mut report, subject.state_dir);
     examine_registry(&mut report, subject.registry).await;
     report
+}
+
+/// Tells of files that a command could write outside the workspace through.
+fn examine_links(report: &mut Doctor, policy: &Policy, workspace: &Workspace) {
+    const CHECK: &str = "hard links";
+    if policy.access == Access::ReadOnly {
+        return;
+    }
+    let found = match workspace.linked_outside() {
+        Ok(found) => found,
+        Err(error) if policy.hard_links == HardLinks::Allow => {
+            return report.warn(
+                CHECK,
+                format!("{error}; commands can change them"),
+                "write hard_links = \"protect\" under [workspace] of the policy",
+            );
+        }
+        Err(error) => {
+            return report.fail(
+                CHECK,
+                format!("commands that change the workspace are refused: {error}"),
+                "give a smaller workspace, copy those files, or write hard_links = \"allow\" under [workspace] of the policy",
+            );
+        }
+    };
+    let mut named: Vec<String> = found
+        .iter()
+        .take(3)
+        .map(|path| path.display().to_string())
+        .collect();
+    if found.len() > named.len() {
+        named.push("\u{2026}".to_owned());
+    }
+    let (count, named) = (found.len(), named.join(", "));
+    match (count, policy.hard_links) {
+        (0, _) => report.ok(CHECK, "no file of the workspace has a name outside it"),
+        (_, HardLinks::Protect) => report.warn(
+            CHECK,
+            format!("{count} files have names outside the workspace, and commands cannot change them: {named}"),
+            "copy them (cp FILE COPY && mv COPY FILE) if commands are to change them here alone",
+        ),
+        (_, HardLinks::Allow) => report.warn(
+            CHECK,
+            format!("{count} files have names outside the workspace, and commands change them there too: {named}"),
+            "write hard_links = \"protect\" under [workspace] of the policy",
+        ),
+    }
 }
 
 fn examine_secrets(report: &mut Doctor, policy: &Policy) {

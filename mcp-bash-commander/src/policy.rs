@@ -121,6 +121,17 @@ pub enum Access {
     ReadWrite,
 }
 
+/// What becomes of files of the workspace that have names outside it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HardLinks {
+    /// Commands read them and never change them.
+    #[default]
+    Protect,
+    /// They are like all others.
+    Allow,
+}
+
 /// Upper bounds of one command and of all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Limits {
@@ -201,6 +212,8 @@ pub struct Policy {
     pub deny_read: Hidden,
     /// What of it commands may read and never change: what programs of the host run or obey later.
     pub protected: Protected,
+    /// What becomes of files that are outside as well.
+    pub hard_links: HardLinks,
     /// Further paths of the host that commands may read.
     pub toolchain: Vec<PathBuf>,
     /// What commands may reach over a network.
@@ -306,6 +319,7 @@ struct WorkspaceTable {
     access: Access,
     deny_read: Hidden,
     protect: Option<Vec<PathBuf>>,
+    hard_links: HardLinks,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -389,6 +403,7 @@ impl Document {
             access: self.workspace.access,
             deny_read: self.workspace.deny_read,
             protected: protected_paths(self.workspace.protect)?,
+            hard_links: self.workspace.hard_links,
             toolchain,
             secrets: secrets(self.secrets, &self.network, &self.env)?,
             network: self.network,

@@ -4,6 +4,7 @@
 pub mod changes;
 mod closed;
 mod edit;
+mod linked;
 mod quarantine;
 mod read;
 mod search;
@@ -93,6 +94,19 @@ pub enum WorkspaceError {
         /// Most paths closed.
         closed: usize,
     },
+    /// The files that have names outside cannot all be found, or are too many.
+    #[error(
+        "the workspace has more than {entries} entries, or {linked} files that have names outside it (hard links){}",
+        first.as_ref().map_or_else(String::new, |first| format!(", among them `{first}`"))
+    )]
+    TooManyLinked {
+        /// Most entries looked at.
+        entries: usize,
+        /// Most such files.
+        linked: usize,
+        /// One of them, if it is these that are too many.
+        first: Option<String>,
+    },
     /// The workspace cannot be opened at all.
     #[error(transparent)]
     Unusable(#[from] jail::JailError),
@@ -114,6 +128,7 @@ pub struct Workspace {
     root: PathBuf,
     access: Access,
     pinned: jail::Workspace,
+    linked: linked::Known,
 }
 
 impl Workspace {
@@ -131,6 +146,7 @@ impl Workspace {
             root: root.to_owned(),
             access,
             pinned,
+            linked: linked::Known::default(),
         })
     }
 

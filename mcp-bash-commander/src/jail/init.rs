@@ -2,6 +2,7 @@
 //! the jail.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
@@ -18,7 +19,7 @@ use super::memory::Memory;
 use super::order::{Order, Surroundings};
 use super::pinned::Watched;
 use super::protocol::{CommandNumber, MemoryKills, Reach, Report, Request};
-use super::{Layer, Lifetime, Network, datagram, processes, start, sys};
+use super::{Layer, Lifetime, Mode, Network, datagram, processes, start, sys};
 
 /// Where the server's proxy listens inside a jail that publishes these ports.
 pub fn proxy_address(published: &[u16]) -> SocketAddr {
@@ -39,6 +40,8 @@ pub(super) struct Init<'a> {
     denials: Option<Denials>,
     /// What commands must not change.
     watched: Vec<Watched>,
+    /// The mounts of the jail, if some of them are guards: it becomes ready when one is lost.
+    mounts: Option<File>,
     /// The running commands by their process.
     pub(super) commands: HashMap<i32, CommandNumber>,
     pub(super) memory: Memory,
@@ -89,6 +92,15 @@ pub(super) fn serve(
         datagram::send(status, &Report::Observed.encode(), &[told.as_fd()])
             .map_err(failed("pass the listener on"))?;
     }
+    let mounts = if order.surroundings.mode() == Mode::NoUserns {
+        None
+    } else {
+        watched
+            .iter()
+            .any(Watched::was_there)
+            .then(|| File::open("/proc/self/mountinfo").ok())
+            .flatten()
+    };
     let mut init = Init {
         order,
         host,
@@ -98,6 +110,7 @@ pub(super) fn serve(
         child_signal,
         denials: listener.map(Denials::new),
         watched,
+        mounts,
         commands: HashMap::new(),
         memory,
         kills_before: HashMap::new(),
@@ -145,6 +158,12 @@ impl Init<'_> {
                     .as_ref()
                     .map(|denials| PollFd::new(denials.listener(), PollFlags::IN)),
             );
+            let at_mounts = watched.len();
+            watched.extend(
+                self.mounts
+                    .as_ref()
+                    .map(|mounts| PollFd::new(mounts, PollFlags::PRI)),
+            );
             match poll(&mut watched, timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return,
@@ -152,7 +171,12 @@ impl Init<'_> {
             let happened = |at: usize| watched.get(at).map_or(PollFlags::empty(), PollFd::revents);
             let (request, child) = (!happened(0).is_empty(), !happened(1).is_empty());
             let is_denied = happened(2).contains(PollFlags::IN);
+            let mounts = !happened(at_mounts).is_empty();
             drop(watched);
+            if mounts && self.lost().next().is_some() {
+                // Whoever runs on could change what the guard was for. Each is told why when it has ended.
+                processes::signal_everyone(self.order.has(Layer::PidNs), libc::SIGKILL);
+            }
             if is_denied {
                 self.deny();
             }
@@ -200,10 +224,15 @@ impl Init<'_> {
         }
     }
 
-    /// Tells which guarded paths lost what guarded them. What came up where there was nothing, the server sees itself.
+    /// Guarded paths that lost what guarded them. What came up where there was nothing, the server sees itself.
+    fn lost(&self) -> impl Iterator<Item = &Watched> {
+        self.watched
+            .iter()
+            .filter(|watched| watched.was_there() && !watched.is_intact())
+    }
+
     fn tell_replaced(&self, command: CommandNumber) {
-        let is_lost = |watched: &&Watched| watched.was_there() && !watched.is_intact();
-        for watched in self.watched.iter().filter(is_lost) {
+        for watched in self.lost() {
             let report = Report::Replaced {
                 command,
                 path: watched.path().to_owned(),

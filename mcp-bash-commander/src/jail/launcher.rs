@@ -362,7 +362,15 @@ impl Inner {
         let (ours, theirs) = datagram::pair().map_err(JailError::errno("make a socket"))?;
         // As many orders as may be; where the kernel does not allow so much, it gives what it does.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&ours, ORDERS_BYTES);
-        let keeper = keep(self.program.clone(), theirs).map_err(JailError::LauncherStart)?;
+        let keeper = keep(self.program.clone(), theirs).map_err(|error| {
+            let hint = if self.program.starts_with("/proc") && !Path::new("/proc/self").exists() {
+                "; mount /proc, which jails need too"
+            } else {
+                ""
+            };
+            let told = format!("run {}: {error}{hint}", self.program.display());
+            JailError::LauncherStart(std::io::Error::new(error.kind(), told))
+        })?;
         let socket = Arc::new(ours);
         *running = Some(Running {
             socket: Arc::clone(&socket),

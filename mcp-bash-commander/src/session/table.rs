@@ -27,8 +27,12 @@ use crate::records::code_of;
 
 /// How long a finished command is remembered.
 const REMEMBERED: Duration = Duration::from_mins(15);
-/// Most finished commands remembered.
+/// Finished commands that are remembered whatever comes.
 const MOST_REMEMBERED: usize = 100;
+/// How many more there may be before the oldest are looked for: not with every command.
+const SLACK: usize = 20;
+/// How often old ones are looked for at least, while there are commands.
+const TIDY: Duration = Duration::from_mins(1);
 /// Most of a command's text that is kept to recognise it by.
 const COMMAND_CHARACTERS: usize = 200;
 /// How long the end of the server waits for the ends of commands to be recorded.
@@ -54,6 +58,8 @@ struct Table {
     newest: u64,
     live: usize,
     is_ending: bool,
+    /// When old ones were looked for last.
+    tidied: Option<Instant>,
     sessions: BTreeMap<SessionId, Arc<Session>>,
     kept: HashMap<Key, Arc<KeptJail>>,
     orders: Orders,
@@ -341,7 +347,10 @@ impl Sessions {
         if table.live >= self.0.most_live {
             return Err(SessionError::Full(self.0.most_live));
         }
-        forget_old(&mut table);
+        let is_full = table.sessions.len() > table.live + MOST_REMEMBERED + SLACK;
+        if is_full || table.tidied.is_none_or(|at| at.elapsed() > TIDY) {
+            forget_old(&mut table);
+        }
         table.live += 1;
         table.newest += 1;
         let id = SessionId(table.newest);
@@ -439,6 +448,7 @@ impl Sessions {
 /// Forgets finished sessions that are old, and the oldest of too many.
 fn forget_old(table: &mut Table) {
     let now = Instant::now();
+    table.tidied = Some(now);
     let mut finished = 0;
     table.sessions.retain(|_, session| {
         let state = session.state();

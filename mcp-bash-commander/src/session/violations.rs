@@ -141,7 +141,7 @@ impl Session {
                     "it was changed while the command ran, which this mode cannot prevent"
                 }
                 Mode::Strict | Mode::Container => {
-                    "something else was put in its place from outside while the command ran"
+                    "something else was put in its place from outside while the command ran; all that ran in its jail was ended"
                 }
             }
             .to_owned(),

@@ -46,6 +46,11 @@ impl From<WorkspaceError> for ToolError {
                 "WORKSPACE_UNUSABLE",
                 "nothing was run; the operator can give a smaller workspace or fewer patterns in workspace.deny_read",
             ),
+            WorkspaceError::TooManyLinked { .. } => (
+                "WORKSPACE_UNUSABLE",
+                "nothing was run; workspace = \"overlay\" or \"readonly\" of the call changes no file outside; the operator can write \
+                 hard_links = \"allow\" under [workspace] of the policy, and commands then change what lies outside as well",
+            ),
             WorkspaceError::Unusable(_) | WorkspaceError::Io { .. } => return io_failure(&error),
         };
         Self::new(code, error.to_string()).with_hint(hint)

@@ -348,6 +348,10 @@ impl BashCommander {
         }
         let opened = self.opened().await?;
         jail.masked = confine::closed(&state.policy, &state.workspace).await?;
+        if Changes::from(params.workspace).are_made(&state.policy) {
+            let linked = confine::linked(&state.policy, &state.workspace).await?;
+            jail.protected.extend(linked);
+        }
         let overlay = match params.workspace {
             WorkspaceName::Overlay => Some(opened.overlay(&state.workspace).await?),
             WorkspaceName::Direct | WorkspaceName::Readonly => None,

@@ -17,6 +17,9 @@ const MOST_ENTRIES: usize = 200_000;
 const MOST_CLOSED: usize = 1000;
 const DEEPEST: usize = 64;
 
+/// An open folder, and the names and kinds of what it holds.
+pub(super) type Listing = (OwnedFd, Vec<(PathBuf, FileType)>);
+
 impl Workspace {
     /// The paths that `is_closed` says yes to, without what is below a closed folder. Where one is a link, what it leads to inside the
     /// workspace is closed with it.
@@ -28,7 +31,8 @@ impl Workspace {
         let mut looked_at = 0;
         let mut folders = vec![(PathBuf::new(), 0)];
         while let Some((folder, depth)) = folders.pop() {
-            for (name, kind) in self.entries(&folder)? {
+            let entries = self.listing(&folder)?.map(|(_, entries)| entries);
+            for (name, kind) in entries.into_iter().flatten() {
                 looked_at += 1;
                 if looked_at > MOST_ENTRIES || closed.len() > MOST_CLOSED {
                     return Err(WorkspaceError::TooMuchToClose {
@@ -67,8 +71,8 @@ impl Workspace {
         }
     }
 
-    /// Names and kinds of what a folder holds; nothing of one that is gone or closed to the server as well.
-    fn entries(&self, folder: &Path) -> Result<Vec<(PathBuf, FileType)>, WorkspaceError> {
+    /// A folder with names and kinds of what it holds; none that is gone or closed to the server as well.
+    pub(super) fn listing(&self, folder: &Path) -> Result<Option<Listing>, WorkspaceError> {
         let place = if folder.as_os_str().is_empty() {
             Path::new(".")
         } else {
@@ -79,7 +83,7 @@ impl Workspace {
         let directory = match opened {
             Ok(directory) => directory,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) => {
-                return Ok(Vec::new());
+                return Ok(None);
             }
             Err(errno) => return Err(unresolved("open", folder)(errno)),
         };
@@ -103,7 +107,7 @@ impl Workspace {
             };
             entries.push((name, kind));
         }
-        Ok(entries)
+        Ok(Some((directory, entries)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Protected paths that a command made where there were none: found when it has ended, and put away.
 
-use std::os::fd::AsFd as _;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -26,67 +27,98 @@ pub struct Absent {
     above: Vec<PathBuf>,
 }
 
+/// Looks at one path after the other, and opens a folder only once for all that are looked at in it without a pause.
+struct Look<'a> {
+    workspace: &'a Workspace,
+    opened: Option<(&'a Path, Result<OwnedFd, Errno>)>,
+}
+
+impl<'a> Look<'a> {
+    fn at(workspace: &'a Workspace) -> Self {
+        Self {
+            workspace,
+            opened: None,
+        }
+    }
+
+    /// What kind of file a path names, without following a link there.
+    fn kind(&mut self, path: &'a Path) -> Result<FileType, Errno> {
+        let (above, name) = split(path)?;
+        let folder = match above {
+            None => self.workspace.directory(),
+            Some(above) => {
+                let is_open = matches!(&self.opened, Some((opened, _)) if *opened == above);
+                let opened = match self.opened.take().filter(|_| is_open) {
+                    Some(opened) => opened,
+                    None => (above, self.workspace.look_into(above)),
+                };
+                let (_, folder) = self.opened.insert(opened);
+                folder.as_ref().map_err(|errno| *errno)?.as_fd()
+            }
+        };
+        let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(FileType::from_raw_mode(stat.st_mode))
+    }
+
+    fn is_there(&mut self, path: &'a Path) -> bool {
+        !matches!(self.kind(path), Err(Errno::NOENT | Errno::NOTDIR))
+    }
+
+    fn is_no_folder(&mut self, path: &'a Path) -> bool {
+        self.kind(path)
+            .is_ok_and(|kind| kind != FileType::Directory)
+    }
+}
+
+/// The folder of a path below the workspace, if it is not the workspace itself, and its name in there.
+fn split(path: &Path) -> Result<(Option<&Path>, &OsStr), Errno> {
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    Ok((above, name))
+}
+
 impl Workspace {
     /// Those of the protected `paths` that are not there now.
     pub fn absent(&self, paths: &[PathBuf]) -> Absent {
-        let missing = |path: &&Path| !path.as_os_str().is_empty() && !self.is_there(path);
-        let paths: Vec<PathBuf> = paths
+        let mut look = Look::at(self);
+        let mut paths: Vec<&Path> = paths
             .iter()
             .map(PathBuf::as_path)
-            .filter(missing)
-            .map(Path::to_owned)
+            .filter(|path| !look.is_there(path))
             .collect();
-        let mut above: Vec<PathBuf> = paths
+        // Those of one folder beside each other.
+        paths.sort_by_key(|path| path.parent());
+        let mut above: Vec<&Path> = paths
             .iter()
             .flat_map(|path| path.ancestors().skip(1))
-            .filter(missing)
-            .map(Path::to_owned)
+            .filter(|path| !path.as_os_str().is_empty())
             .collect();
         above.sort_unstable();
         above.dedup();
-        Absent { paths, above }
+        above.retain(|path| !look.is_there(path));
+        let owned = |paths: Vec<&Path>| paths.into_iter().map(Path::to_owned).collect();
+        Absent {
+            paths: owned(paths),
+            above: owned(above),
+        }
     }
 
-    fn is_no_folder(&self, path: &Path) -> bool {
-        let kind = self.parent_of(path).and_then(|(parent, name)| {
-            rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
-        });
-        kind.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory)
-    }
-
-    fn is_there(&self, path: &Path) -> bool {
-        !matches!(
-            self.parent_of(path).and_then(|(parent, name)| {
-                rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
-            }),
-            Err(Errno::NOENT | Errno::NOTDIR)
-        )
-    }
-
-    fn parent_of<'a>(&self, path: &'a Path) -> Result<(std::os::fd::OwnedFd, &'a Path), Errno> {
-        let name = Path::new(path.file_name().ok_or(Errno::INVAL)?);
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let parent = open_beneath(
-            self.directory(),
-            parent,
-            OFlags::PATH | OFlags::DIRECTORY,
-            NO_LINKS,
-        )?;
-        Ok((parent, name))
+    fn look_into(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        open_beneath(self.directory(), path, flags, NO_LINKS)
     }
 
     /// Moves those that are there now into `folder`, or beside themselves under another name where that is on another file
     /// system. Links are moved, not followed.
     pub fn put_away(&self, absent: &Absent, folder: &Path) -> Vec<PutAway> {
-        let above = absent.above.iter().filter(|path| self.is_no_folder(path));
-        let paths = absent.paths.iter().filter(|path| self.is_there(path));
-        above
-            .chain(paths)
+        let mut look = Look::at(self);
+        let above = absent.above.iter().map(PathBuf::as_path);
+        let mut made: Vec<&Path> = above.filter(|path| look.is_no_folder(path)).collect();
+        let paths = absent.paths.iter().map(PathBuf::as_path);
+        made.extend(paths.filter(|path| look.is_there(path)));
+        made.into_iter()
             .map(|path| PutAway {
-                path: path.clone(),
+                path: path.to_owned(),
                 to: self
                     .move_away(path, folder)
                     .map_err(|errno| errno.to_string()),
@@ -95,7 +127,8 @@ impl Workspace {
     }
 
     fn move_away(&self, path: &Path, folder: &Path) -> Result<PathBuf, Errno> {
-        let (parent, name) = self.parent_of(path)?;
+        let (above, name) = split(path)?;
+        let parent = self.look_into(above.unwrap_or(Path::new(".")))?;
         let plain = name.to_string_lossy();
         let new = format!("{plain}.{:016x}", getrandom::u64().unwrap_or_default());
         let away = std::fs::create_dir_all(folder)

@@ -33,8 +33,8 @@ async fn is_refused(jail: &Jail) -> bool {
 }
 
 #[tokio::test]
-async fn a_session_whose_protected_path_the_host_replaced_runs_nothing_more() -> anyhow::Result<()>
-{
+async fn what_runs_when_the_host_replaces_a_protected_path_is_ended_and_nothing_more_runs()
+-> anyhow::Result<()> {
     let scene = Scene::new()?;
     let git = scene.path().join(".git");
     std::fs::create_dir_all(git.join("hooks"))?;
@@ -45,11 +45,8 @@ async fn a_session_whose_protected_path_the_host_replaced_runs_nothing_more() ->
     // As git itself changes its files.
     std::fs::write(git.join("config.lock"), "new")?;
     std::fs::rename(git.join("config.lock"), git.join("config"))?;
-    running
-        .command
-        .signal(libc::SIGKILL, mcp_bash_commander::jail::Reach::Tree)?;
     let command = running.command.clone();
-    finish(running).await?;
+    assert_eq!(finish(running).await?.exit.signal, Some(libc::SIGKILL));
     assert_eq!(command.replaced(), [std::path::Path::new("/w/.git/config")]);
     assert!(is_refused(&jail).await);
     Ok(())
@@ -81,17 +78,13 @@ async fn a_pinned_input_that_another_jail_replaced_is_told_and_ends_the_session(
     assert_eq!(finish(before).await?.stdout, "hashed");
     assert!(command.replaced().is_empty());
 
-    let mut running = jail
-        .start(&shell(
-            "cat input; echo; until grep -q planted input; do sleep 0.01; done",
-        ))
-        .await?;
+    let mut running = jail.start(&shell("cat input; echo; sleep 1000")).await?;
     assert_eq!(first_line(&mut running).await?, "hashed");
     scene
         .shell("echo planted > other; mv -f other input")
         .await?;
     let command = running.command.clone();
-    assert_eq!(finish(running).await?.exit.code, Some(0));
+    assert_eq!(finish(running).await?.exit.signal, Some(libc::SIGKILL));
     assert_eq!(command.replaced(), [std::path::Path::new("/w/input")]);
     assert!(is_refused(&jail).await);
     Ok(())

@@ -71,6 +71,37 @@ async fn the_host_is_reached_only_over_its_own_network_and_the_result_says_so() 
 }
 
 #[tokio::test]
+async fn no_question_about_a_name_leaves_the_jail() -> anyhow::Result<()> {
+    let scene = Scene::new()?;
+    let resolver = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    resolver.set_nonblocking(true)?;
+    let address = resolver.local_addr()?;
+    // A question for text, as tunnels ask it, and then the library's own way, with the resolver that the host would have.
+    let program = format!(
+        "import socket\n\
+         name = b'\\x06secret\\x06tunnel\\x04test\\x00'\n\
+         query = b'\\x12\\x34\\x01\\x00\\x00\\x01' + bytes(6) + name + b'\\x00\\x10\\x00\\x01'\n\
+         try: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(query, ('127.0.0.1', {}))\n\
+         except OSError as error: print('errno', error.errno)\n\
+         else: print('sent')\n\
+         print(open('/etc/resolv.conf').read().count('nameserver'))\n\
+         try: print(socket.getaddrinfo('secret.tunnel.test', 80))\n\
+         except socket.gaierror: print('no such name')",
+        address.port()
+    );
+    let heard = || resolver.recv(&mut [0; 512]).ok();
+    for network in [Network::None, Network::Loopback, Network::Proxy] {
+        let tried = told(&scene, network, &program).await?;
+        assert!(tried.ends_with("0\nno such name"), "{network:?}: {tried}");
+        assert_eq!(heard(), None, "{network:?}: {tried}");
+    }
+    let tried = told(&scene, Network::Host, &program).await?;
+    assert!(tried.starts_with("sent"), "{tried}");
+    assert_eq!(heard(), Some(36), "the control");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_proxys_listener_stands_in_the_jail_and_is_accepted_on_outside() -> anyhow::Result<()> {
     let scene = Scene::new()?;
     let mut spec = scene.spec([

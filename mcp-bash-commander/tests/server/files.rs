@@ -162,3 +162,38 @@ fn what_the_policy_closes_is_read_by_nobody() -> anyhow::Result<()> {
     assert_eq!(told["stdout"]["text"], json!("canary-6620\ncanary-6620\n"));
     Ok(())
 }
+
+#[test]
+fn a_file_with_a_name_outside_is_changed_only_where_the_policy_lets_it() -> anyhow::Result<()> {
+    for (policy, overlay, reaches) in [
+        ("", false, false),
+        ("", true, false),
+        ("[workspace]\nhard_links = \"allow\"\n", false, true),
+    ] {
+        let place = Place::new()?;
+        let outside = place.path("outside");
+        fs::write(&outside, "old\n")?;
+        fs::create_dir(place.workspace().join("deep"))?;
+        fs::hard_link(&outside, place.workspace().join("deep/linked"))?;
+        let mut client = place.start_under(policy)?;
+        let mut call = json!({"command": "cat deep/linked; echo new > deep/linked; mv deep moved"});
+        if overlay {
+            call["workspace"] = json!("overlay");
+        }
+        let tried = client.ok("exec", &call)?;
+        assert_eq!(tried["stdout"]["text"], json!("old\n"), "{policy} {tried}");
+        let now = fs::read_to_string(&outside)?;
+        assert_eq!(now == "new\n", reaches, "{policy} {tried}");
+        if !reaches && !overlay {
+            let told = tried["stderr"]["text"].to_string();
+            assert!(told.contains("Read-only file system"), "{told}");
+            assert!(place.workspace().join("deep/linked").exists(), "it moved");
+            // Where it is the file of this workspace alone, it is like any other.
+            let copied = "cat deep/linked > copy && ! mv -f copy deep/linked";
+            assert_eq!(client.exec(copied)?["exit_code"], json!(0));
+        }
+        let doctor = client.ok("doctor", &json!({}))?.to_string();
+        assert!(doctor.contains("hard links") && doctor.contains("deep/linked") || reaches);
+    }
+    Ok(())
+}

@@ -4,6 +4,7 @@ mod approvals;
 mod client;
 mod commands;
 mod enforced;
+mod faults;
 mod files;
 mod kept;
 mod memory;

@@ -34,6 +34,9 @@ fn main() -> anyhow::Result<()> {
         ["queue", "make", name] => Ok(raw::make_queue(name)?),
         ["queue", "remove", name] => Ok(raw::remove_queue(name)?),
         ["from memory", rest @ ..] => Err(raw::execute_from_memory(rest)?.into()),
+        ["without landlock", program, rest @ ..] => {
+            Err(raw::execute_without_landlock(program, rest)?.into())
+        }
         ["pile filters", most] => tell(&json!(raw::pile_up(most.parse()?, raw::add_filter))),
         ["pile rules", most] => tell(&json!(raw::pile_up(most.parse()?, raw::add_rules))),
         ["serve", workspace, command] => serve(&Launcher::start()?, workspace, command, None),

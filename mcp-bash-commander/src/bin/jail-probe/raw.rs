@@ -195,6 +195,24 @@ pub(crate) fn execute_from_memory(arguments: &[&str]) -> std::io::Result<std::io
     Ok(std::process::Command::new(path).args(arguments).exec())
 }
 
+/// Becomes another program, for which the kernel has no Landlock; returns only an error.
+pub(crate) fn execute_without_landlock(
+    program: &str,
+    arguments: &[&str],
+) -> anyhow::Result<std::io::Error> {
+    use std::os::unix::process::CommandExt as _;
+    let missing = u32::try_from(libc::ENOSYS)?;
+    let filter = seccompiler::SeccompFilter::new(
+        [(libc::SYS_landlock_create_ruleset, Vec::new())].into(),
+        seccompiler::SeccompAction::Allow,
+        seccompiler::SeccompAction::Errno(missing),
+        std::env::consts::ARCH.try_into()?,
+    )?;
+    let instructions: seccompiler::BpfProgram = filter.try_into()?;
+    seccompiler::apply_filter(&instructions)?;
+    Ok(std::process::Command::new(program).args(arguments).exec())
+}
+
 /// Does this until it fails, at most so often: how often it was done, and why no more.
 pub(crate) fn pile_up(most: usize, add: fn() -> Attempt) -> (usize, i32) {
     for count in 0..most {
