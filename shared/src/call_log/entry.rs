@@ -100,49 +100,51 @@ pub struct Entry {
     pub hash: String,
 }
 
+/// The line that a record becomes behind `before`, with its newline, and the head it makes.
+pub(super) fn line(before: &Head, ts: &str, record: &Record) -> (Vec<u8>, Head) {
+    let mut unhashed = Unhashed::next(before, ts, record);
+    let mut line = unhashed.canonical();
+    let too_long;
+    if line.len() > MAX_DETAILS
+        && let Some(details) = unhashed.details
+        && json_bytes(details) > MAX_DETAILS
+    {
+        too_long = Details::from_iter([("too_long".to_owned(), json!(json_bytes(details)))]);
+        unhashed.details = Some(&too_long);
+        line = unhashed.canonical();
+    }
+    let head = Head {
+        seq: unhashed.seq,
+        hash: hex(&Sha256::digest(&line)),
+    };
+    // Readers do not mind where in it the hash stands.
+    line.pop();
+    line.extend_from_slice(b",\"hash\":\"");
+    line.extend_from_slice(head.hash.as_bytes());
+    line.extend_from_slice(b"\"}\n");
+    (line, head)
+}
+
+/// The line that accounts for bytes a crash left behind.
+pub(super) fn recovery(before: &Head, ts: &str, torn: &[u8]) -> (Vec<u8>, Head) {
+    let record = Record {
+        principal: String::new(),
+        tool: String::new(),
+        arguments_sha256: hex(&Sha256::digest(torn)),
+        run: None,
+        action: None,
+        outcome: Outcome::Recovered,
+        code: None,
+        ms: 0,
+        details: None,
+    };
+    line(before, ts, &record)
+}
+
 impl Entry {
-    pub(super) fn next(before: &Head, ts: String, record: &Record) -> Self {
-        let mut entry = Self {
-            seq: before.seq + 1,
-            ts,
-            prev: before.hash.clone(),
-            principal: clipped(&record.principal),
-            tool: clipped(&record.tool),
-            arguments_sha256: clipped(&record.arguments_sha256),
-            run: record.run.as_deref().map(clipped),
-            action: record.action.as_deref().map(clipped),
-            outcome: record.outcome,
-            code: record.code.as_deref().map(clipped),
-            ms: record.ms,
-            details: record.details.as_ref().map(bounded),
-            hash: String::new(),
-        };
-        entry.hash = entry.computed_hash();
-        entry
-    }
-
-    /// The entry that accounts for bytes a crash left behind.
-    pub(super) fn recovered(head: &Head, ts: String, torn: &[u8]) -> Self {
-        let record = Record {
-            principal: String::new(),
-            tool: String::new(),
-            arguments_sha256: hex(&Sha256::digest(torn)),
-            run: None,
-            action: None,
-            outcome: Outcome::Recovered,
-            code: None,
-            ms: 0,
-            details: None,
-        };
-        Self::next(head, ts, &record)
-    }
-
     /// The hash this entry should carry.
     pub(super) fn computed_hash(&self) -> String {
-        // Plain values whose numbers are below 2^53 always have a canonical form.
-        hex(&Sha256::digest(
-            canonical(&Unhashed::of(self)).unwrap_or_default(),
-        ))
+        hex(&Sha256::digest(Unhashed::of(self).canonical()))
     }
 
     /// The entry in a line, if it is one and its hash fits.
@@ -163,18 +165,18 @@ impl Entry {
 #[derive(Serialize)]
 struct Unhashed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    action: &'a Option<String>,
+    action: Option<&'a str>,
     arguments_sha256: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: &'a Option<String>,
+    code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    details: &'a Option<Details>,
+    details: Option<&'a Details>,
     ms: u64,
     outcome: Outcome,
     prev: &'a str,
     principal: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    run: &'a Option<String>,
+    run: Option<&'a str>,
     seq: u64,
     tool: &'a str,
     ts: &'a str,
@@ -183,30 +185,49 @@ struct Unhashed<'a> {
 impl<'a> Unhashed<'a> {
     fn of(entry: &'a Entry) -> Self {
         Self {
-            action: &entry.action,
+            action: entry.action.as_deref(),
             arguments_sha256: &entry.arguments_sha256,
-            code: &entry.code,
-            details: &entry.details,
+            code: entry.code.as_deref(),
+            details: entry.details.as_ref(),
             ms: entry.ms,
             outcome: entry.outcome,
             prev: &entry.prev,
             principal: &entry.principal,
-            run: &entry.run,
+            run: entry.run.as_deref(),
             seq: entry.seq,
             tool: &entry.tool,
             ts: &entry.ts,
         }
     }
-}
 
-/// Canonical JSON (RFC 8785). What needs nothing but its members in order is simply written, which takes a tenth of the time.
-fn canonical(entry: &Unhashed<'_>) -> serde_json::Result<Vec<u8>> {
-    let is_plain = [entry.ms, entry.seq].into_iter().all(is_exact)
-        && entry.details.iter().all(has_plain_members);
-    if is_plain {
-        serde_json::to_vec(entry)
-    } else {
-        serde_json_canonicalizer::to_vec(entry)
+    fn next(before: &'a Head, ts: &'a str, record: &'a Record) -> Self {
+        Self {
+            action: record.action.as_deref().map(clipped),
+            arguments_sha256: clipped(&record.arguments_sha256),
+            code: record.code.as_deref().map(clipped),
+            details: record.details.as_ref(),
+            ms: record.ms,
+            outcome: record.outcome,
+            prev: &before.hash,
+            principal: clipped(&record.principal),
+            run: record.run.as_deref().map(clipped),
+            seq: before.seq + 1,
+            tool: clipped(&record.tool),
+            ts,
+        }
+    }
+
+    /// Canonical JSON (RFC 8785). What needs nothing but its members in order is simply written, which takes a tenth of the time.
+    fn canonical(&self) -> Vec<u8> {
+        let is_plain = [self.ms, self.seq].into_iter().all(is_exact)
+            && self.details.is_none_or(has_plain_members);
+        let written = if is_plain {
+            serde_json::to_vec(self)
+        } else {
+            serde_json_canonicalizer::to_vec(self)
+        };
+        // Plain values whose numbers are below 2^53 always have a canonical form.
+        written.unwrap_or_default()
     }
 }
 
@@ -234,17 +255,8 @@ fn is_exact(number: u64) -> bool {
 }
 
 /// Names are short; what is not, was made up by a caller.
-fn clipped(text: &str) -> String {
-    head(text, 256).text.to_owned()
-}
-
-/// Readers take no endless line.
-fn bounded(details: &Details) -> Details {
-    let bytes = json_bytes(details);
-    if bytes <= MAX_DETAILS {
-        return details.clone();
-    }
-    Details::from_iter([("too_long".to_owned(), json!(bytes))])
+fn clipped(text: &str) -> &str {
+    head(text, 256).text
 }
 
 /// The end of a log: the number and hash of its last line, written `<seq>:<64 hex digits>`.
@@ -347,14 +359,15 @@ mod tests {
                     ms: 7,
                     details: details.clone(),
                 };
-                let entry = Entry::next(&Head::empty(), "now".to_owned(), &record);
+                let (line, _) = super::line(&Head::empty(), "now", &record);
+                let entry = Entry::intact(&line).ok_or_else(|| anyhow::anyhow!("no entry"))?;
                 let unhashed = Entry {
                     hash: String::new(),
                     ..entry.clone()
                 };
                 let canonical = serde_json_canonicalizer::to_vec(&unhashed)?;
                 assert_eq!(
-                    String::from_utf8(super::canonical(&Unhashed::of(&entry))?)?,
+                    String::from_utf8(Unhashed::of(&entry).canonical())?,
                     String::from_utf8(canonical)?
                 );
             }

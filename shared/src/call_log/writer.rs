@@ -20,7 +20,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     CallLogError,
-    entry::{Entry, Head, Record},
+    entry::{self, Entry, Head, Record},
     verify::MAX_LINE,
 };
 
@@ -126,17 +126,14 @@ impl Writer {
             return Err(CallLogError::NoLog(path.to_owned()));
         }
         if !tail.torn.is_empty() {
-            let recovered = Entry::recovered(
-                &head,
-                now(),
-                tail.torn.strip_suffix(b"\n").unwrap_or(&tail.torn),
-            );
+            let torn = tail.torn.strip_suffix(b"\n").unwrap_or(&tail.torn);
+            let (recovery, new_head) = entry::recovery(&head, &now(), torn);
             let mut lines = tail.torn.clone();
             if !lines.ends_with(b"\n") {
                 lines.push(b'\n');
             }
-            append_line(&mut lines, &recovered);
-            head = recovered.head();
+            lines.extend(recovery);
+            head = new_head;
             disk.write(&lines, head.seq).map_err(failed)?;
             disk.sync().map_err(failed)?;
         }
@@ -176,15 +173,15 @@ impl Writer {
         if chain.waiting.len() > MAX_WAITING {
             return Err(CallLogError::Stuck(self.path.clone()));
         }
-        let entry = Entry::next(&chain.head, now(), record);
+        let (line, head) = entry::line(&chain.head, &now(), record);
         let next = match chain.waiting.len() {
             0 => Next::WriteSoon,
             waiting if waiting > WRITE_AT => Next::WriteNow,
             _ => Next::Wait,
         };
-        append_line(&mut chain.waiting, &entry);
-        chain.head = entry.head();
-        Ok((chain.head.clone(), next))
+        chain.waiting.extend(line);
+        chain.head = head.clone();
+        Ok((head, next))
     }
 
     /// Writes what waits, then makes room for what comes.
@@ -404,12 +401,6 @@ impl Tail {
 /// do not fit were changed by someone.
 pub(super) fn is_torn(bytes: &[u8]) -> bool {
     !bytes.contains(&b'\n') || bytes.contains(&0)
-}
-
-fn append_line(lines: &mut Vec<u8>, entry: &Entry) {
-    // An entry is plain values: writing it to memory cannot fail.
-    lines.extend(serde_json::to_vec(entry).unwrap_or_default());
-    lines.push(b'\n');
 }
 
 fn now() -> String {
