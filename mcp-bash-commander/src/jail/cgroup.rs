@@ -74,6 +74,10 @@ impl Parents {
             pids: own_pids.cloned().map(Directory::open).transpose()?,
         })
     }
+
+    fn of(&self, with_pids: bool) -> (&Directory, Option<&Directory>) {
+        (&self.memory, self.pids.as_ref().filter(|_| with_pids))
+    }
 }
 
 /// The group of one jail.
@@ -81,14 +85,15 @@ impl Parents {
 pub(super) struct Leaf {
     version: CgroupVersion,
     memory: Directory,
-    /// None in version 2, where it is the same.
+    /// None in version 2, where it is the same, and where processes are bounded otherwise.
     pids: Option<Directory>,
     kills: Kills,
 }
 
 impl Groups {
-    /// A group with these limits, without a process in it.
-    pub(super) fn make(&mut self, limits: &Limits) -> Result<Leaf, Lack> {
+    /// A group with these limits, without a process in it. In version 1 one that also bounds processes is a second directory, which
+    /// costs as much as the first; a jail whose user namespace bounds them needs none.
+    pub(super) fn make(&mut self, limits: &Limits, with_pids: bool) -> Result<Leaf, Lack> {
         let found = match self.found.take() {
             Some(found) => found,
             None => self.find(),
@@ -99,7 +104,8 @@ impl Groups {
         };
         made.count += 1;
         let name = name_of(&made.owner, made.count);
-        match Leaf::make(made.place.version, &made.parents, &name, limits) {
+        let parents = made.parents.of(with_pids);
+        match Leaf::make(made.place.version, parents, &name, limits) {
             Ok(leaf) => Ok(leaf),
             Err(lack) => {
                 let left: Vec<PathBuf> = made
@@ -148,7 +154,7 @@ impl Groups {
         let place = place::find(|place| {
             let name = name_of(&owner, 0);
             let parents = Parents::open(place)?;
-            let trial = Leaf::make(place.version, &parents, &name, &Limits::default());
+            let trial = Leaf::make(place.version, parents.of(true), &name, &Limits::default());
             for directory in place.directories() {
                 self.doom(directory.join(&name));
             }
@@ -173,11 +179,11 @@ impl Leaf {
     /// Where that fails, what was made of it stays.
     fn make(
         version: CgroupVersion,
-        parents: &Parents,
+        (memory, pids): (&Directory, Option<&Directory>),
         name: &str,
         limits: &Limits,
     ) -> Result<Self, Lack> {
-        let memory = parents.memory.make(name)?;
+        let memory = memory.make(name)?;
         let bytes = limits.memory_bytes.saturating_add(OWN_MEMORY);
         match version {
             CgroupVersion::V2 => {
@@ -193,11 +199,12 @@ impl Leaf {
                 }
             }
         }
-        let pids = parents.pids.as_ref().map(|parent| parent.make(name));
-        let pids = pids.transpose()?;
-        pids.as_ref()
-            .unwrap_or(&memory)
-            .set("pids.max", limits.processes)?;
+        let pids = pids.map(|parent| parent.make(name)).transpose()?;
+        let counted = match version {
+            CgroupVersion::V2 => Some(&memory),
+            CgroupVersion::V1 => pids.as_ref(),
+        };
+        counted.map_or(Ok(()), |group| group.set("pids.max", limits.processes))?;
         let counters = match version {
             CgroupVersion::V2 => "memory.events",
             CgroupVersion::V1 => "memory.oom_control",

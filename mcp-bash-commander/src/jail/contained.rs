@@ -73,6 +73,7 @@ fn make(status: &OwnedFd) -> Result<(), Failure> {
         .map(OwnedFd::as_raw_fd)
         .collect();
     child::close_all_but(status, kept).map_err(failed("close inherited descriptors"))?;
+    sys::reset_signals();
     let memory = Memory::of_init(Kills::of_container(), None);
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed("become undumpable"))?;

@@ -26,6 +26,13 @@ pub(super) struct Elsewhere<'a> {
     pub(super) network: Option<BorrowedFd<'a>>,
 }
 
+impl Elsewhere<'_> {
+    /// Is it nowhere else?
+    pub(super) fn is_here(&self) -> bool {
+        self.mounts.is_none() && self.network.is_none()
+    }
+}
+
 impl Home {
     /// None where this process may not leave its namespaces.
     pub(super) fn find() -> Option<Self> {
@@ -58,7 +65,7 @@ impl Home {
         flags: libc::c_int,
         elsewhere: Elsewhere<'_>,
     ) -> Result<Side, Errno> {
-        if elsewhere.mounts.is_none() && elsewhere.network.is_none() {
+        if elsewhere.is_here() {
             return sys::clone_process(flags);
         }
         let cloned = enter(elsewhere).and_then(|()| sys::clone_process(flags));

@@ -92,14 +92,16 @@ pub(super) fn serve(
         datagram::send(status, &Report::Observed.encode(), &[told.as_fd()])
             .map_err(failed("pass the listener on"))?;
     }
-    let mounts = if order.surroundings.mode() == Mode::NoUserns {
-        None
+    let (watched, mounts) = if order.surroundings.mode() == Mode::NoUserns {
+        (watched, None)
     } else {
-        watched
+        let watched: Vec<_> = watched.into_iter().map(Watched::guarded).collect();
+        let mounts = watched
             .iter()
             .any(Watched::was_there)
             .then(|| File::open("/proc/self/mountinfo").ok())
-            .flatten()
+            .flatten();
+        (watched, mounts)
     };
     let mut init = Init {
         order,

@@ -90,7 +90,7 @@ fn prepare(
     let plumbing =
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
     let mut applied = LayerSet::default();
-    sys::reset_signals();
+    sys::reset_signals_for_program();
     rustix::process::setsid().map_err(plumbing("start a session"))?;
     for (number, stream) in (0..).zip(streams) {
         sys::duplicate_to(stream, number).map_err(plumbing("connect the streams"))?;

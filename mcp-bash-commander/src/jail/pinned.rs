@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use sha2::{Digest as _, Sha256};
@@ -35,6 +35,8 @@ pub(super) struct Watched {
     path: PathBuf,
     /// Device and inode; none of a path that was not there.
     stood: Option<(u64, u64)>,
+    /// The mount it stood on, where that guards it. While something is put in its place, the mount goes first.
+    mount: Option<u64>,
     /// When whatever is below it changed last, where nothing keeps commands from changing it.
     stamp: Option<Stamp>,
 }
@@ -52,8 +54,15 @@ impl Watched {
         Ok(Self {
             path,
             stood: Some((stat.st_dev, stat.st_ino)),
+            mount: None,
             stamp: None,
         })
+    }
+
+    /// The same, guarded by the mount that stands there now.
+    pub(super) fn guarded(self) -> Self {
+        let mount = mount_of(&self.path).filter(|_| self.was_there());
+        Self { mount, ..self }
     }
 
     /// A path as it stands now, with all that is below it.
@@ -64,6 +73,7 @@ impl Watched {
             }
             Ok(stat) => Ok(Self {
                 stood: Some((stat.st_dev, stat.st_ino)),
+                mount: None,
                 stamp: Some(stamp(&path)?),
                 path,
             }),
@@ -77,6 +87,7 @@ impl Watched {
         Self {
             path,
             stood: None,
+            mount: None,
             stamp: None,
         }
     }
@@ -92,6 +103,7 @@ impl Watched {
         let stood = (reader.number()?, reader.number()?);
         Some(Self {
             stood: was_there.then_some(stood),
+            mount: None,
             stamp: None,
             path: reader.path()?,
         })
@@ -112,6 +124,7 @@ impl Watched {
         match rustix::fs::lstat(&self.path) {
             Ok(stat) => {
                 self.stood == Some((stat.st_dev, stat.st_ino))
+                    && (self.mount.is_none() || self.mount == mount_of(&self.path))
                     && (self.stamp.is_none() || self.stamp == stamp(&self.path).ok())
             }
             Err(Errno::NOENT | Errno::NOTDIR) => self.stood.is_none(),
@@ -127,6 +140,13 @@ pub(super) fn require_no_link(place: impl AsFd) -> Result<(), Errno> {
         FileType::Symlink => Err(Errno::LOOP),
         _ => Ok(()),
     }
+}
+
+/// The kernel's number of the mount at a path.
+fn mount_of(path: &Path) -> Option<u64> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let told = rustix::fs::statx(CWD, path, flags, StatxFlags::MNT_ID).ok()?;
+    (told.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(told.stx_mnt_id)
 }
 
 fn stamp(path: &Path) -> Result<Stamp, Errno> {

@@ -80,6 +80,7 @@ fn prepare() -> Result<(Launcher, OwnedFd), Failure> {
         |step: &'static str| move |errno| Failure::new(Layer::Plumbing, errno, step.to_owned());
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(failed("set the death signal"))?;
+    sys::reset_signals();
     rustix::process::chdir("/").map_err(failed("enter /"))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(failed("adopt orphans"))?;
@@ -277,7 +278,8 @@ fn leaf_for(order: &Order, groups: &mut Groups) -> Result<Option<Leaf>, Failure>
     if !order.has(Layer::Cgroup) {
         return Ok(None);
     }
-    match groups.make(&order.limits) {
+    let with_pids = !order.has(Layer::UserNs);
+    match groups.make(&order.limits, with_pids) {
         Ok(leaf) => Ok(Some(leaf)),
         Err(lack) if order.limits.require_cgroup => Err(lack.into()),
         Err(_) => Ok(None),
@@ -329,35 +331,25 @@ fn make(
         Vec::new()
     };
     let home = launcher.home.as_ref();
-    let template = home.and_then(|_| stores.templates.of(order, host.identity));
-    let base = match template {
-        Some(_) => Base::Standing,
-        None if takes_mounts => Base::Taken(root::take_parts(&order.read_only)?),
-        None => Base::Seen,
-    };
     let may_share_network = home.is_some() && networks::may_share(order);
     let network = if may_share_network {
         stores.networks.take()
     } else {
         None
     };
-    let mut namespaces = child::namespaces(order);
-    if network.is_some() {
-        namespaces &= !libc::CLONE_NEWNET;
-    }
     let elsewhere = Elsewhere {
-        mounts: template,
+        mounts: home.and_then(|_| stores.templates.of(order, host.identity)),
         network: network.as_ref().map(|network| network.as_fd()),
     };
     let kills = leaf.map(Leaf::kills).transpose()?;
     let (go, go_writer) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(plumbing("make a pipe"))?;
-    let side = home
-        .map_or_else(
-            || sys::clone_process(namespaces),
-            |home| home.clone_elsewhere(namespaces, elsewhere),
-        )
-        .map_err(|errno| Failure::new(Layer::UserNs, errno, "make the namespaces".to_owned()))?;
+    let clone = |elsewhere| clone_init(home, order, takes_mounts, elsewhere);
+    let (base, side) = match clone(elsewhere) {
+        // What is only there to make it cheaper is no reason to make none.
+        Err(_) if !elsewhere.is_here() => clone(Elsewhere::default()),
+        cloned => cloned,
+    }?;
     match side {
         Side::Child => {
             let belongings = Belongings {
@@ -395,6 +387,30 @@ fn make(
             Ok((pid, network))
         }
     }
+}
+
+/// Clones what becomes the jail's init, and says what its root begins with.
+fn clone_init(
+    home: Option<&Home>,
+    order: &Order,
+    takes_mounts: bool,
+    elsewhere: Elsewhere<'_>,
+) -> Result<(Base, Side), Failure> {
+    let base = match elsewhere.mounts {
+        Some(_) => Base::Standing,
+        None if takes_mounts => Base::Taken(root::take_parts(&order.read_only)?),
+        None => Base::Seen,
+    };
+    let mut namespaces = child::namespaces(order);
+    if elsewhere.network.is_some() {
+        namespaces &= !libc::CLONE_NEWNET;
+    }
+    let side = match home {
+        Some(home) => home.clone_elsewhere(namespaces, elsewhere),
+        None => sys::clone_process(namespaces),
+    };
+    let failed = |errno| Failure::new(Layer::UserNs, errno, "make the namespaces".to_owned());
+    Ok((base, side.map_err(failed)?))
 }
 
 /// Who the jail is. Without a user namespace nobody could be given root's files: then it is the workspace's owner.

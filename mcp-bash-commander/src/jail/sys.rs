@@ -254,14 +254,21 @@ pub(super) fn execute(program: &CString, argv: &Strings<'_>, env: &Strings<'_>) 
     last_error()
 }
 
-/// Gives every signal its default action and unblocks all: a program expects that of a fresh process.
+/// Gives every signal its default action but the one of a broken pipe, which stays an error: what was ignored where the server was
+/// started, all that descends from this process would ignore.
 pub(super) fn reset_signals() {
     for signal in 1..=64 {
-        if signal != libc::SIGKILL && signal != libc::SIGSTOP {
+        if ![libc::SIGKILL, libc::SIGSTOP, libc::SIGPIPE].contains(&signal) {
             // SAFETY: SIG_DFL is a valid disposition; numbers without a signal only return an error.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     }
+}
+
+/// What is left of that for a process that becomes a program: the signal of a broken pipe, and none is blocked.
+pub(super) fn reset_signals_for_program() {
+    // SAFETY: SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     // SAFETY: the set is initialised before it is used.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();

@@ -111,19 +111,25 @@ impl Workspace {
     /// Moves those that are there now into `folder`, or beside themselves under another name where that is on another file
     /// system. Links are moved, not followed.
     pub fn put_away(&self, absent: &Absent, folder: &Path) -> Vec<PutAway> {
+        let away = |path: &&Path| {
+            let to = match self.move_away(path, folder) {
+                // It was below one that was just moved.
+                Err(Errno::NOENT | Errno::NOTDIR) => return None,
+                to => to.map_err(|errno| errno.to_string()),
+            };
+            let path = path.to_path_buf();
+            Some(PutAway { path, to })
+        };
         let mut look = Look::at(self);
         let above = absent.above.iter().map(PathBuf::as_path);
-        let mut made: Vec<&Path> = above.filter(|path| look.is_no_folder(path)).collect();
+        let above: Vec<&Path> = above.filter(|path| look.is_no_folder(path)).collect();
+        let mut put_away: Vec<PutAway> = above.iter().filter_map(away).collect();
+        // What was below one of them went with it.
+        let mut look = Look::at(self);
         let paths = absent.paths.iter().map(PathBuf::as_path);
-        made.extend(paths.filter(|path| look.is_there(path)));
-        made.into_iter()
-            .map(|path| PutAway {
-                path: path.to_owned(),
-                to: self
-                    .move_away(path, folder)
-                    .map_err(|errno| errno.to_string()),
-            })
-            .collect()
+        let made: Vec<&Path> = paths.filter(|path| look.is_there(path)).collect();
+        put_away.extend(made.iter().filter_map(away));
+        put_away
     }
 
     fn move_away(&self, path: &Path, folder: &Path) -> Result<PathBuf, Errno> {

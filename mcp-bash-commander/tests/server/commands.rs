@@ -3,12 +3,14 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Place, missing};
 use crate::processes::{eventually, processes_with, tag};
+use crate::program::PROGRAM;
 
 #[test]
 fn a_command_ends_with_its_own_exit_code_or_signal() -> anyhow::Result<()> {
@@ -331,4 +333,31 @@ fn progress_is_told_to_a_client_that_asks_for_it() -> anyhow::Result<()> {
     eventually("the answer comes", || {
         Ok(client.message()?["id"] == json!(id))
     })
+}
+
+#[test]
+fn signals_that_whoever_started_the_server_ignores_reach_a_command() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            "trap '' HUP INT QUIT TERM; exec \"$@\"",
+            "sh",
+            PROGRAM,
+        ])
+        .args(place.command().get_args());
+    let mut client = Client::start(&mut command, &json!({}))?;
+    // Those above 31 the C library keeps to itself.
+    let ignored = |status: &str| -> anyhow::Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let mask = u64::from_str_radix(line.context("no signals")?.trim(), 16)?;
+        Ok(mask & 0x7FFF_FFFF)
+    };
+    let of_server = fs::read_to_string(format!("/proc/{}/status", client.id()))?;
+    assert_ne!(ignored(&of_server)?, 0, "the control");
+    let told = client.ok("exec", &json!({"argv": ["cat", "/proc/self/status"]}))?;
+    let of_command = told["stdout"]["text"].as_str().context("no text")?;
+    assert_eq!(ignored(of_command)?, 0);
+    Ok(())
 }

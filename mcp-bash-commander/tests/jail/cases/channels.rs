@@ -72,9 +72,10 @@ pub(super) const CASES: &[Case] = &[
             "lib::network::names::whatever_is_sent_as_a_host_is_refused_or_resolved_as_what_was_decided_about",
             "lib::network::names::a_name_that_the_command_chose_is_looked_up_as_complete",
             "jail::network::the_host_is_reached_only_over_its_own_network_and_the_result_says_so",
+            "jail::network::no_question_about_a_name_leaves_the_jail",
         ],
         attempts: &[],
-        lacks: "no test tunnels through questions about names",
+        lacks: "",
     },
     Case {
         number: 48,

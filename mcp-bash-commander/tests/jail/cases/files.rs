@@ -67,9 +67,11 @@ pub(super) const CASES: &[Case] = &[
             "lib::workspace::a_file_with_another_name_is_not_written",
             "lib::workspace::edit::refusals::links_hard_links_and_read_only_workspaces_are_not_edited",
             "lib::workspace::changes::committing::files_with_other_names_and_read_only_workspaces_are_left_alone",
+            "lib::workspace::linked::a_file_with_a_name_outside_is_told_and_one_with_two_names_inside_is_not",
+            "server::files::a_file_with_a_name_outside_is_changed_only_where_the_policy_lets_it",
         ],
         attempts: &[],
-        lacks: "the tools refuse it; a command writes through a link that was there before",
+        lacks: "",
     },
     Case {
         number: 6,
@@ -244,11 +246,11 @@ pub(super) const CASES: &[Case] = &[
         shown_by: &[
             "jail::files::a_file_that_the_host_replaces_is_seen_at_once_and_can_be_worked_with",
             "jail::refusal::a_workspace_replaced_after_it_was_pinned_is_not_used",
-            "jail::guard::a_session_whose_protected_path_the_host_replaced_runs_nothing_more",
+            "jail::guard::what_runs_when_the_host_replaces_a_protected_path_is_ended_and_nothing_more_runs",
             "jail::guard::a_pinned_input_that_another_jail_replaced_is_told_and_ends_the_session",
         ],
         attempts: &[],
-        lacks: "a replaced guard is told at the command's end and nothing runs after it; the command that runs meanwhile is not stopped",
+        lacks: "",
     },
     Case {
         number: 20,
@@ -258,8 +260,10 @@ pub(super) const CASES: &[Case] = &[
             "jail::limits::the_private_tmp_has_a_size_and_is_gone_afterwards",
             "jail::limits::a_file_ends_at_its_limit",
             "lib::session::spool::a_disk_that_takes_no_more_leaves_the_count_exact",
+            "server::faults::a_command_that_fills_the_workspace_is_told_and_the_server_goes_on",
+            "server::faults::with_a_full_disk_of_its_own_the_server_runs_nothing_and_goes_on_when_there_is_room",
         ],
         attempts: &["write 8 MiB into /tmp", "write a file of 8 MiB"],
-        lacks: "many files together can fill the workspace's disk",
+        lacks: "",
     },
 ];

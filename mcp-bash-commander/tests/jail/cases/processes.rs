@@ -118,9 +118,12 @@ pub(super) const CASES: &[Case] = &[
     Case {
         number: 29,
         title: "A process number that is used again",
-        shown_by: &["lib::jail::usage::a_process_number_used_again_is_another_identity"],
+        shown_by: &[
+            "lib::jail::usage::a_process_number_used_again_is_another_identity",
+            "server::faults::where_process_numbers_come_round_no_signal_reaches_another",
+        ],
         attempts: &[],
-        lacks: "not under the stress of a small `pid_max`",
+        lacks: "",
     },
     Case {
         number: 30,
@@ -150,7 +153,7 @@ pub(super) const CASES: &[Case] = &[
             "endurance::soak::however_many_commands_run_nothing_piles_up",
         ],
         attempts: &[],
-        lacks: "10,000 only with ENDURANCE=full",
+        lacks: "",
     },
     Case {
         number: 32,
