@@ -28,7 +28,7 @@ pub(super) struct Elsewhere<'a> {
 
 impl Elsewhere<'_> {
     /// Is it nowhere else?
-    pub(super) fn is_here(&self) -> bool {
+    pub(super) fn is_here(self) -> bool {
         self.mounts.is_none() && self.network.is_none()
     }
 }

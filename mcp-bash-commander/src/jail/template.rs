@@ -58,20 +58,19 @@ impl Templates {
             .as_ref()
             .map(|workspace| workspace.target.clone());
         let is_the_same = |made: &Template| made.toolchain == toolchain && made.target == target;
-        let at = match self.made.iter().position(is_the_same) {
-            Some(at) => at,
-            None => {
-                let namespace = make(order, identity).ok()?;
-                if self.made.len() == MOST {
-                    self.made.remove(0);
-                }
-                self.made.push(Template {
-                    toolchain,
-                    target,
-                    namespace,
-                });
-                self.made.len() - 1
+        let at = if let Some(at) = self.made.iter().position(is_the_same) {
+            at
+        } else {
+            let namespace = make(order, identity).ok()?;
+            if self.made.len() == MOST {
+                self.made.remove(0);
             }
+            self.made.push(Template {
+                toolchain,
+                target,
+                namespace,
+            });
+            self.made.len() - 1
         };
         Some(self.made.get(at)?.namespace.as_fd())
     }

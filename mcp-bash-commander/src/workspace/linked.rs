@@ -35,16 +35,16 @@ impl Workspace {
     /// A workspace with more entries or such files than can be looked at.
     pub fn linked_outside(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
         let mut known = self.linked.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = match known.take().filter(|found| Instant::now() < found.until) {
-            Some(found) => found,
-            None => {
-                let began = Instant::now();
-                let paths = self.look_for_linked()?;
-                let holds = HOLDS.max(began.elapsed() * HOLDS_TIMES);
-                Found {
-                    until: Instant::now() + holds,
-                    paths,
-                }
+        let still = known.take().filter(|found| Instant::now() < found.until);
+        let found = if let Some(found) = still {
+            found
+        } else {
+            let began = Instant::now();
+            let paths = self.look_for_linked()?;
+            let holds = HOLDS.max(began.elapsed() * HOLDS_TIMES);
+            Found {
+                until: Instant::now() + holds,
+                paths,
             }
         };
         let is_linked = |path: &&PathBuf| self.names_of(path).is_some_and(|names| names > 1);
