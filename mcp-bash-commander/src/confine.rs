@@ -86,6 +86,16 @@ pub(crate) async fn linked(
     }
 }
 
+/// Whether a path that a command sees is a file of the workspace with a name outside it.
+pub(crate) async fn is_linked(workspace: &Arc<Workspace>, path: &str) -> bool {
+    let Ok(path) = workspace.path_in_jail(path) else {
+        return false;
+    };
+    let linked = look_through(workspace, Workspace::linked_outside).await;
+    let relative = path.strip_prefix(workspace.root()).unwrap_or(&path);
+    linked.is_ok_and(|linked| linked.iter().any(|linked| linked == relative))
+}
+
 /// Looks at all of the workspace, which may take long.
 async fn look_through<T: Send + 'static>(
     workspace: &Arc<Workspace>,

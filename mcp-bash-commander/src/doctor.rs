@@ -120,7 +120,7 @@ fn examine_links(report: &mut Doctor, policy: &Policy, workspace: &Workspace) {
     if policy.access == Access::ReadOnly {
         return;
     }
-    let found = match workspace.linked_outside() {
+    let found = match workspace.linked_outside_now() {
         Ok(found) => found,
         Err(error) if policy.hard_links == HardLinks::Allow => {
             return report.warn(
@@ -133,7 +133,8 @@ fn examine_links(report: &mut Doctor, policy: &Policy, workspace: &Workspace) {
             return report.fail(
                 CHECK,
                 format!("commands that change the workspace are refused: {error}"),
-                "give a smaller workspace, copy those files, or write hard_links = \"allow\" under [workspace] of the policy",
+                "outside the jail, make copies of them (cp -r WORKSPACE COPY; git clone --no-hardlinks), give a smaller workspace, or write \
+                 hard_links = \"allow\" under [workspace] of the policy",
             );
         }
     };
@@ -146,16 +147,21 @@ fn examine_links(report: &mut Doctor, policy: &Policy, workspace: &Workspace) {
         named.push("\u{2026}".to_owned());
     }
     let (count, named) = (found.len(), named.join(", "));
+    let what = if policy.modes().contains(&Mode::NoUserns) {
+        "commands cannot change them, or in mode no_userns are told of when they did"
+    } else {
+        "commands cannot change them"
+    };
     match (count, policy.hard_links) {
         (0, _) => report.ok(CHECK, "no file of the workspace has a name outside it"),
         (_, HardLinks::Protect) => report.warn(
             CHECK,
-            format!("{count} files have names outside the workspace, and commands cannot change them: {named}"),
-            "copy them (cp FILE COPY && mv COPY FILE) if commands are to change them here alone",
+            format!("files with names outside the workspace, {count}: {named}; {what}"),
+            "outside the jail: cp -p FILE COPY && mv COPY FILE, if commands are to change them here alone",
         ),
         (_, HardLinks::Allow) => report.warn(
             CHECK,
-            format!("{count} files have names outside the workspace, and commands change them there too: {named}"),
+            format!("files with names outside the workspace, {count}: {named}; commands change them there too"),
             "write hard_links = \"protect\" under [workspace] of the policy",
         ),
     }

@@ -52,7 +52,7 @@ pub(crate) const LONGEST_COMMAND: Duration = Duration::from_hours(24);
 
 const OPEN: &str = "A shell in a jail: commands see the workspace and the system's programs, nothing else, and no network but what \
 the policy allows; `explain` tells whether a command or path is allowed, without trying. `exec` waits for the end by default; start what \
-shall run on with wait {\"until\": \"none\"} and follow it with wait, read_output, view, write_input, list_sessions, stop. Read, find and \
+shall run on with wait {\"until\": \"none\"} and follow it with read_output, write_input, list_sessions and stop. Read, find and \
 change files of the workspace with read_file, search, edit_file and write_file.";
 
 const ENFORCED: &str = " This server is enforced: exec, write_file, edit_file, write_input and committing changes need a `grant` from \

@@ -273,7 +273,8 @@ pub struct Session {
     /// The kept session it runs in.
     kept: Option<Arc<KeptJail>>,
     overlay: Option<Arc<Changes>>,
-    forbidden: Option<Forbidden>,
+    /// Until it is over.
+    forbidden: Mutex<Option<Forbidden>>,
     /// Given up when it is over, with the descriptors.
     running: Mutex<Option<Running>>,
     killed: Mutex<Option<Killed>>,

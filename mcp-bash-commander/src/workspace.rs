@@ -94,18 +94,20 @@ pub enum WorkspaceError {
         /// Most paths closed.
         closed: usize,
     },
-    /// The files that have names outside cannot all be found, or are too many.
+    /// The files that have names outside cannot all be found.
+    #[error("the workspace has more than {0} entries, too many to look for hard links")]
+    TooManyEntries(usize),
+    /// The files that have names outside are too many to be guarded.
     #[error(
-        "the workspace has more than {entries} entries, or {linked} files that have names outside it (hard links){}",
-        first.as_ref().map_or_else(String::new, |first| format!(", among them `{first}`"))
+        "{found} files of the workspace have names outside it (hard links), among them `{first}`; at most {most} can be guarded"
     )]
     TooManyLinked {
-        /// Most entries looked at.
-        entries: usize,
-        /// Most such files.
-        linked: usize,
-        /// One of them, if it is these that are too many.
-        first: Option<String>,
+        /// How many.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+        /// One of them.
+        first: String,
     },
     /// The workspace cannot be opened at all.
     #[error(transparent)]
@@ -129,6 +131,7 @@ pub struct Workspace {
     access: Access,
     pinned: jail::Workspace,
     linked: linked::Known,
+    absent: quarantine::Wanted,
 }
 
 impl Workspace {
@@ -147,6 +150,7 @@ impl Workspace {
             access,
             pinned,
             linked: linked::Known::default(),
+            absent: quarantine::Wanted::default(),
         })
     }
 

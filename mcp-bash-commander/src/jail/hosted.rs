@@ -83,7 +83,7 @@ pub(super) fn surround(
         }
         watched.push(root);
         applied.insert(Layer::Workspace);
-        for path in &order.protected {
+        for path in order.protected.iter().chain(&order.linked) {
             let path = workspace.target.join(path);
             watched.push(Watched::stamped(path.clone()).map_err(|errno| {
                 Failure::new(Layer::Workspace, errno, format!("watch {}", path.display()))

@@ -33,6 +33,7 @@ pub(super) struct Order {
     pub(super) read_only: Vec<PathBuf>,
     pub(super) inputs: Vec<InputOrder>,
     pub(super) protected: Vec<PathBuf>,
+    pub(super) linked: Vec<PathBuf>,
     pub(super) masked: Vec<Masked>,
     /// Whether the listener of its filter goes to the server, with every look at a file.
     pub(super) observed: bool,
@@ -186,6 +187,7 @@ pub(super) fn encode_order(
         writer.path(&input.target)
     })?;
     writer.list(&spec.protected, |writer, path| writer.path(path))?;
+    writer.list(&spec.linked, |writer, path| writer.path(path))?;
     writer.list(&spec.masked, |writer, masked| {
         writer.number(u64::from(masked.is_directory));
         writer.path(&masked.path)
@@ -307,6 +309,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         })
     })?;
     let protected = reader.list(Reader::path)?;
+    let linked = reader.list(Reader::path)?;
     let masked = reader.list(|reader| {
         Some(Masked {
             is_directory: reader.number()? != 0,
@@ -334,6 +337,7 @@ pub(super) fn decode_order(bytes: &[u8]) -> Option<Order> {
         read_only,
         inputs,
         protected,
+        linked,
         masked,
         observed,
         surroundings,

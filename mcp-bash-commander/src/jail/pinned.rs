@@ -128,6 +128,8 @@ impl Watched {
                     && (self.stamp.is_none() || self.stamp == stamp(&self.path).ok())
             }
             Err(Errno::NOENT | Errno::NOTDIR) => self.stood.is_none(),
+            // The command closed a folder above it to itself. A mount stands all the same.
+            Err(Errno::ACCESS) => self.stamp.is_none(),
             Err(_) => false,
         }
     }
@@ -261,39 +263,51 @@ pub(super) fn place_masks(guard: &mut Guard<'_>, masked: &[Masked]) -> Result<()
 /// be turned.
 pub(super) fn place_protected(guard: &mut Guard<'_>, protected: &[PathBuf]) -> Result<(), Failure> {
     for path in protected {
-        let failed = |errno| {
-            Failure::new(
-                Layer::Workspace,
-                errno,
-                format!("protect {}", path.display()),
-            )
-        };
-        if has_detours(path) || path.is_absolute() {
-            return Err(failed(Errno::INVAL));
-        }
         let target = guard.workspace.target.join(path);
-        let place = match resolve(guard.root.as_fd(), &target) {
-            Ok(place) => place,
-            Err(Errno::NOENT | Errno::NOTDIR) => {
-                guard.watched.push(Watched::absent(target));
-                continue;
-            }
-            Err(errno) => return Err(failed(errno)),
-        };
-        require_no_link(&place).map_err(failed)?;
-        guard.above(path).map_err(failed)?;
-        let place = if path.components().count() > 1 {
-            // Its directory is another mount now.
-            resolve(guard.root.as_fd(), &target).map_err(failed)?
-        } else {
-            place
-        };
-        let again = copy_tree(&place, "", true).map_err(failed)?;
-        set(&again, true, READ_ONLY | NO_SETUID | NO_DEVICES).map_err(failed)?;
-        attach(&again, &place, "").map_err(failed)?;
-        guard.watch(&target).map_err(failed)?;
+        match make_read_only(guard, path).map_err(unprotected(path))? {
+            Some(()) => guard.watch(&target).map_err(unprotected(path))?,
+            None => guard.watched.push(Watched::absent(target)),
+        }
     }
     Ok(())
+}
+
+/// The same for files that are outside as well, without watching them: where one is gone, nothing is left to be guarded.
+pub(super) fn place_linked(guard: &mut Guard<'_>, linked: &[PathBuf]) -> Result<(), Failure> {
+    for path in linked {
+        make_read_only(guard, path).map_err(unprotected(path))?;
+    }
+    Ok(())
+}
+
+fn unprotected(path: &Path) -> impl FnOnce(Errno) -> Failure {
+    let what = format!("protect {}", path.display());
+    move |errno| Failure::new(Layer::Workspace, errno, what)
+}
+
+/// None where there is nothing.
+fn make_read_only(guard: &mut Guard<'_>, path: &Path) -> Result<Option<()>, Errno> {
+    if has_detours(path) || path.is_absolute() {
+        return Err(Errno::INVAL);
+    }
+    let target = guard.workspace.target.join(path);
+    let place = match resolve(guard.root.as_fd(), &target) {
+        Ok(place) => place,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    require_no_link(&place)?;
+    guard.above(path)?;
+    let place = if path.components().count() > 1 {
+        // Its directory is another mount now.
+        resolve(guard.root.as_fd(), &target)?
+    } else {
+        place
+    };
+    let again = copy_tree(&place, "", true)?;
+    set(&again, true, READ_ONLY | NO_SETUID | NO_DEVICES)?;
+    attach(&again, &place, "")?;
+    Ok(Some(()))
 }
 
 /// Puts the sealed bytes of each input, as a read-only file of its own, over the file of that name in the workspace. The directories

@@ -144,6 +144,7 @@ pub(super) fn enter(
             let mut guard = Guard::new(&root, workspace);
             pinned::place_masks(&mut guard, &order.masked)?;
             pinned::place_protected(&mut guard, &order.protected)?;
+            pinned::place_linked(&mut guard, &order.linked)?;
             pinned::place_inputs(&mut guard, &order.inputs, &inputs)?;
             watched = guard.into_watched();
         }
@@ -181,7 +182,12 @@ pub(super) fn begin(parts: Vec<Part>, identity: Identity) -> Result<OwnedFd, Fai
         |step: &'static str| move |errno| Failure::new(Layer::PrivateRoot, errno, step.to_owned());
     let devices = DEVICES
         .iter()
-        .map(|name| Ok((name, copy_tree(CWD, Path::new("/dev").join(name), false)?)))
+        .map(|name| {
+            let node = copy_tree(CWD, Path::new("/dev").join(name), false)?;
+            // It can be written, its times and owner cannot be changed.
+            set(&node, false, READ_ONLY | NO_SETUID)?;
+            Ok((name, node))
+        })
         .collect::<Result<Vec<_>, Errno>>()
         .map_err(failed("take device nodes from /dev"))?;
     let root = memory("1m", "0755", NO_SETUID | NO_DEVICES).map_err(failed("make a tmpfs"))?;

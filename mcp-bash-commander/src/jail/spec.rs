@@ -59,6 +59,8 @@ pub struct JailSpec {
     pub inputs: Vec<PinnedInput>,
     /// Paths of the workspace, relative to it, that are read-only where they exist and cannot be moved away.
     pub protected: Vec<PathBuf>,
+    /// Files of the workspace that are outside as well, and so not the command's to change. Whoever removes one on the host harms nobody.
+    pub linked: Vec<PathBuf>,
     /// Paths of the workspace that nobody may read: an empty file or folder stands there, and cannot be moved away.
     pub masked: Vec<Masked>,
     /// Tells which files of the host its commands look for in vain; slow, for learning what a toolchain needs.
@@ -96,6 +98,7 @@ impl JailSpec {
             read_only,
             inputs: Vec::new(),
             protected: Vec::new(),
+            linked: Vec::new(),
             masked: Vec::new(),
             observe: None,
             modes: vec![Mode::Strict],

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::rules::{Decision, Verdict};
-use super::{Access, Mode, NetworkMode, Policy};
+use super::{Access, HardLinks, Mode, NetworkMode, Policy};
 use crate::network;
 
 /// A decision, who makes it and why.
@@ -70,6 +70,24 @@ impl Policy {
         };
         Explanation {
             reason: format!("{}; but {proviso}", explanation.reason),
+            ..explanation
+        }
+    }
+
+    /// What was explained of a file of the workspace, if it has a name outside it as well.
+    pub fn explain_linked(&self, explanation: Explanation) -> Explanation {
+        let reason = match (explanation.decision, self.hard_links) {
+            (Decision::Allow, HardLinks::Protect) => {
+                "it can be read and run; it has a name outside the workspace (a hard link), so workspace.hard_links says that it may not be changed".to_owned()
+            }
+            (Decision::Allow, HardLinks::Allow) => format!(
+                "{}; it has a name outside the workspace (a hard link), so that a change reaches there",
+                explanation.reason
+            ),
+            _ => return explanation,
+        };
+        Explanation {
+            reason,
             ..explanation
         }
     }

@@ -68,12 +68,14 @@ pub(super) async fn watch_over(
         state.is_over = session.kept.is_some();
     });
     if session.kept.is_some() {
+        lock(&session.forbidden).take();
         lock(&session.running).take();
         return;
     }
     let finished = jail.finished().await;
     // What the command left behind could still make something.
     session.put_away();
+    lock(&session.forbidden).take();
     session.take_from_jail(&command);
     lock(&session.running).take();
     drop((command, jail, held));

@@ -68,7 +68,8 @@ pub struct KeptJail {
     published: Vec<(u16, SocketAddr)>,
     refusals: Refusals,
     overlay: Option<Arc<Changes>>,
-    forbidden: Option<Forbidden>,
+    /// Until it is over.
+    forbidden: Mutex<Option<Forbidden>>,
     started_at: OffsetDateTime,
     jail: Jail,
     commands: Mutex<Vec<JailedCommand>>,
@@ -98,7 +99,7 @@ impl KeptJail {
             published: doors.published(),
             refusals: doors.refusals.clone(),
             overlay,
-            forbidden,
+            forbidden: Mutex::new(forbidden),
             started_at: OffsetDateTime::now_utc(),
             jail: first.jail.clone(),
             commands: Mutex::new(vec![first.command.clone()]),
@@ -191,6 +192,7 @@ impl KeptJail {
     }
 
     pub(super) async fn start(&self, command: &CommandSpec) -> Result<JailedProcess, SessionError> {
+        self.put_away();
         let process = self.jail.start(command).await?;
         let mut commands = lock(&self.commands);
         commands.retain(|command| command.exit().is_none());
@@ -222,6 +224,7 @@ impl KeptJail {
                 .is_ok();
             self.put_away();
             if is_over {
+                lock(&self.forbidden).take();
                 return;
             }
         }
@@ -229,7 +232,7 @@ impl KeptJail {
 
     /// Puts away what commands that have ended left running to make of protected paths.
     pub(super) fn put_away(&self) {
-        let put_away = self.forbidden.as_ref().map(Forbidden::put_away);
+        let put_away = lock(&self.forbidden).as_ref().map(Forbidden::put_away);
         for entry in put_away.into_iter().flatten() {
             tracing::warn!(session = %self.name, path = %entry.path.display(), to = ?entry.to, "a session made a protected path");
         }

@@ -225,7 +225,7 @@ impl Sessions {
             published: doors.published(),
             origin: order.origin,
             overlay: order.overlay,
-            forbidden: order.forbidden,
+            forbidden: Mutex::new(order.forbidden),
             kept,
             running: Mutex::new(Some(running.clone())),
             killed: Mutex::default(),

@@ -110,7 +110,7 @@ impl Session {
 
     /// Puts away what has come up of protected paths.
     pub(super) fn put_away(&self) {
-        let put_away = self.forbidden.as_ref().map(Forbidden::put_away);
+        let put_away = lock(&self.forbidden).as_ref().map(Forbidden::put_away);
         let put_away = put_away.into_iter().flatten();
         lock(&self.made).extend(put_away.map(|entry| Violation {
             source: Source::Workspace,
@@ -141,7 +141,7 @@ impl Session {
                     "it was changed while the command ran, which this mode cannot prevent"
                 }
                 Mode::Strict | Mode::Container => {
-                    "something else was put in its place from outside while the command ran; all that ran in its jail was ended"
+                    "it was removed, or something else put in its place, from outside while the command ran; nothing more runs in that jail"
                 }
             }
             .to_owned(),

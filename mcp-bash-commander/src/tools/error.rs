@@ -46,7 +46,7 @@ impl From<WorkspaceError> for ToolError {
                 "WORKSPACE_UNUSABLE",
                 "nothing was run; the operator can give a smaller workspace or fewer patterns in workspace.deny_read",
             ),
-            WorkspaceError::TooManyLinked { .. } => (
+            WorkspaceError::TooManyEntries(_) | WorkspaceError::TooManyLinked { .. } => (
                 "WORKSPACE_UNUSABLE",
                 "nothing was run; workspace = \"overlay\" or \"readonly\" of the call changes no file outside; the operator can write \
                  hard_links = \"allow\" under [workspace] of the policy, and commands then change what lies outside as well",

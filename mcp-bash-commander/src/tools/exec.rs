@@ -348,9 +348,9 @@ impl BashCommander {
         }
         let opened = self.opened().await?;
         jail.masked = confine::closed(&state.policy, &state.workspace).await?;
-        if Changes::from(params.workspace).are_made(&state.policy) {
-            let linked = confine::linked(&state.policy, &state.workspace).await?;
-            jail.protected.extend(linked);
+        let changes = Changes::from(params.workspace).are_made(&state.policy);
+        if changes {
+            jail.linked = confine::linked(&state.policy, &state.workspace).await?;
         }
         let overlay = match params.workspace {
             WorkspaceName::Overlay => Some(opened.overlay(&state.workspace).await?),
@@ -360,13 +360,16 @@ impl BashCommander {
             let workspace = state.workspace.for_jail();
             jail.workspace = Some(workspace.with_overlay(overlay.path())?);
         }
-        let forbidden = Changes::from(params.workspace)
-            .are_made(&state.policy)
-            .then(|| Forbidden {
+        let forbidden = changes.then(|| {
+            let absent = state.workspace.absent(state.policy.protected.paths());
+            // What another jail made meanwhile is nothing to be guarded.
+            jail.protected.retain(|path| !absent.has(path));
+            Forbidden {
                 workspace: Arc::clone(&state.workspace),
-                absent: state.workspace.absent(state.policy.protected.paths()),
+                absent,
                 folder: state.directory.join("put-away"),
-            });
+            }
+        });
         let order = Order {
             owner: Arc::clone(&principal::of(context)?.name),
             command: params

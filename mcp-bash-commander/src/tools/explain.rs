@@ -11,6 +11,7 @@ use shared::tools::ToolEffect;
 use shared::visible;
 
 use super::error::invalid;
+use crate::confine;
 use crate::policy::Explanation;
 use crate::server::BashCommander;
 
@@ -53,7 +54,14 @@ impl BashCommander {
         let policy = &self.state().policy;
         let explanation = match (params.command, params.path, params.host) {
             (Some(command), None, None) => policy.explain_command(&command),
-            (None, Some(path), None) => policy.explain_path(path.as_ref()),
+            (None, Some(path), None) => {
+                let explanation = policy.explain_path(path.as_ref());
+                if confine::is_linked(&self.state().workspace, &path).await {
+                    policy.explain_linked(explanation)
+                } else {
+                    explanation
+                }
+            }
             (None, None, Some(host)) => policy.explain_host(&host),
             _ => {
                 return Err(invalid(

@@ -31,7 +31,18 @@ impl Workspace {
         let mut looked_at = 0;
         let mut folders = vec![(PathBuf::new(), 0)];
         while let Some((folder, depth)) = folders.pop() {
-            let entries = self.listing(&folder)?.map(|(_, entries)| entries);
+            let entries = match self.listing(&folder) {
+                Ok(listing) => listing.map(|(_, entries)| entries),
+                // A command can close a folder to this server, and open it again in the next jail.
+                Err(error) if is_closed_to_us(&error) && !folder.as_os_str().is_empty() => {
+                    closed.push(Masked {
+                        path: folder,
+                        is_directory: true,
+                    });
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             for (name, kind) in entries.into_iter().flatten() {
                 looked_at += 1;
                 if looked_at > MOST_ENTRIES || closed.len() > MOST_CLOSED {
@@ -71,7 +82,7 @@ impl Workspace {
         }
     }
 
-    /// A folder with names and kinds of what it holds; none that is gone or closed to the server as well.
+    /// A folder with names and kinds of what it holds; none that is gone.
     pub(super) fn listing(&self, folder: &Path) -> Result<Option<Listing>, WorkspaceError> {
         let place = if folder.as_os_str().is_empty() {
             Path::new(".")
@@ -82,7 +93,7 @@ impl Workspace {
         let opened: Result<OwnedFd, Errno> = open_beneath(self.directory(), place, flags, NO_LINKS);
         let directory = match opened {
             Ok(directory) => directory,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) => {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
                 return Ok(None);
             }
             Err(errno) => return Err(unresolved("open", folder)(errno)),
@@ -109,6 +120,11 @@ impl Workspace {
         }
         Ok(Some((directory, entries)))
     }
+}
+
+/// Whether a folder cannot be looked into for want of permission.
+pub(super) fn is_closed_to_us(error: &WorkspaceError) -> bool {
+    matches!(error, WorkspaceError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
 
+use super::closed::is_closed_to_us;
 use super::{Workspace, WorkspaceError};
 
 /// Most entries of the workspace that are looked at.
@@ -25,11 +27,12 @@ pub(super) struct Known(Arc<Mutex<Option<Found>>>);
 #[derive(Debug)]
 struct Found {
     until: Instant,
-    paths: Vec<PathBuf>,
+    linked: Vec<PathBuf>,
 }
 
 impl Workspace {
-    /// The files with names outside, relative to the workspace, as they are now; new ones are looked for every half minute at most.
+    /// The files with names outside, relative to the workspace, as they are now; new ones are looked for every half minute at most. A
+    /// folder that this server cannot look into is one of them as a whole: a command could have closed it, and open it again.
     ///
     /// # Errors
     /// A workspace with more entries or such files than can be looked at.
@@ -40,36 +43,76 @@ impl Workspace {
             found
         } else {
             let began = Instant::now();
-            let paths = self.look_for_linked()?;
+            let linked = self.look_twice()?;
             let holds = HOLDS.max(began.elapsed() * HOLDS_TIMES);
             Found {
                 until: Instant::now() + holds,
-                paths,
+                linked,
             }
         };
-        let is_linked = |path: &&PathBuf| self.names_of(path).is_some_and(|names| names > 1);
-        let linked = found.paths.iter().filter(is_linked).cloned().collect();
+        let is_linked = |path: &&PathBuf| self.is_still_linked(path);
+        let linked = found.linked.iter().filter(is_linked).cloned().collect();
         *known = Some(found);
         Ok(linked)
     }
 
-    /// Whether it is known without a look that there are none.
-    pub fn has_none_linked(&self) -> bool {
-        let known = self.linked.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .as_ref()
-            .is_some_and(|found| found.paths.is_empty() && Instant::now() < found.until)
+    /// The same, looked for anew.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn linked_outside_now(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
+        let mut known = self.linked.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.take();
+        drop(known);
+        self.linked_outside()
     }
 
-    fn names_of(&self, path: &Path) -> Option<u64> {
+    /// Whether it is known without a look that there are none.
+    pub fn has_none_linked(&self) -> bool {
+        // Whoever holds it looks through the workspace, which may take long.
+        let Ok(known) = self.linked.0.try_lock() else {
+            return false;
+        };
+        known
+            .as_ref()
+            .is_some_and(|found| found.linked.is_empty() && Instant::now() < found.until)
+    }
+
+    fn is_still_linked(&self, path: &Path) -> bool {
         let flags = rustix::fs::OFlags::PATH;
-        let file = super::open_beneath(self.directory(), path, flags, super::NO_LINKS).ok()?;
-        Some(rustix::fs::fstat(&file).ok()?.st_nlink)
+        let file = super::open_beneath(self.directory(), path, flags, super::NO_LINKS);
+        match file.and_then(|file| rustix::fs::fstat(&file)) {
+            Ok(stat) => stat.st_nlink > 1,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => false,
+            // Whatever keeps this server from looking does not keep the file from being linked.
+            Err(_) => true,
+        }
+    }
+
+    /// While a program makes and removes names, one look can miss some of them; what two looks find is so.
+    fn look_twice(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
+        let mut linked = self.look_for_linked()?;
+        if !linked.is_empty() {
+            let again = self.look_for_linked()?;
+            linked.retain(|path| again.binary_search(path).is_ok());
+        }
+        if linked.len() > MOST_LINKED {
+            return Err(WorkspaceError::TooManyLinked {
+                found: linked.len(),
+                most: MOST_LINKED,
+                first: linked
+                    .first()
+                    .map(|path| path.display().to_string())
+                    .unwrap_or_default(),
+            });
+        }
+        Ok(linked)
     }
 
     fn look_for_linked(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
         // By device and inode: how many names there are, and those of them that are here.
         let mut files: HashMap<(u64, u64), (u64, Vec<PathBuf>)> = HashMap::new();
+        let mut linked = Vec::new();
         let mut looked_at = 0;
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
@@ -81,6 +124,10 @@ impl Workspace {
                 {
                     continue;
                 }
+                Err(error) if is_closed_to_us(&error) && !folder.as_os_str().is_empty() => {
+                    linked.push(folder);
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             let Some((directory, entries)) = listing else {
@@ -88,13 +135,15 @@ impl Workspace {
             };
             looked_at += entries.len();
             if looked_at > MOST_ENTRIES {
-                return Err(too_many(None));
+                return Err(WorkspaceError::TooManyEntries(MOST_ENTRIES));
             }
+            let mut is_closed = false;
             for (name, kind) in entries {
                 match kind {
                     FileType::Directory => folders.push(folder.join(name)),
                     FileType::RegularFile => {
                         let stat = rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW);
+                        is_closed |= matches!(stat, Err(Errno::ACCESS));
                         if let Ok(stat) = stat
                             && stat.st_nlink > 1
                         {
@@ -107,26 +156,17 @@ impl Workspace {
                     _ => {}
                 }
             }
+            if is_closed {
+                linked.push(folder);
+            }
         }
-        let is_outside = |(names, paths): &(u64, Vec<PathBuf>)| *names > paths.len() as u64;
-        let mut linked: Vec<PathBuf> = files
-            .into_values()
-            .filter(is_outside)
-            .flat_map(|(_, paths)| paths)
-            .collect();
+        for (names, paths) in files.into_values() {
+            if names > paths.len() as u64 {
+                linked.extend(paths);
+            }
+        }
         linked.sort_unstable();
-        if linked.len() > MOST_LINKED {
-            return Err(too_many(linked.first()));
-        }
         Ok(linked)
-    }
-}
-
-fn too_many(first: Option<&PathBuf>) -> WorkspaceError {
-    WorkspaceError::TooManyLinked {
-        entries: MOST_ENTRIES,
-        linked: MOST_LINKED,
-        first: first.map(|path| path.display().to_string()),
     }
 }
 

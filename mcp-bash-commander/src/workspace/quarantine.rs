@@ -1,10 +1,13 @@
 //! Protected paths that a command made where there were none: found when it has ended, and put away.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{NO_LINKS, Workspace, open_beneath};
@@ -18,9 +21,37 @@ pub struct PutAway {
     pub to: Result<PathBuf, String>,
 }
 
-/// Protected paths that are not there, so that whatever comes up in their place can be found and put away.
+/// What somebody wants to stay absent, and how many do.
 #[derive(Debug, Clone, Default)]
+pub(super) struct Wanted(Arc<Mutex<BTreeMap<PathBuf, usize>>>);
+
+/// A want that ends when it is dropped.
+#[derive(Debug)]
+struct Want {
+    all: Wanted,
+    paths: Vec<PathBuf>,
+}
+
+impl Drop for Want {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in &self.paths {
+            if let Some(count) = all.get_mut(path) {
+                *count -= 1;
+                if *count == 0 {
+                    all.remove(path);
+                }
+            }
+        }
+    }
+}
+
+/// Protected paths that are not there, so that whatever comes up in their place can be found and put away. While a clone of it lives, a
+/// path that came up all the same counts as absent for everybody else too: one jail made it, and no other may take it for the user's own.
+#[derive(Debug, Clone)]
 pub struct Absent {
+    #[expect(dead_code, reason = "held for its drop alone")]
+    want: Arc<Want>,
     paths: Vec<PathBuf>,
     /// Folders above them that are not there either: a folder may be made of the name, and nothing else, since that would decide what
     /// the protected path is.
@@ -70,6 +101,49 @@ impl<'a> Look<'a> {
     }
 }
 
+/// Gives the owner of a folder, who this server is unless it is root, back what a command may have taken from him.
+fn reopen(folder: &OwnedFd) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(folder)?;
+    let is_own = stat.st_uid == rustix::process::geteuid().as_raw();
+    if !is_own || stat.st_mode & 0o700 == 0o700 {
+        return Ok(());
+    }
+    let mode = Mode::from_raw_mode((stat.st_mode & 0o7777) | 0o700);
+    // A descriptor that only names a folder cannot be used to change it, the path of that descriptor can.
+    let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    rustix::fs::chmod(path, mode)
+}
+
+/// How deep a folder is looked through that is about to be moved.
+const DEEPEST: usize = 64;
+
+/// Removes the names of files below a folder that have others: what is moved out of the workspace must not make a file that stays there
+/// look like one of somebody else's. Nothing is lost, the file has its other name.
+fn remove_second_names(parent: BorrowedFd<'_>, name: &Path, depth: usize) -> Result<(), Errno> {
+    if depth == DEEPEST {
+        return Ok(());
+    }
+    let named = open_beneath(parent, name, OFlags::PATH | OFlags::DIRECTORY, NO_LINKS)?;
+    reopen(&named)?;
+    let folder = open_beneath(parent, name, OFlags::RDONLY | OFlags::DIRECTORY, NO_LINKS)?;
+    for entry in Dir::read_from(&folder)? {
+        let entry = entry?;
+        let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
+        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => remove_second_names(folder.as_fd(), name, depth + 1)?,
+            FileType::RegularFile if stat.st_nlink > 1 => {
+                rustix::fs::unlinkat(&folder, name, AtFlags::empty())?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The folder of a path below the workspace, if it is not the workspace itself, and its name in there.
 fn split(path: &Path) -> Result<(Option<&Path>, &OsStr), Errno> {
     let name = path.file_name().ok_or(Errno::INVAL)?;
@@ -77,14 +151,22 @@ fn split(path: &Path) -> Result<(Option<&Path>, &OsStr), Errno> {
     Ok((above, name))
 }
 
+impl Absent {
+    /// Whether this protected path is one of them.
+    pub fn has(&self, path: &Path) -> bool {
+        self.paths.iter().any(|absent| absent == path)
+    }
+}
+
 impl Workspace {
-    /// Those of the protected `paths` that are not there now.
+    /// Those of the protected `paths` that are not there now, or that a jail made which still runs.
     pub fn absent(&self, paths: &[PathBuf]) -> Absent {
+        let mut wanted = self.absent.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut look = Look::at(self);
         let mut paths: Vec<&Path> = paths
             .iter()
             .map(PathBuf::as_path)
-            .filter(|path| !look.is_there(path))
+            .filter(|path| wanted.contains_key(*path) || !look.is_there(path))
             .collect();
         // Those of one folder beside each other.
         paths.sort_by_key(|path| path.parent());
@@ -95,17 +177,35 @@ impl Workspace {
             .collect();
         above.sort_unstable();
         above.dedup();
-        above.retain(|path| !look.is_there(path));
+        above.retain(|path| wanted.contains_key(*path) || !look.is_there(path));
         let owned = |paths: Vec<&Path>| paths.into_iter().map(Path::to_owned).collect();
+        let (paths, above): (Vec<PathBuf>, Vec<PathBuf>) = (owned(paths), owned(above));
+        let all: Vec<PathBuf> = paths.iter().chain(&above).cloned().collect();
+        for path in &all {
+            *wanted.entry(path.clone()).or_default() += 1;
+        }
+        let want = Want {
+            all: self.absent.clone(),
+            paths: all,
+        };
         Absent {
-            paths: owned(paths),
-            above: owned(above),
+            want: Arc::new(want),
+            paths,
+            above,
         }
     }
 
     fn look_into(&self, path: &Path) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        open_beneath(self.directory(), path, flags, NO_LINKS)
+        let mut so_far = PathBuf::new();
+        let mut folder = Err(Errno::INVAL);
+        for name in path.components() {
+            so_far.push(name);
+            let opened = open_beneath(self.directory(), &so_far, flags, NO_LINKS)?;
+            reopen(&opened)?;
+            folder = Ok(opened);
+        }
+        folder
     }
 
     /// Moves those that are there now into `folder`, or beside themselves under another name where that is on another file
@@ -135,6 +235,11 @@ impl Workspace {
     fn move_away(&self, path: &Path, folder: &Path) -> Result<PathBuf, Errno> {
         let (above, name) = split(path)?;
         let parent = self.look_into(above.unwrap_or(Path::new(".")))?;
+        let is_folder = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        if is_folder {
+            remove_second_names(parent.as_fd(), Path::new(name), 0)?;
+        }
         let plain = name.to_string_lossy();
         let new = format!("{plain}.{:016x}", getrandom::u64().unwrap_or_default());
         let away = std::fs::create_dir_all(folder)

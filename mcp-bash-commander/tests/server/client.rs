@@ -43,6 +43,31 @@ impl Place {
         command
     }
 
+    /// The same as an ordinary user, to whom everything here is given, if this is root.
+    pub(crate) fn command_of_user(&self) -> anyhow::Result<Command> {
+        const USER: u32 = 41234;
+        let plain = self.command();
+        if !rustix::process::geteuid().is_root() {
+            return Ok(plain);
+        }
+        let program = self.path("program");
+        fs::copy(PROGRAM, &program)?;
+        let status = Command::new("chown")
+            .args(["-R", &format!("{USER}:{USER}")])
+            .arg(self.0.path())
+            .status()?;
+        anyhow::ensure!(status.success(), "chown failed");
+        let mut command = Command::new("setpriv");
+        command
+            .args([&format!("--reuid={USER}"), &format!("--regid={USER}")])
+            .arg("--clear-groups")
+            .arg(program)
+            .args(plain.get_args())
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin");
+        Ok(command)
+    }
+
     pub(crate) fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         Ok(self
             .command()

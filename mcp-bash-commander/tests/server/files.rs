@@ -180,6 +180,10 @@ fn a_file_with_a_name_outside_is_changed_only_where_the_policy_lets_it() -> anyh
         if overlay {
             call["workspace"] = json!("overlay");
         }
+        let explained = client
+            .ok("explain", &json!({"path": "deep/linked"}))?
+            .to_string();
+        assert!(explained.contains("a name outside"), "{explained}");
         let tried = client.ok("exec", &call)?;
         assert_eq!(tried["stdout"]["text"], json!("old\n"), "{policy} {tried}");
         let now = fs::read_to_string(&outside)?;

@@ -6,6 +6,7 @@ mod commands;
 mod enforced;
 mod faults;
 mod files;
+mod guards;
 mod kept;
 mod memory;
 mod modes;

@@ -214,7 +214,8 @@ impl Mounts {
             .filter_map(|input| input.target.strip_prefix(&workspace.target).ok());
         let guarded = masked
             .chain(inputs)
-            .chain(spec.protected.iter().map(PathBuf::as_path));
+            .chain(spec.protected.iter().map(PathBuf::as_path))
+            .chain(spec.linked.iter().map(PathBuf::as_path));
         // A directory above one of these could be moved away, were it no mount.
         let mut above: Vec<&Path> = guarded.flat_map(|path| path.ancestors().skip(1)).collect();
         above.retain(|path| !path.as_os_str().is_empty());
@@ -237,7 +238,7 @@ impl Mounts {
                 self.guarded(&nothing, &workspace.target.join(path), opened, true)?;
             }
         }
-        for path in &spec.protected {
+        for path in spec.protected.iter().chain(&spec.linked) {
             let (source, target) = places(workspace, path);
             match open(workspace, path)? {
                 Some(opened) => self.guarded(&source, &target, opened, true)?,

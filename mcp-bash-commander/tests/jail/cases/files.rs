@@ -69,6 +69,8 @@ pub(super) const CASES: &[Case] = &[
             "lib::workspace::changes::committing::files_with_other_names_and_read_only_workspaces_are_left_alone",
             "lib::workspace::linked::a_file_with_a_name_outside_is_told_and_one_with_two_names_inside_is_not",
             "server::files::a_file_with_a_name_outside_is_changed_only_where_the_policy_lets_it",
+            "server::guards::closing_a_folder_to_the_server_opens_nothing_to_a_command",
+            "server::guards::the_host_may_remove_a_file_with_a_name_outside_while_a_command_runs",
         ],
         attempts: &[],
         lacks: "",
@@ -102,6 +104,8 @@ pub(super) const CASES: &[Case] = &[
         number: 8,
         title: "The first creation of a protected path",
         shown_by: &[
+            "server::guards::what_one_command_made_of_a_protected_path_is_no_other_ones_to_keep",
+            "server::guards::a_command_that_makes_and_removes_protected_paths_ends_no_other",
             "lib::workspace::quarantine::what_was_made_is_moved_and_what_was_there_stays",
             "lib::workspace::changes::committing::a_repository_may_be_made_but_not_its_hooks_and_no_pointer_to_another",
             "server::overlays::protected_paths_are_neither_changed_nor_moved_nor_made",

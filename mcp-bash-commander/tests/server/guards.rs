@@ -1,0 +1,143 @@
+//! What commands must not make or change, tried by commands that help each other, and by those of an ordinary user, who can close folders
+//! to the server.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use crate::client::{Client, Place};
+use crate::processes::eventually;
+
+fn begin(client: &mut Client, command: &str) -> anyhow::Result<Value> {
+    let started = json!({"command": command, "wait": {"until": "none"}});
+    Ok(client.ok("exec", &started)?["id"].clone())
+}
+
+fn is_over(client: &mut Client, id: &Value) -> anyhow::Result<bool> {
+    let state = client.ok("read_output", &json!({"id": id, "tail": 1}))?;
+    Ok(state["state"] != json!("running"))
+}
+
+/// What the operator finds put away.
+fn put_away(place: &Place) -> Vec<String> {
+    let folder = fs::read_dir(place.path("state").join("put-away"));
+    let names = folder.into_iter().flatten().flatten();
+    names
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+#[test]
+fn what_one_command_made_of_a_protected_path_is_no_other_ones_to_keep() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let folder = place.workspace().join(".vscode");
+    let mut client = place.start()?;
+    let first = begin(
+        &mut client,
+        "mkdir .vscode; until [ -e go ]; do sleep 0.01; done",
+    )?;
+    eventually("it is made", || Ok(folder.exists()))?;
+    let second = "until [ ! -e .vscode ]; do sleep 0.01; done; mkdir .vscode; echo evil > .vscode/tasks.json; sleep 0.2";
+    let second = begin(&mut client, second)?;
+    fs::write(place.workspace().join("go"), "")?;
+    eventually("both are over", || {
+        Ok(is_over(&mut client, &first)? && is_over(&mut client, &second)?)
+    })?;
+    eventually("it is put away", || Ok(!folder.exists()))?;
+    assert_eq!(put_away(&place).len(), 2);
+    // What the user makes when no jail runs is the user's.
+    fs::create_dir(&folder)?;
+    client.exec("true")?;
+    assert!(folder.exists());
+    Ok(())
+}
+
+#[test]
+fn a_command_that_makes_and_removes_protected_paths_ends_no_other() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut client = place.start()?;
+    let noise = "while :; do mkdir .vscode .idea; sleep 0.02; rmdir .vscode .idea; done";
+    let noise = begin(&mut client, noise)?;
+    for _ in 0..10 {
+        let innocent = client.exec("sleep 0.1; echo alive")?;
+        assert_eq!(innocent["stdout"]["text"], json!("alive\n"), "{innocent}");
+    }
+    client.ok("stop", &json!({"id": noise, "signal": "KILL"}))?;
+    Ok(())
+}
+
+#[test]
+fn a_file_that_was_put_away_takes_no_name_of_the_workspace_along() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    fs::write(place.workspace().join("main.rs"), "old")?;
+    let mut client = place.start()?;
+    client.exec("mkdir .vscode; ln main.rs .vscode/; echo own > .vscode/own")?;
+    let away = place
+        .path("state")
+        .join("put-away")
+        .join(&put_away(&place)[0]);
+    assert_eq!(fs::read_to_string(away.join("own"))?, "own\n");
+    assert!(!away.join("main.rs").exists());
+    let doctor = client.ok("doctor", &json!({}))?.to_string();
+    assert!(doctor.contains("no file of the workspace has a name outside it"));
+    assert_eq!(client.exec("echo new > main.rs")?["exit_code"], json!(0));
+    Ok(())
+}
+
+#[test]
+fn the_host_may_remove_a_file_with_a_name_outside_while_a_command_runs() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    fs::write(place.path("outside"), "old")?;
+    fs::hard_link(place.path("outside"), place.workspace().join("linked"))?;
+    let mut client = place.start()?;
+    let running = begin(
+        &mut client,
+        "until [ ! -e linked ]; do sleep 0.01; done; echo saw it",
+    )?;
+    fs::remove_file(place.workspace().join("linked"))?;
+    eventually("it ends", || is_over(&mut client, &running))?;
+    let output = client.ok("read_output", &json!({"id": running, "tail": 100}))?;
+    assert_eq!(output["text"], json!("saw it\n"), "{output}");
+    Ok(())
+}
+
+/// Every file below, by its path.
+fn text(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+#[test]
+fn closing_a_folder_to_the_server_opens_nothing_to_a_command() -> anyhow::Result<()> {
+    for mode in ["000", "400", "600"] {
+        let place = Place::new()?;
+        let work = place.workspace();
+        for folder in ["deep", "conf", "repo"] {
+            fs::create_dir(work.join(folder))?;
+        }
+        fs::write(place.path("outside"), "old")?;
+        fs::hard_link(place.path("outside"), work.join("deep/linked"))?;
+        fs::write(work.join("conf/.env"), "canary-8812")?;
+        let policy = place.policy("[workspace]\ndeny_read = [\"**/.env\"]\n")?;
+        let mut command = place.command_of_user()?;
+        command.arg("--policy").arg(&policy);
+        let mut client = Client::start(&mut command, &json!({}))?;
+        let made = "mkdir -p .git/hooks; echo evil > .git/hooks/pre-commit";
+        client.exec(&format!("{made}; chmod {mode} deep conf .git"))?;
+        let tried = "chmod 755 deep conf .git; echo evil > deep/linked; cat conf/.env; cat .git/hooks/pre-commit";
+        for _ in 0..2 {
+            let tried = client.exec(tried)?;
+            let told = tried.to_string();
+            assert!(!told.contains("canary-8812"), "{mode}: {told}");
+            assert_eq!(tried["stdout"]["text"], json!(""), "{mode}: {told}");
+        }
+        assert_eq!(text(&place.path("outside"))?, "old", "{mode}");
+        let hook = work.join(".git/hooks/pre-commit");
+        assert!(
+            fs::symlink_metadata(hook).is_err(),
+            "{mode}: the hook stays"
+        );
+    }
+    Ok(())
+}
