@@ -228,9 +228,12 @@ fn where_a_jail_gets_no_memory_the_call_fails_and_the_next_one_with_memory_works
     limit(&format!("{}:", pages * 4096 + (200 << 10)))?;
     let refused = error(&mut client, "exec", &json!({"command": "echo ran > ran"}))?;
     let told = refused["message"].as_str().unwrap_or_default();
-    assert!(told.contains("Cannot allocate memory"), "{refused}");
+    // Or there was none for the launcher itself, which ends then and is started again.
+    let is_told = told.contains("Cannot allocate memory") || told.contains("launcher ended");
+    assert!(is_told, "{refused}");
     assert!(!place.workspace().join("ran").exists());
-    limit("unlimited:")?;
+    // A launcher that ended took its limit along.
+    let _ = limit("unlimited:");
     works(&mut client)
 }
 
