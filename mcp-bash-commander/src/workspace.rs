@@ -1,6 +1,7 @@
 //! Files of the workspace as the server itself touches them: resolved by the kernel below a directory pinned at start, so
 //! that no link, rename or `..` that a command plants leads the server outside.
 
+mod absent;
 pub mod changes;
 mod closed;
 mod edit;
@@ -19,8 +20,9 @@ use shared::digest::Digest;
 
 use crate::jail;
 use crate::policy::Access;
+pub use absent::Absent;
 pub use edit::{Edit, EditError, Edited, Hint, Occurrences};
-pub use quarantine::{Absent, PutAway};
+pub use quarantine::PutAway;
 pub use read::FileSlice;
 pub use search::{
     Bound, Breadth, Found, LeftOut, Match, Query, Report, SearchError, SkippedFiles, Snippet,
@@ -131,7 +133,7 @@ pub struct Workspace {
     access: Access,
     pinned: jail::Workspace,
     linked: linked::Known,
-    absent: quarantine::Wanted,
+    absent: absent::Wanted,
 }
 
 impl Workspace {
@@ -150,7 +152,7 @@ impl Workspace {
             access,
             pinned,
             linked: linked::Known::default(),
-            absent: quarantine::Wanted::default(),
+            absent: absent::Wanted::default(),
         })
     }
 

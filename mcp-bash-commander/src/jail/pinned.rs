@@ -264,9 +264,10 @@ pub(super) fn place_masks(guard: &mut Guard<'_>, masked: &[Masked]) -> Result<()
 pub(super) fn place_protected(guard: &mut Guard<'_>, protected: &[PathBuf]) -> Result<(), Failure> {
     for path in protected {
         let target = guard.workspace.target.join(path);
-        match make_read_only(guard, path).map_err(unprotected(path))? {
-            Some(()) => guard.watch(&target).map_err(unprotected(path))?,
-            None => guard.watched.push(Watched::absent(target)),
+        if make_read_only(guard, path).map_err(unprotected(path))? {
+            guard.watch(&target).map_err(unprotected(path))?;
+        } else {
+            guard.watched.push(Watched::absent(target));
         }
     }
     Ok(())
@@ -285,15 +286,15 @@ fn unprotected(path: &Path) -> impl FnOnce(Errno) -> Failure {
     move |errno| Failure::new(Layer::Workspace, errno, what)
 }
 
-/// None where there is nothing.
-fn make_read_only(guard: &mut Guard<'_>, path: &Path) -> Result<Option<()>, Errno> {
+/// False where there is nothing.
+fn make_read_only(guard: &mut Guard<'_>, path: &Path) -> Result<bool, Errno> {
     if has_detours(path) || path.is_absolute() {
         return Err(Errno::INVAL);
     }
     let target = guard.workspace.target.join(path);
     let place = match resolve(guard.root.as_fd(), &target) {
         Ok(place) => place,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
         Err(errno) => return Err(errno),
     };
     require_no_link(&place)?;
@@ -307,7 +308,7 @@ fn make_read_only(guard: &mut Guard<'_>, path: &Path) -> Result<Option<()>, Errn
     let again = copy_tree(&place, "", true)?;
     set(&again, true, READ_ONLY | NO_SETUID | NO_DEVICES)?;
     attach(&again, &place, "")?;
-    Ok(Some(()))
+    Ok(true)
 }
 
 /// Puts the sealed bytes of each input, as a read-only file of its own, over the file of that name in the workspace. The directories

@@ -43,6 +43,23 @@ impl Place {
         command
     }
 
+    /// The same, started by another program with these arguments, to which the server's own are added.
+    pub(crate) fn command_by(&self, program: &str, arguments: &[&str]) -> Command {
+        let plain = self.command();
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .envs(
+                plain
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            .args(arguments)
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        command
+    }
+
     /// The same as an ordinary user, to whom everything here is given, if this is root.
     pub(crate) fn command_of_user(&self) -> anyhow::Result<Command> {
         const USER: u32 = 41234;

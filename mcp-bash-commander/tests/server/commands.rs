@@ -3,14 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Place, missing};
 use crate::processes::{eventually, processes_with, tag};
-use crate::program::PROGRAM;
 
 #[test]
 fn a_command_ends_with_its_own_exit_code_or_signal() -> anyhow::Result<()> {
@@ -338,15 +336,8 @@ fn progress_is_told_to_a_client_that_asks_for_it() -> anyhow::Result<()> {
 #[test]
 fn signals_that_whoever_started_the_server_ignores_reach_a_command() -> anyhow::Result<()> {
     let place = Place::new()?;
-    let mut command = Command::new("sh");
-    command
-        .args([
-            "-c",
-            "trap '' HUP INT QUIT TERM; exec \"$@\"",
-            "sh",
-            PROGRAM,
-        ])
-        .args(place.command().get_args());
+    let ignoring = ["-c", "trap '' HUP INT QUIT TERM; exec \"$@\"", "sh"];
+    let mut command = place.command_by("sh", &ignoring);
     let mut client = Client::start(&mut command, &json!({}))?;
     // Those above 31 the C library keeps to itself.
     let ignored = |status: &str| -> anyhow::Result<u64> {

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Place};
 use crate::processes::eventually;
-use crate::program::PROGRAM;
 use crate::skips::skip;
 
 const PROBE: &str = env!("CARGO_BIN_EXE_jail-probe");
@@ -184,12 +183,8 @@ fn a_launcher_that_hangs_is_an_error_in_time_and_all_is_well_when_it_goes_on() -
 #[test]
 fn without_descriptors_calls_fail_with_a_reason_until_some_are_free() -> anyhow::Result<()> {
     let place = Place::new()?;
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "ulimit -S -n 48; exec \"$@\"", "sh", PROGRAM])
-        .args(place.command().get_args())
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin");
+    let limited = ["-c", "ulimit -S -n 48; exec \"$@\"", "sh"];
+    let mut command = place.command_by("sh", &limited);
     let mut client = Client::start(&mut command, &json!({}))?;
     let asleep = json!({"command": "sleep 1000", "wait": {"until": "none"}});
     let mut running = Vec::new();
@@ -315,12 +310,7 @@ fn a_kernel_without_landlock_runs_no_command_and_the_layer_is_named() -> anyhow:
     let place = Place::new()?;
     let policy = place.policy("allow_degraded = [\"no_userns\"]\n")?;
     for policy in [None, Some(policy)] {
-        let mut command = Command::new(PROBE);
-        command
-            .args(["without landlock", PROGRAM])
-            .args(place.command().get_args())
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin");
+        let mut command = place.command_by(PROBE, &["without landlock"]);
         if let Some(policy) = policy {
             command.arg("--policy").arg(policy);
         }
@@ -348,18 +338,10 @@ fn without_proc_no_command_runs_and_the_reason_is_told() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return skip("without_proc", "root, to unmount /proc for one process");
     }
-    let mut command = Command::new("unshare");
-    command
-        .args([
-            "--mount",
-            "sh",
-            "-c",
-            "umount -l /proc && exec \"$@\"",
-            "sh",
-        ])
-        .arg(PROGRAM)
-        .args(place.command().get_args())
-        .arg("doctor");
+    let script = "umount -l /proc && exec \"$@\"";
+    let without = ["--mount", "sh", "-c", script, "sh"];
+    let mut command = place.command_by("unshare", &without);
+    command.arg("doctor");
     let output = command.output()?;
     let told = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success() && told.contains("/proc"), "{told}");
@@ -394,20 +376,10 @@ fn where_process_numbers_come_round_no_signal_reaches_another() -> anyhow::Resul
     fs::write(place.path("neighbours"), NEIGHBOURS)?;
     let script = "echo 400 > /proc/sys/kernel/pid_max || exit; cd \"$1\"; \
         sh neighbours aside & sh neighbours aside & shift; \"$@\"; touch aside/over; wait";
-    let mut command = Command::new("unshare");
-    command
-        .args([
-            "--pid",
-            "--fork",
-            "--mount-proc",
-            "--kill-child",
-            "sh",
-            "-c",
-        ])
-        .args([script, "sh"])
-        .arg(place.path(""))
-        .arg(PROGRAM)
-        .args(place.command().get_args());
+    let here = place.path("").to_string_lossy().into_owned();
+    let apart = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    let arguments = [&apart[..], &["sh", "-c", script, "sh", &here]].concat();
+    let mut command = place.command_by("unshare", &arguments);
     let mut client = Client::start(&mut command, &json!({}))?;
     let seen = || fs::read_to_string(aside.join("numbers")).unwrap_or_default();
     let comes_round = |numbers: &str| {

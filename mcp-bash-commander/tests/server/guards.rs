@@ -2,9 +2,7 @@
 //! to the server.
 
 use std::fs;
-use std::path::Path;
 
-use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Place};
@@ -103,11 +101,6 @@ fn the_host_may_remove_a_file_with_a_name_outside_while_a_command_runs() -> anyh
     Ok(())
 }
 
-/// Every file below, by its path.
-fn text(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| path.display().to_string())
-}
-
 #[test]
 fn closing_a_folder_to_the_server_opens_nothing_to_a_command() -> anyhow::Result<()> {
     for mode in ["000", "400", "600"] {
@@ -132,7 +125,7 @@ fn closing_a_folder_to_the_server_opens_nothing_to_a_command() -> anyhow::Result
             assert!(!told.contains("canary-8812"), "{mode}: {told}");
             assert_eq!(tried["stdout"]["text"], json!(""), "{mode}: {told}");
         }
-        assert_eq!(text(&place.path("outside"))?, "old", "{mode}");
+        assert_eq!(fs::read_to_string(place.path("outside"))?, "old", "{mode}");
         let hook = work.join(".git/hooks/pre-commit");
         assert!(
             fs::symlink_metadata(hook).is_err(),
