@@ -97,11 +97,11 @@ pub(crate) async fn is_linked(workspace: &Arc<Workspace>, path: &str) -> bool {
 }
 
 /// Looks at all of the workspace, which may take long.
-async fn look_through<T: Send + 'static>(
-    workspace: &Arc<Workspace>,
+pub(crate) async fn look_through<T: Send + 'static>(
+    workspace: &Workspace,
     look: impl FnOnce(&Workspace) -> Result<T, WorkspaceError> + Send + 'static,
 ) -> Result<T, WorkspaceError> {
-    let place = Arc::clone(workspace);
+    let place = workspace.clone();
     tokio::task::spawn_blocking(move || look(&place))
         .await
         .map_err(|error| WorkspaceError::Io {

@@ -10,6 +10,7 @@ use shared::metrics::Metrics;
 use shared::state_dir;
 
 use crate::config::Config;
+use crate::confine;
 use crate::enforce::owner_of_socket;
 use crate::jail::{Isolation, Launcher, LayerStatus, Mode, probe_layers, probe_mode};
 use crate::policy::{Access, HardLinks, Policy};
@@ -93,7 +94,7 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
             network.allow.entries().len()
         ),
     );
-    examine_links(&mut report, subject.policy, subject.workspace);
+    examine_links(&mut report, subject.policy, subject.workspace).await;
     examine_secrets(&mut report, subject.policy);
     if !subject.policy.audit.required {
         report.warn(
@@ -115,12 +116,13 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
 }
 
 /// Tells of files that a command could write outside the workspace through.
-fn examine_links(report: &mut Doctor, policy: &Policy, workspace: &Workspace) {
+async fn examine_links(report: &mut Doctor, policy: &Policy, workspace: &Workspace) {
     const CHECK: &str = "hard links";
     if policy.access == Access::ReadOnly {
         return;
     }
-    let found = match workspace.linked_outside_now() {
+    let looked = confine::look_through(workspace, Workspace::linked_outside_now).await;
+    let found = match looked {
         Ok(found) => found,
         Err(error) if policy.hard_links == HardLinks::Allow => {
             return report.warn(
