@@ -45,7 +45,9 @@ fn what_one_command_made_of_a_protected_path_is_no_other_ones_to_keep() -> anyho
     })?;
     eventually("it is put away", || Ok(!folder.exists()))?;
     assert_eq!(put_away(&place).len(), 2);
-    // What the user makes when no jail runs is the user's.
+    // What the user makes when no jail is left is the user's.
+    client.close()?;
+    let mut client = place.start()?;
     fs::create_dir(&folder)?;
     client.exec("true")?;
     assert!(folder.exists());
