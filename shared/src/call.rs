@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     budget::json_bytes,
     call_log::{CallLog, Details, Outcome, Record},
+    canonical,
     digest::hex,
     effect::class::EffectClass,
     metrics::Metrics,
@@ -534,7 +535,9 @@ fn unrecorded(error: &dyn std::fmt::Display, done: &str) -> ToolError {
 /// Never fails: arguments came as JSON, and JSON has a canonical form.
 fn arguments_digest(arguments: Option<&JsonObject>) -> String {
     let canonical = match arguments {
-        Some(arguments) => serde_json_canonicalizer::to_vec(arguments).unwrap_or_default(),
+        Some(arguments) => {
+            canonical::to_vec(arguments, canonical::is_plain_object(arguments)).unwrap_or_default()
+        }
         None => b"{}".to_vec(),
     };
     hex(&Sha256::digest(canonical))

@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod call;
 pub mod call_log;
+mod canonical;
 pub mod config;
 pub mod digest;
 pub mod effect;

@@ -19,6 +19,7 @@ use bollard::query_parameters::{
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, sockopt};
 use rustix::process::{Pid, PidfdFlags};
+use tokio::io::Interest;
 use tokio::sync::OnceCell;
 
 use files::Files;
@@ -199,7 +200,8 @@ fn failed(reason: impl Into<String>) -> JailError {
 
 /// The connection of the container's init, and which process that is.
 async fn accept(listener: OwnedFd, uid: u32) -> Result<(OwnedFd, (Identity, OwnedFd)), JailError> {
-    let listener = sys::watch(listener).map_err(JailError::io("wait for a container"))?;
+    let listener =
+        sys::watch(listener, Interest::READABLE).map_err(JailError::io("wait for a container"))?;
     loop {
         let mut ready = listener
             .readable()

@@ -1,5 +1,6 @@
 //! The layers of a strict jail, by name, and what to do where a host lacks one.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
@@ -257,9 +258,9 @@ pub struct Isolation {
     /// How the jail was made.
     pub mode: Mode,
     /// Names of the layers that were applied; Landlock with the ABI of the kernel, as in `landlock:7`, `cgroup` with its version.
-    pub layers: Vec<String>,
+    pub layers: Vec<Cow<'static, str>>,
     /// Names of the layers that are missing; in mode `strict` at most `cgroup` and what the policy leaves out.
-    pub missing: Vec<String>,
+    pub missing: Vec<Cow<'static, str>>,
     /// Version of the kernel's Landlock.
     pub landlock_abi: u32,
     /// The uid the kernel sees; never 0.
@@ -276,10 +277,10 @@ impl Isolation {
         kernel_uid: u32,
     ) -> Self {
         let name = |layer: Layer| match (layer, cgroup) {
-            (Layer::Cgroup, Some(CgroupVersion::V1)) => "cgroup:v1".to_owned(),
-            (Layer::Cgroup, Some(CgroupVersion::V2)) => "cgroup:v2".to_owned(),
-            (Layer::Landlock, _) => format!("landlock:{landlock_abi}"),
-            (other, _) => other.name().to_owned(),
+            (Layer::Cgroup, Some(CgroupVersion::V1)) => Cow::Borrowed("cgroup:v1"),
+            (Layer::Cgroup, Some(CgroupVersion::V2)) => Cow::Borrowed("cgroup:v2"),
+            (Layer::Landlock, _) => Cow::Owned(format!("landlock:{landlock_abi}")),
+            (other, _) => Cow::Borrowed(other.name()),
         };
         let is_applied =
             |layer: Layer| applied.contains(layer) || layer == Layer::Cgroup && cgroup.is_some();
@@ -292,7 +293,7 @@ impl Isolation {
             layers: layers.into_iter().map(name).collect(),
             missing: missing
                 .into_iter()
-                .map(|layer| layer.name().to_owned())
+                .map(|layer| Cow::Borrowed(layer.name()))
                 .collect(),
             landlock_abi,
             kernel_uid,

@@ -70,7 +70,9 @@ pub async fn probe_layers(launcher: &Launcher, workspace: Option<Workspace>) -> 
             Layer::STRICT
                 .into_iter()
                 .map(|layer| match (name_of(layer), &absent) {
-                    (Some(name), _) => report(name, LayerStatus::Applied, "applied", None),
+                    (Some(name), _) => {
+                        report(name.into_owned(), LayerStatus::Applied, "applied", None)
+                    }
                     (None, Some(absent)) if layer == Layer::Cgroup => absent.clone(),
                     (None, _) => report(
                         layer.name().to_owned(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -177,7 +178,7 @@ pub(super) struct Control {
 impl Control {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            socket: sys::watch(socket)?,
+            socket: sys::watch(socket, Interest::READABLE)?,
             next_id: AtomicU64::new(1),
             connecting: Mutex::default(),
             starting: Mutex::default(),
@@ -293,7 +294,9 @@ impl Control {
         }
         lock(&self.connecting).clear();
         lock(&self.starting).clear();
-        if let Some(init) = reaped_by_others.and_then(|init| sys::watch(init).ok()) {
+        if let Some(init) =
+            reaped_by_others.and_then(|init| sys::watch(init, Interest::READABLE).ok())
+        {
             // Its connection ends before the processes below it do.
             let _ = init.readable().await;
         }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::termios::Winsize;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 
 use super::{JailError, Stdin, TerminalSize, sys};
 
@@ -21,7 +21,7 @@ pub struct Output(AsyncFd<OwnedFd>);
 impl Output {
     fn new(descriptor: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&descriptor, true)?;
-        Ok(Self(sys::watch(descriptor)?))
+        Ok(Self(sys::watch(descriptor, Interest::READABLE)?))
     }
 
     /// Waits until there is something to read, or the end.
@@ -40,7 +40,7 @@ impl Output {
     /// # Errors
     /// What the system says.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_io(tokio::io::Interest::READABLE, |descriptor| {
+        self.0.try_io(Interest::READABLE, |descriptor| {
             match rustix::io::read(descriptor, &mut *buffer) {
                 // A terminal whose other end nobody holds.
                 Err(Errno::IO) => Ok(0),
@@ -80,7 +80,7 @@ impl Input {
     fn new(descriptor: OwnedFd, is_terminal: bool) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&descriptor, true)?;
         Ok(Self {
-            descriptor: sys::watch(descriptor)?,
+            descriptor: sys::watch(descriptor, Interest::WRITABLE)?,
             is_terminal,
         })
     }
@@ -96,13 +96,12 @@ impl Input {
     /// `BrokenPipe` when nobody reads any more.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.descriptor
-            .async_io(
-                tokio::io::Interest::WRITABLE,
-                |descriptor| match rustix::io::write(descriptor, bytes) {
+            .async_io(Interest::WRITABLE, |descriptor| {
+                match rustix::io::write(descriptor, bytes) {
                     Err(Errno::IO) => Err(io::ErrorKind::BrokenPipe.into()),
                     written => Ok(written?),
-                },
-            )
+                }
+            })
             .await
     }
 

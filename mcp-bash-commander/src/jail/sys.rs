@@ -9,8 +9,10 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use rustix::io::{Errno, Result};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::protocol::Consumed;
@@ -84,17 +86,23 @@ pub(super) fn start_program<F: FnOnce() -> std::convert::Infallible>(work: F) ->
         let _ = catch_unwind(AssertUnwindSafe(|| work.map(|work| work())));
         exit_now(101)
     }
-    // SAFETY: a new private mapping, which only the new process uses as its stack.
-    let stack = unsafe {
-        rustix::mm::mmap_anonymous(
-            ptr::null_mut(),
-            STACK,
-            rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
-            rustix::mm::MapFlags::PRIVATE
-                | rustix::mm::MapFlags::STACK
-                | rustix::mm::MapFlags::NORESERVE,
-        )
-    }?;
+    /// Made once: each new process is through with it before another can be started.
+    static KEPT: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
+    let mut stack = KEPT.load(Ordering::Relaxed);
+    if stack.is_null() {
+        // SAFETY: a new private mapping, which only the new processes use as their stack.
+        stack = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                STACK,
+                rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
+                rustix::mm::MapFlags::PRIVATE
+                    | rustix::mm::MapFlags::STACK
+                    | rustix::mm::MapFlags::NORESERVE,
+            )
+        }?;
+        KEPT.store(stack, Ordering::Relaxed);
+    }
     let mut work = Some(work);
     // SAFETY: CLONE_VFORK keeps this thread, the only one of its memory, from running while the new process does, so nothing is
     // used by both at once; the stack has its size and grows down from its aligned end; descriptors, signal actions, credentials
@@ -107,10 +115,11 @@ pub(super) fn start_program<F: FnOnce() -> std::convert::Infallible>(work: F) ->
             ptr::from_mut(&mut work).cast(),
         )
     };
-    let error = last_error();
-    // SAFETY: made above, and the new process is through with it.
-    unsafe { rustix::mm::munmap(stack, STACK) }?;
-    if pid == -1 { Err(error) } else { Ok(pid) }
+    if pid == -1 {
+        Err(last_error())
+    } else {
+        Ok(pid)
+    }
 }
 
 /// Ends this process at once, without running destructors of a copied parent.
@@ -157,10 +166,10 @@ fn close_range_with(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<()
     }
 }
 
-/// Lets the runtime watch a descriptor.
-pub(super) fn watch(descriptor: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+/// Lets the runtime watch a descriptor, only for what is waited for: whatever else happens to it would wake the server for nothing.
+pub(super) fn watch(descriptor: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is one descriptor, the same for as long as it lives, and `AsyncFd` owns it.
-    unsafe { AsyncFd::register(descriptor) }.map_err(std::io::Error::from)
+    unsafe { AsyncFd::register_with_interest(descriptor, interest) }.map_err(std::io::Error::from)
 }
 
 /// Attributes for [`mount_setattr`], as the kernel lays them out.

@@ -1,7 +1,7 @@
 //! Protected paths that are not there, and who wants them to stay so.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,21 +11,25 @@ use rustix::io::Errno;
 
 use super::{NO_LINKS, Workspace, open_beneath};
 
-/// What somebody wants to stay absent, and how many do.
+/// What somebody wants to stay absent, and how many do. All paths are plain, so their texts can stand for them, which are faster to compare.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wanted(Arc<Mutex<BTreeMap<PathBuf, usize>>>);
+pub(super) struct Wanted(Arc<Mutex<BTreeMap<OsString, usize>>>);
 
 /// A want that ends when it is dropped.
 #[derive(Debug)]
 struct Want {
     all: Wanted,
     paths: Vec<PathBuf>,
+    /// Folders above them that are not there either: a folder may be made of the name, and nothing else, since that would decide what
+    /// the protected path is.
+    above: Vec<PathBuf>,
 }
 
 impl Drop for Want {
     fn drop(&mut self) {
         let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for path in &self.paths {
+        for path in self.paths.iter().chain(&self.above) {
+            let path = path.as_os_str();
             if let Some(count) = all.get_mut(path) {
                 *count -= 1;
                 if *count == 0 {
@@ -39,14 +43,7 @@ impl Drop for Want {
 /// Protected paths that are not there, so that whatever comes up in their place can be found and put away. While a clone of it lives, a
 /// path that came up all the same counts as absent for everybody else too: one jail made it, and no other may take it for the user's own.
 #[derive(Debug, Clone)]
-pub struct Absent {
-    #[expect(dead_code, reason = "held for its drop alone")]
-    want: Arc<Want>,
-    pub(super) paths: Vec<PathBuf>,
-    /// Folders above them that are not there either: a folder may be made of the name, and nothing else, since that would decide what
-    /// the protected path is.
-    pub(super) above: Vec<PathBuf>,
-}
+pub struct Absent(Arc<Want>);
 
 /// Looks at one path after the other, and opens a folder only once for all that are looked at in it without a pause.
 pub(super) struct Look<'a> {
@@ -114,7 +111,17 @@ pub(super) fn split(path: &Path) -> Result<(Option<&Path>, &OsStr), Errno> {
 impl Absent {
     /// Whether this protected path is one of them.
     pub fn has(&self, path: &Path) -> bool {
-        self.paths.iter().any(|absent| absent == path)
+        let is_it = |absent: &PathBuf| absent.as_os_str() == path.as_os_str();
+        self.0.paths.iter().any(is_it)
+    }
+
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.paths.iter().map(PathBuf::as_path)
+    }
+
+    /// Folders above them that are not there either.
+    pub(super) fn above(&self) -> impl Iterator<Item = &Path> {
+        self.0.above.iter().map(PathBuf::as_path)
     }
 }
 
@@ -126,33 +133,30 @@ impl Workspace {
         let mut paths: Vec<&Path> = paths
             .iter()
             .map(PathBuf::as_path)
-            .filter(|path| wanted.contains_key(*path) || !look.is_there(path))
+            .filter(|path| wanted.contains_key(path.as_os_str()) || !look.is_there(path))
             .collect();
         // Those of one folder beside each other.
-        paths.sort_by_key(|path| path.parent());
+        paths.sort_by_key(|path| path.parent().map(Path::as_os_str));
         let mut above: Vec<&Path> = paths
             .iter()
             .flat_map(|path| path.ancestors().skip(1))
             .filter(|path| !path.as_os_str().is_empty())
             .collect();
-        above.sort_unstable();
-        above.dedup();
-        above.retain(|path| wanted.contains_key(*path) || !look.is_there(path));
+        above.sort_unstable_by_key(|path| path.as_os_str());
+        above.dedup_by_key(|path| path.as_os_str());
+        above.retain(|path| wanted.contains_key(path.as_os_str()) || !look.is_there(path));
+        for path in paths.iter().chain(&above) {
+            match wanted.get_mut(path.as_os_str()) {
+                Some(count) => *count += 1,
+                None => drop(wanted.insert(path.as_os_str().to_owned(), 1)),
+            }
+        }
         let owned = |paths: Vec<&Path>| paths.into_iter().map(Path::to_owned).collect();
-        let (paths, above): (Vec<PathBuf>, Vec<PathBuf>) = (owned(paths), owned(above));
-        let all: Vec<PathBuf> = paths.iter().chain(&above).cloned().collect();
-        for path in &all {
-            *wanted.entry(path.clone()).or_default() += 1;
-        }
-        let want = Want {
+        Absent(Arc::new(Want {
             all: self.absent.clone(),
-            paths: all,
-        };
-        Absent {
-            want: Arc::new(want),
-            paths,
-            above,
-        }
+            paths: owned(paths),
+            above: owned(above),
+        }))
     }
 
     pub(super) fn look_into(&self, path: &Path) -> Result<OwnedFd, Errno> {

@@ -64,13 +64,14 @@ impl Workspace {
             Some(PutAway { path, to })
         };
         let mut look = Look::at(self);
-        let above = absent.above.iter().map(PathBuf::as_path);
-        let above: Vec<&Path> = above.filter(|path| look.is_no_folder(path)).collect();
+        let above: Vec<&Path> = absent
+            .above()
+            .filter(|path| look.is_no_folder(path))
+            .collect();
         let mut put_away: Vec<PutAway> = above.iter().filter_map(away).collect();
         // What was below one of them went with it.
         let mut look = Look::at(self);
-        let paths = absent.paths.iter().map(PathBuf::as_path);
-        let made: Vec<&Path> = paths.filter(|path| look.is_there(path)).collect();
+        let made: Vec<&Path> = absent.paths().filter(|path| look.is_there(path)).collect();
         put_away.extend(made.iter().filter_map(away));
         put_away
     }

@@ -161,7 +161,7 @@ async fn a_command_in_a_container_is_told_of_like_any_other() -> anyhow::Result<
         );
     }
     assert!(
-        isolation.missing.contains(&"user_ns".to_owned()),
+        isolation.missing.contains(&"user_ns".into()),
         "{isolation:?}"
     );
     assert!(isolation.kernel_uid != 0);
@@ -416,13 +416,7 @@ async fn a_container_has_no_network_but_what_is_published_and_the_proxy() -> any
     let mut on_the_host = contained.spec(&["/bin/sh", "-c", &request])?;
     on_the_host.network = Network::Host;
     let process = launcher.run(on_the_host).await?;
-    assert!(
-        process
-            .jail
-            .isolation()
-            .missing
-            .contains(&"net_ns".to_owned())
-    );
+    assert!(process.jail.isolation().missing.contains(&"net_ns".into()));
     let output = finish(process).await?;
     assert!(
         host.accept().is_ok(),

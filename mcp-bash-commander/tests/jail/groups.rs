@@ -277,7 +277,7 @@ async fn a_group_that_cannot_be_had_is_named_and_refuses_only_where_it_is_requir
     let isolation = process.jail.isolation().clone();
     let is_there = has_group(&isolation);
     assert_eq!(
-        isolation.missing.contains(&"cgroup".to_owned()),
+        isolation.missing.contains(&"cgroup".into()),
         !is_there,
         "{isolation:?}"
     );

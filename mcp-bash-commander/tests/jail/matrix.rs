@@ -143,7 +143,7 @@ async fn in_jail(
     let isolation = process.jail.isolation();
     let mut missing: Vec<String> = missing(isolation).into_iter().map(str::to_owned).collect();
     if without == Some(Layer::Cgroup) {
-        missing.clone_from(&isolation.missing);
+        missing = isolation.missing.iter().map(ToString::to_string).collect();
     }
     let output = finish(process).await?;
     assert_eq!(missing.is_empty(), without.is_none(), "{missing:?}");

@@ -183,7 +183,7 @@ pub(crate) fn has_group(isolation: &Isolation) -> bool {
 
 /// What is missing of the layers that every machine has.
 pub(crate) fn missing(isolation: &Isolation) -> Vec<&str> {
-    let missing = isolation.missing.iter().map(String::as_str);
+    let missing = isolation.missing.iter().map(|name| &**name);
     missing
         .filter(|layer| *layer != Layer::Cgroup.name())
         .collect()

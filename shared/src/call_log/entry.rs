@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     budget::{head, json_bytes},
+    canonical,
     digest::hex,
 };
 
@@ -217,41 +218,13 @@ impl<'a> Unhashed<'a> {
         }
     }
 
-    /// Canonical JSON (RFC 8785). What needs nothing but its members in order is simply written, which takes a tenth of the time.
+    /// Canonical JSON (RFC 8785).
     fn canonical(&self) -> Vec<u8> {
-        let is_plain = [self.ms, self.seq].into_iter().all(is_exact)
-            && self.details.is_none_or(has_plain_members);
-        let written = if is_plain {
-            serde_json::to_vec(self)
-        } else {
-            serde_json_canonicalizer::to_vec(self)
-        };
+        let is_plain = [self.ms, self.seq].into_iter().all(canonical::is_exact)
+            && self.details.is_none_or(canonical::is_plain_object);
         // Plain values whose numbers are below 2^53 always have a canonical form.
-        written.unwrap_or_default()
+        canonical::to_vec(self, is_plain).unwrap_or_default()
     }
-}
-
-/// Whether a map is in canonical JSON as it is in any: its members stand in the order of their names' bytes, which is the canonical one
-/// for ASCII, and only numbers can be written in several ways.
-fn has_plain_members(members: &Details) -> bool {
-    members
-        .iter()
-        .all(|(name, value)| name.is_ascii() && is_plain(value))
-        && members.keys().is_sorted()
-}
-
-fn is_plain(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(_) | Value::String(_) => true,
-        Value::Number(number) => number.as_u64().is_some_and(is_exact),
-        Value::Array(values) => values.iter().all(is_plain),
-        Value::Object(members) => has_plain_members(members),
-    }
-}
-
-/// Whether a number is the same as a double.
-fn is_exact(number: u64) -> bool {
-    number < 1 << 53
 }
 
 /// Names are short; what is not, was made up by a caller.

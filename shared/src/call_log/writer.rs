@@ -2,8 +2,8 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -295,11 +295,7 @@ pub(super) fn write_soon(writer: &Arc<Writer>) {
 impl Disk {
     /// Writes whole lines, all or none: a write that failed midway is undone and kept to be repeated.
     fn write(&mut self, lines: &[u8], head: u64) -> io::Result<()> {
-        let written = self
-            .file
-            .seek(SeekFrom::Start(self.length))
-            .and_then(|_| self.file.write_all(lines));
-        if let Err(error) = written {
+        if let Err(error) = self.file.write_all_at(lines, self.length) {
             self.unwritten.extend_from_slice(lines);
             self.unwritten_head = head;
             self.file.set_len(self.length)?;

@@ -1,5 +1,6 @@
 //! What `exec` answers: how the command ended or that it runs, what it wrote, what was denied to it, and what stands around it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -53,8 +54,8 @@ pub(crate) struct ExecResult {
 #[schemars(inline)]
 struct IsolationView {
     mode: String,
-    layers: Vec<String>,
-    missing: Vec<String>,
+    layers: Vec<Cow<'static, str>>,
+    missing: Vec<Cow<'static, str>>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
