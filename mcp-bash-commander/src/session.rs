@@ -26,7 +26,8 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::jail::{
-    Exit, Identity, Isolation, Jail, JailError, JailSpec, JailedCommand, Output, Reach, Usage,
+    Exit, Identity, Isolation, Jail, JailError, JailSpec, JailedCommand, Layer, Output, Reach,
+    Usage,
 };
 use crate::network::Reachable;
 use crate::records::Recording;
@@ -92,6 +93,13 @@ pub enum SessionError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl SessionError {
+    /// Whether what its jail was made of is not there any more.
+    fn is_of_replaced_workspace(&self) -> bool {
+        matches!(self, Self::Jail(JailError::Layer { layer: Layer::Workspace, errno, .. }) if *errno == libc::ESTALE)
+    }
 }
 
 /// The name of a session: `x` and a number, never used twice by one server.

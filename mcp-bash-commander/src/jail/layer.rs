@@ -161,7 +161,7 @@ impl Layer {
                     .to_owned()
             }
             (Self::Workspace, libc::ESTALE) => {
-                "it was replaced since it was looked at: stop the session, or the server, and start it again".to_owned()
+                "it was replaced since it was looked at: the session has ended, begin a new one; if that fails too, start the server again".to_owned()
             }
             (Self::Workspace, libc::ELOOP) => {
                 "a protected path is a symbolic link, which could be turned: put a file or folder in its place, or take it out of \

@@ -281,7 +281,12 @@ impl Sessions {
         if let Some(kept) = there.filter(|kept| kept.is_alive()) {
             drop(making);
             kept.check_terms(&jail)?;
-            let process = kept.start(&jail.command).await?;
+            let process = kept.start(&jail.command).await.inspect_err(|error| {
+                // Nothing more can be started in it.
+                if error.is_of_replaced_workspace() {
+                    kept.end();
+                }
+            })?;
             return Ok((process, kept));
         }
         let place = self.reserve(origin)?;

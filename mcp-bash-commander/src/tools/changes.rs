@@ -20,6 +20,7 @@ use shared::tools::ToolEffect;
 use shared::visible;
 
 use super::error::invalid;
+use super::view::counted;
 use crate::server::BashCommander;
 use crate::session::{Changes, SessionError};
 use crate::workspace::changes::{Change, Commit, Committed, Protected};
@@ -206,14 +207,31 @@ fn values<T: Serialize>(items: &[T]) -> Vec<Value> {
 }
 
 fn told(result: &ChangesResult) -> String {
-    let mut text = format!(
-        "{} changes, {} carried over, {} skipped, {} discarded, {} not shown",
-        result.changes.len(),
-        result.applied.len(),
-        result.skipped.len(),
-        result.discarded,
-        result.omitted
-    );
+    let changes = |number: usize, what: &str| {
+        let number = u64::try_from(number).unwrap_or(u64::MAX);
+        format!("{}{what}", counted(number, "change", "changes"))
+    };
+    let mut text = if let Some(digest) = &result.digest {
+        let all = changes(result.changes.len() + result.omitted, "");
+        format!("{all}, all together {digest}")
+    } else if let Some(diff) = &result.diff {
+        format!(
+            "a diff of {}",
+            counted(diff.lines().count() as u64, "line", "lines")
+        )
+    } else if result.discarded > 0 || result.applied.is_empty() && result.skipped.is_empty() {
+        format!(
+            "{} discarded",
+            counted(result.discarded, "entry", "entries")
+        )
+    } else {
+        let applied = changes(result.applied.len(), " carried over");
+        format!("{applied}, {} skipped", result.skipped.len())
+    };
+    if result.omitted > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "; {} not shown", result.omitted);
+    }
     let field = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
     for item in result.changes.iter().chain(&result.applied).take(50) {
         let line = format!(

@@ -27,7 +27,7 @@ use result::{PolicyView, report, result};
 
 use super::approval::Approval;
 use super::error::invalid;
-use super::view::{headline, quote};
+use super::view::{headline, quote, quote_violations};
 use super::wait::{Condition, Until, Wait};
 use super::write_input::Size;
 use crate::confine::{self, Changes};
@@ -194,9 +194,7 @@ impl BashCommander {
             // Writing to a String cannot fail.
             let _ = write!(text, "; port {} is at {}", port.port, port.address);
         }
-        for denial in result.denials() {
-            let _ = write!(text, "\n{}", shared::visible::prose(&denial));
-        }
+        quote_violations(&mut text, &result.violations);
         quote(&mut text, "stdout", &result.stdout);
         quote(&mut text, "stderr", &result.stderr);
         Ok(structured(result, text))

@@ -19,7 +19,10 @@ use shared::tool_result::{Json, structured};
 use shared::tools::ToolEffect;
 
 use super::error::invalid;
-use super::view::{ScreenView, StateView, StreamView, headline, quote, state_view};
+use super::view::{
+    ScreenView, StateView, StreamView, ViolationView, headline, quote, quote_violations,
+    state_view, violations,
+};
 use super::wait::{Until, Wait, Waited};
 use crate::server::BashCommander;
 use crate::session::{Reading, Stream, cut_to_characters};
@@ -38,7 +41,6 @@ const PATTERN_SIZE: usize = 1 << 20;
 pub(crate) struct ReadOutputParams {
     /// From exec.
     id: String,
-    /// Which.
     #[serde(default)]
     stream: StreamName,
     /// First byte; default 0.
@@ -108,6 +110,7 @@ pub(crate) struct ReadOutputResult {
     end: bool,
     waited: Waited,
     awaiting_input: bool,
+    violations: Vec<ViolationView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     screen: Option<ScreenView>,
 }
@@ -184,6 +187,7 @@ impl BashCommander {
             end: reading.is_end && cursor == reading.written,
             waited,
             awaiting_input: session.awaits_input(),
+            violations: violations(&session),
             screen: session
                 .screen()
                 .filter(|_| params.screen)
@@ -194,6 +198,7 @@ impl BashCommander {
             headline(&session, &state),
             result.bytes
         );
+        quote_violations(&mut text, &result.violations);
         if params.encoding == Encoding::Text {
             quote(&mut text, "output", &shown);
         }

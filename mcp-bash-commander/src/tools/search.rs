@@ -17,6 +17,7 @@ use shared::tool_result::{Json, structured};
 use shared::tools::ToolEffect;
 use shared::visible;
 
+use super::view::counted;
 use crate::server::BashCommander;
 use crate::workspace::{self, Bound, Breadth, Found, Query, Snippet};
 
@@ -198,8 +199,11 @@ fn bound_name(bound: Bound) -> &'static str {
 
 fn told(result: &SearchResult) -> String {
     let mut text = format!(
-        "{} results in {} files searched; {} could not be searched, {} hidden or ignored were left out",
-        result.total, result.files_searched, result.skipped, result.left_out
+        "{} in {} searched; {} could not be searched, {} hidden or ignored left out",
+        counted(result.total, "result", "results"),
+        counted(result.files_searched, "file", "files"),
+        result.skipped,
+        result.left_out
     );
     if !result.truncated.is_empty() {
         // Writing to a String cannot fail.

@@ -16,7 +16,9 @@ use shared::tool_result::{Json, structured};
 use shared::tools::ToolEffect;
 
 use super::error::invalid;
-use super::view::{StateView, headline, state_view};
+use super::view::{
+    StateView, ViolationView, counted, headline, quote_violations, state_view, violations,
+};
 use crate::server::BashCommander;
 use crate::session::{KeptJail, Killed, Scope, Session};
 
@@ -32,7 +34,6 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct StopParams {
     /// Of a command, or name of a session.
     id: String,
-    /// Sent first.
     #[serde(default)]
     signal: SignalName,
     /// Until what is left is killed, at most 30000.
@@ -92,6 +93,7 @@ pub(crate) struct StopResult {
     killed: bool,
     /// Processes that are still there.
     survivors: u32,
+    violations: Vec<ViolationView>,
 }
 
 #[tool_router(router = stop_router, vis = "pub(super)")]
@@ -144,7 +146,8 @@ fn answer(session: &Session, killed: bool) -> Result<Json<StopResult>, ToolError
     let mut text = headline(session, &state);
     if survivors > 0 {
         // Writing to a String cannot fail.
-        let _ = write!(text, "; {survivors} of its processes are there");
+        let processes = counted(survivors, "process is", "processes are");
+        let _ = write!(text, "; {processes} left");
     }
     let result = StopResult {
         id: session.id().to_string(),
@@ -153,7 +156,9 @@ fn answer(session: &Session, killed: bool) -> Result<Json<StopResult>, ToolError
         signal: exit.and_then(|exit| exit.signal),
         killed,
         survivors,
+        violations: violations(session),
     };
+    quote_violations(&mut text, &result.violations);
     Ok(structured(result, text))
 }
 
@@ -171,10 +176,12 @@ async fn end_session(kept: &KeptJail) -> Result<Json<StopResult>, ToolError> {
         signal: None,
         killed: true,
         survivors,
+        violations: Vec::new(),
     };
     let text = format!(
-        "session {} is ended, {survivors} processes are left",
-        kept.name()
+        "session {} is ended, {} left",
+        kept.name(),
+        counted(survivors, "process is", "processes are")
     );
     Ok(structured(result, text))
 }

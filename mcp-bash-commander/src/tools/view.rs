@@ -9,7 +9,9 @@ use shared::budget;
 use shared::tool_error::ToolError;
 use shared::visible;
 
-use crate::session::{Excerpt, Killed, Screen, Session, State, Stream, cut_to_characters};
+use crate::session::{
+    Excerpt, Killed, Screen, Session, Source, State, Stream, Violation, cut_to_characters,
+};
 
 /// Bytes of each stream that also stand in the text of a result.
 const TEXT_BYTES: usize = 2000;
@@ -72,6 +74,84 @@ pub(super) fn port_views(published: &[(u16, SocketAddr)]) -> Vec<PortView> {
         address: address.to_string(),
     };
     published.iter().map(port).collect()
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct ViolationView {
+    source: SourceView,
+    /// The system call, host and port, or path.
+    what: String,
+    why: String,
+    times: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+enum SourceView {
+    Kernel,
+    Proxy,
+    Workspace,
+}
+
+impl From<Violation> for ViolationView {
+    fn from(violation: Violation) -> Self {
+        let Violation {
+            source,
+            what,
+            why,
+            times,
+        } = violation;
+        let source = match source {
+            Source::Kernel => SourceView::Kernel,
+            Source::Proxy => SourceView::Proxy,
+            Source::Workspace => SourceView::Workspace,
+        };
+        Self {
+            source,
+            what,
+            why,
+            times,
+        }
+    }
+}
+
+impl ViolationView {
+    /// Whether it is of the kind that begins so.
+    pub(super) fn is(&self, beginning: &str) -> bool {
+        self.what.starts_with(beginning)
+    }
+}
+
+/// What was denied to a command so far.
+pub(super) fn violations(session: &Session) -> Vec<ViolationView> {
+    let violations = session.violations().into_iter();
+    violations.map(ViolationView::from).collect()
+}
+
+/// Each denial as a line of the text.
+pub(super) fn quote_violations(text: &mut String, violations: &[ViolationView]) {
+    for violation in violations {
+        let by = match violation.source {
+            SourceView::Kernel => "the jail",
+            SourceView::Proxy => "the network policy",
+            SourceView::Workspace => "the server",
+        };
+        let ViolationView {
+            what, why, times, ..
+        } = violation;
+        let times = counted(*times, "time", "times");
+        let line = format!("denied by {by}: {what} ({why}), {times}");
+        text.push('\n');
+        text.push_str(&visible::prose(&line));
+    }
+}
+
+/// A number with its noun.
+pub(super) fn counted(count: impl Into<u64>, one: &str, many: &str) -> String {
+    let count = count.into();
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 pub(super) fn state_view(state: &State) -> StateView {

@@ -16,7 +16,10 @@ use shared::tool_result::{Json, structured};
 use shared::tools::ToolEffect;
 
 use super::error::invalid;
-use super::view::{ScreenView, StateView, StreamView, headline, quote, state_view, stream_from};
+use super::view::{
+    ScreenView, StateView, StreamView, ViolationView, headline, quote, quote_violations,
+    state_view, stream_from, violations,
+};
 use super::wait::{Until, Wait, Waited};
 use crate::jail::TerminalSize;
 use crate::server::BashCommander;
@@ -92,6 +95,7 @@ pub(crate) struct WriteInputResult {
     exit_code: Option<i32>,
     waited: Waited,
     awaiting_input: bool,
+    violations: Vec<ViolationView>,
     /// Written since the call.
     stdout: StreamView,
     stderr: StreamView,
@@ -159,6 +163,7 @@ impl BashCommander {
         if let Some(screen) = &result.screen {
             screen.quote(&mut text);
         } else {
+            quote_violations(&mut text, &result.violations);
             quote(&mut text, "stdout", &result.stdout);
             quote(&mut text, "stderr", &result.stderr);
         }
@@ -207,6 +212,7 @@ fn result(
         exit_code: state.ended.and_then(|ended| ended.exit.code),
         waited,
         awaiting_input: session.awaits_input(),
+        violations: violations(session),
         stdout: stream_from(session, Stream::Stdout, from[0], OUTPUT_BYTES)?,
         stderr: stream_from(session, Stream::Stderr, from[1], OUTPUT_BYTES)?,
         screen: session.screen().map(ScreenView::from),

@@ -136,3 +136,41 @@ fn closing_a_folder_to_the_server_opens_nothing_to_a_command() -> anyhow::Result
     }
     Ok(())
 }
+
+#[test]
+fn what_was_denied_to_a_command_is_told_by_every_tool_that_follows_it() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut client = place.start()?;
+    let denied = "python3 -c 'import socket; socket.socket(socket.AF_NETLINK, 3)'";
+    let running = begin(&mut client, &format!("{denied}; cat; {denied}"))?;
+    let read = |client: &mut Client| -> anyhow::Result<Value> {
+        let read = client.ok("read_output", &json!({"id": running, "tail": 1}))?;
+        Ok(read["violations"][0].clone())
+    };
+    eventually("the first is told", || Ok(read(&mut client)?["times"] == 1))?;
+    let denied = read(&mut client)?;
+    assert_eq!(denied["source"], json!("kernel"));
+    assert!(denied["what"].to_string().contains("socket("), "{denied}");
+    let stopped = client.ok("stop", &json!({"id": running}))?;
+    assert_eq!(stopped["violations"], json!([denied]), "{stopped}");
+    Ok(())
+}
+
+#[test]
+fn a_session_that_lost_a_guard_ends_and_its_name_is_free() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let hooks = place.workspace().join(".git/hooks");
+    fs::create_dir_all(&hooks)?;
+    let mut client = place.start()?;
+    let in_session = json!({"command": "echo ran", "session": "s"});
+    client.ok("exec", &in_session)?;
+    fs::remove_dir(&hooks)?;
+    fs::create_dir(&hooks)?;
+    assert_eq!(client.error("exec", &in_session)?, "JAIL_INCOMPLETE");
+    eventually("it is listed no more", || {
+        Ok(client.ok("list_sessions", &json!({}))?["kept"] == json!([]))
+    })?;
+    let again = client.ok("exec", &in_session)?;
+    assert_eq!(again["stdout"]["text"], json!("ran\n"), "{again}");
+    Ok(())
+}

@@ -292,3 +292,53 @@ fn parse(line: &[u8]) -> Parsed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(message: &ClientJsonRpcMessage) -> anyhow::Result<Value> {
+        let ClientJsonRpcMessage::Request(request) = message else {
+            anyhow::bail!("no request: {message:?}");
+        };
+        Ok(json!([message, request.request.get_meta()]))
+    }
+
+    #[test]
+    fn a_call_that_is_read_as_one_is_what_the_sdk_reads() -> anyhow::Result<()> {
+        let calls = [
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "exec" } }),
+            json!({ "jsonrpc": "2.0", "id": "a", "method": "tools/call", "other": [1], "params": {
+                "_meta": { "progressToken": 7, "x/y": { "z": null } },
+                "name": "exec",
+                "arguments": { "argv": ["true", "\u{1}ä"], "n": 1.5, "_meta": 1 },
+                "task": { "ttl": 1000 },
+                "inputResponses": {},
+            }}),
+        ];
+        for call in calls {
+            let line = serde_json::to_vec(&call)?;
+            let short = tool_call(&line).ok_or_else(|| anyhow::anyhow!("not read: {call}"))?;
+            let long: ClientJsonRpcMessage = serde_json::from_slice(&line)?;
+            assert_eq!(told(&short)?, told(&long)?);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_whole_call_is_left_to_the_sdk() {
+        for line in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"exec"},"result":null}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"exec"},"error":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","method":"tools/call","params":{"name":"exec"}}"#,
+            r#"{"jsonrpc":"1.0","id":1,"method":"tools/call","params":{"name":"exec"}}"#,
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"exec"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#,
+        ] {
+            assert!(tool_call(line.as_bytes()).is_none(), "{line}");
+        }
+    }
+}

@@ -9,10 +9,12 @@ use shared::effect::client::EndReport;
 use shared::effect::protocol::{Outcome, PublishedPort};
 use shared::tool_error::ToolError;
 
-use super::super::view::{PortView, StateView, StreamView, ports, state_view, stream_view};
+use super::super::view::{
+    PortView, StateView, StreamView, ViolationView, ports, state_view, stream_view, violations,
+};
 use super::super::wait::Waited;
 use crate::policy::rules::{Decision, Verdict};
-use crate::session::{Killed, REPLACED, Session, Source, Stream, Violation};
+use crate::session::{Killed, REPLACED, Session, Stream};
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ExecResult {
@@ -44,7 +46,7 @@ pub(crate) struct ExecResult {
     /// What came first: see `wait`.
     waited: Waited,
     /// Denied to it, by the kernel or the proxy; exact.
-    violations: Vec<ViolationView>,
+    pub(super) violations: Vec<ViolationView>,
     pub(super) published: Vec<PortView>,
     policy: PolicyView,
     isolation: IsolationView,
@@ -56,47 +58,6 @@ struct IsolationView {
     mode: String,
     layers: Vec<Cow<'static, str>>,
     missing: Vec<Cow<'static, str>>,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(inline)]
-pub(super) struct ViolationView {
-    source: SourceView,
-    /// The system call, or host and port.
-    what: String,
-    why: String,
-    times: u64,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-enum SourceView {
-    Kernel,
-    Proxy,
-    Workspace,
-}
-
-impl From<Violation> for ViolationView {
-    fn from(violation: Violation) -> Self {
-        let Violation {
-            source,
-            what,
-            why,
-            times,
-        } = violation;
-        let source = match source {
-            Source::Kernel => SourceView::Kernel,
-            Source::Proxy => SourceView::Proxy,
-            Source::Workspace => SourceView::Workspace,
-        };
-        Self {
-            source,
-            what,
-            why,
-            times,
-        }
-    }
 }
 
 /// What the rules said of the command.
@@ -134,21 +95,6 @@ impl ExecResult {
         self.policy = policy;
         self
     }
-
-    /// Each denial as a line of the text.
-    pub(super) fn denials(&self) -> impl Iterator<Item = String> {
-        self.violations.iter().map(|violation| {
-            let by = match violation.source {
-                SourceView::Kernel => "the jail",
-                SourceView::Proxy => "the network policy",
-                SourceView::Workspace => "the server",
-            };
-            format!(
-                "denied by {by}: {} ({}), {} times",
-                violation.what, violation.why, violation.times
-            )
-        })
-    }
 }
 
 pub(super) fn result(
@@ -180,11 +126,7 @@ pub(super) fn result(
             None => 0,
         },
         waited,
-        violations: session
-            .violations()
-            .into_iter()
-            .map(ViolationView::from)
-            .collect(),
+        violations: violations(session),
         published: if state.is_over {
             Vec::new()
         } else {
@@ -214,7 +156,7 @@ pub(super) fn report(result: &ExecResult, report: &mut EndReport) {
     };
     report.published = result.published.iter().map(port).collect();
     // What ran may not have been what was approved.
-    let is_replaced = |violation: &ViolationView| violation.what.starts_with(REPLACED);
+    let is_replaced = |violation: &ViolationView| violation.is(REPLACED);
     if result.violations.iter().any(is_replaced) {
         fail(report, "INPUT_CHANGED");
     }
