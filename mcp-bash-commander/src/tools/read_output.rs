@@ -41,6 +41,7 @@ const PATTERN_SIZE: usize = 1 << 20;
 pub(crate) struct ReadOutputParams {
     /// From exec.
     id: String,
+    /// Which.
     #[serde(default)]
     stream: StreamName,
     /// First byte; default 0.
@@ -117,7 +118,7 @@ pub(crate) struct ReadOutputResult {
 
 #[tool_router(router = read_output_router, vis = "pub(super)")]
 impl BashCommander {
-    /// Reads what a command wrote on one stream, by byte position; can wait for more.
+    /// Reads one stream of a command by byte position; can wait for more.
     #[tool]
     async fn read_output(
         &self,

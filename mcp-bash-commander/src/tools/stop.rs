@@ -34,9 +34,10 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct StopParams {
     /// Of a command, or name of a session.
     id: String,
+    /// Sent first.
     #[serde(default)]
     signal: SignalName,
-    /// Until what is left is killed, at most 30000.
+    /// Until the rest is killed, at most 30000.
     #[serde(default = "default_grace")]
     grace_ms: u64,
     /// `leader`: the signal alone, to the command alone.
@@ -98,7 +99,7 @@ pub(crate) struct StopResult {
 
 #[tool_router(router = stop_router, vis = "pub(super)")]
 impl BashCommander {
-    /// Stops a command with everything it started: signal, grace, kill. A session is killed at once. Harmless on one that ended.
+    /// Stops a command and all it started: signal, grace, kill. A session is killed at once. Harmless on what has ended.
     #[tool]
     async fn stop(
         &self,
