@@ -96,6 +96,16 @@ pub(crate) async fn is_linked(workspace: &Arc<Workspace>, path: &str) -> bool {
     linked.is_ok_and(|linked| linked.iter().any(|linked| linked == relative))
 }
 
+/// Whether a path that a command sees is a file where the folder of a protected path would be.
+pub(crate) fn is_in_the_way(policy: &Policy, workspace: &Workspace, path: &str) -> bool {
+    let Ok(path) = workspace.path_in_jail(path) else {
+        return false;
+    };
+    let relative = path.strip_prefix(workspace.root()).unwrap_or(&path);
+    let absent = workspace.absent(policy.protected.paths());
+    absent.in_the_way().iter().any(|file| file == relative)
+}
+
 /// Looks at all of the workspace, which may take long.
 pub(crate) async fn look_through<T: Send + 'static>(
     workspace: &Workspace,

@@ -5,7 +5,7 @@ mod hide;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use shared::budget::head;
+use shared::budget::{head, json_bytes};
 use shared::call_log::{CallLog, CallLogError, Details, Outcome, Record};
 use shared::digest::Digest;
 
@@ -16,10 +16,15 @@ use crate::session::{Killed, Session, SessionError, SessionId, Source, Stream, V
 
 /// Most bytes of a command, or of its arguments together, that are recorded.
 const MOST_COMMAND: usize = 4096;
+/// Most bytes of either as JSON, in which a character may take six times as many: there must be room for all else in its line.
+const MOST_JSON: usize = 12 * 1024;
 /// Most bytes of any other text.
 const MOST_TEXT: usize = 256;
-/// Most names of variables, and most violations.
+/// Most names of variables, most bytes of one, and of all as JSON.
 const MOST_NAMES: usize = 64;
+const MOST_NAME: usize = 64;
+const MOST_NAMES_JSON: usize = 4096;
+/// Most violations.
 const MOST_VIOLATIONS: usize = 16;
 
 /// What a call asks to run.
@@ -57,7 +62,7 @@ impl Asked<'_> {
         let mut say = |name: &str, value: Value| drop(details.insert(name.to_owned(), value));
         if let Some(command) = self.command {
             let hidden = hiding.text(command);
-            let kept = head(&hidden, MOST_COMMAND).text;
+            let kept = fitting(&hidden, MOST_COMMAND, MOST_JSON);
             say("command", json!(kept));
             if kept.len() < hidden.len() {
                 say("command_bytes", json!(command.len()));
@@ -70,7 +75,15 @@ impl Asked<'_> {
             }
         }
         say("cwd", json!(short(&hiding.text(self.cwd))));
-        let names = self.env.iter().take(MOST_NAMES).map(|name| short(name));
+        let mut room = MOST_NAMES_JSON;
+        let names = self.env.iter().take(MOST_NAMES);
+        let names = names.map(|name| head(name, MOST_NAME).text);
+        let names = names.take_while(|name| {
+            let bytes = json_bytes(name);
+            let fits = bytes <= room;
+            room = room.saturating_sub(bytes + 1);
+            fits
+        });
         say("env", names.collect());
         if let Some(session) = self.session {
             say("session", json!(session));
@@ -278,13 +291,13 @@ fn named(id: SessionId, mut details: Details) -> Details {
 
 /// As many arguments as fit, the last of them perhaps not to its end.
 fn cut(arguments: Vec<String>) -> (Vec<String>, bool) {
-    let mut room = MOST_COMMAND;
+    let (mut room, mut json_room) = (MOST_COMMAND, MOST_JSON);
     let mut kept = Vec::new();
     for argument in arguments {
-        if room == 0 {
+        if room == 0 || json_room == 0 {
             return (kept, true);
         }
-        let fitting = head(&argument, room).text;
+        let fitting = fitting(&argument, room, json_room);
         let is_whole = fitting.len() == argument.len();
         kept.push(fitting.to_owned());
         if !is_whole {
@@ -292,8 +305,20 @@ fn cut(arguments: Vec<String>) -> (Vec<String>, bool) {
         }
         // Each costs something, empty ones too.
         room = room.saturating_sub(fitting.len() + 4);
+        json_room = json_room.saturating_sub(json_bytes(&fitting) + 1);
     }
     (kept, false)
+}
+
+/// The beginning of a text: so many bytes at most, and so many as JSON.
+fn fitting(text: &str, bytes: usize, json: usize) -> &str {
+    let mut kept = head(text, bytes).text;
+    while json_bytes(&kept) > json && !kept.is_empty() {
+        // A character takes at most six times its bytes.
+        let over = json_bytes(&kept) - json;
+        kept = head(kept, kept.len().saturating_sub(over.div_ceil(6))).text;
+    }
+    kept
 }
 
 fn short(text: &str) -> String {
@@ -336,7 +361,9 @@ mod tests {
         ] {
             let details = asked.details(&hider);
             let bytes = serde_json::to_string(&details)?.len();
-            assert!(bytes < 150_000, "{bytes}");
+            // With all else in a line below what the log takes of details.
+            assert!(bytes < 24 * 1024, "{bytes}");
+            assert!(details["policy"].is_string(), "{details:?}");
         }
         assert_eq!(asked.details(&hider)["arguments"], json!(100));
         let (kept, is_cut) = cut(vec!["a".to_owned(), "b".to_owned()]);

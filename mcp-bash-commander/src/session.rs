@@ -519,13 +519,15 @@ impl Session {
         })
     }
 
-    /// Takes what the stream has, at most 256 KiB of it; false at its end.
-    fn take(&self, stream: Stream, output: &Output) -> io::Result<bool> {
+    /// Takes what the stream has, at most 256 KiB of it.
+    fn take(&self, stream: Stream, output: &Output) -> io::Result<Taken> {
         let mut buffer = [0; 16 * 1024];
+        let (mut taken, mut is_news) = (Taken::Some, false);
         for _ in 0..16 {
             match output.try_read(&mut buffer) {
-                Ok(0) => return Ok(false),
+                Ok(0) => return Ok(Taken::End),
                 Ok(read) => {
+                    is_news = true;
                     if let Some(terminal) = &self.terminal {
                         lock(terminal).show(&buffer[..read]);
                     }
@@ -534,14 +536,28 @@ impl Session {
                         tracing::error!(%error, session = %self.id, "output is no longer kept, only counted");
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    taken = Taken::All;
+                    break;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.state.send_modify(|_| {});
-        Ok(true)
+        self.state.send_if_modified(|_| is_news);
+        Ok(taken)
     }
+}
+
+/// How far a stream was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// There may be more.
+    Some,
+    /// There is no more now.
+    All,
+    /// Nothing more will come.
+    End,
 }
 
 /// Part of a stream.

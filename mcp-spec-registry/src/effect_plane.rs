@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::BytesRejection},
     http::{StatusCode, header, request::Parts},
@@ -11,7 +11,10 @@ use axum::{
     routing::{get, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use shared::effect::protocol::{Begin, End, Hello, Refusal, RefusedCall, Welcome, WorkResult};
+use shared::{
+    effect::protocol::{Begin, End, Hello, Refusal, RefusedCall, Welcome, WorkResult},
+    serve::Json,
+};
 
 use crate::{
     daemon::PeerUid,

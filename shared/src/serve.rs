@@ -1,6 +1,7 @@
 //! Serving MCP in both protocol eras: on stdin and stdout, on any stream with the same framing, and over Streamable HTTP.
 
 mod http;
+mod json;
 mod lines;
 mod sessions;
 mod tls;
@@ -22,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::http::{HttpServer, answer, serve_connections};
+pub use self::json::Json;
 use self::lines::LineTransport;
 use crate::{
     metrics::Metrics,

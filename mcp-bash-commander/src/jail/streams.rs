@@ -24,15 +24,15 @@ impl Output {
         Ok(Self(sys::watch(descriptor, Interest::READABLE)?))
     }
 
-    /// Waits until there is something to read, or the end.
+    /// Waits until there is something to read, or the end; whether nobody held the other end once. From then on it does not wait any
+    /// more: a terminal may be opened again, and the runtime remembers only that it was closed.
     ///
     /// # Errors
     /// A runtime that is ending.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.0
-            .readable()
-            .await
-            .map(|mut ready| ready.retain_ready())
+    pub async fn readable(&self) -> io::Result<bool> {
+        let mut ready = self.0.readable().await?;
+        ready.retain_ready();
+        Ok(ready.ready().is_read_closed())
     }
 
     /// Reads what is there; 0 is the end, `WouldBlock` that nothing is there now.
@@ -57,8 +57,14 @@ impl AsyncRead for Output {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.0.poll_read_ready(context))?.retain_ready();
+            let mut ready = ready!(self.0.poll_read_ready(context))?;
+            ready.retain_ready();
+            let was_closed = ready.ready().is_read_closed();
             match self.try_read(buffer.initialize_unfilled()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && was_closed => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => {
                     buffer.advance(read?);
@@ -95,14 +101,20 @@ impl Input {
     /// # Errors
     /// `BrokenPipe` when nobody reads any more.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.descriptor
-            .async_io(Interest::WRITABLE, |descriptor| {
-                match rustix::io::write(descriptor, bytes) {
-                    Err(Errno::IO) => Err(io::ErrorKind::BrokenPipe.into()),
-                    written => Ok(written?),
-                }
-            })
-            .await
+        loop {
+            let mut ready = self.descriptor.writable().await?;
+            let is_closed = ready.ready().is_write_closed();
+            let written = ready.try_io(|descriptor| match rustix::io::write(descriptor, bytes) {
+                Err(Errno::IO) => Err(io::ErrorKind::BrokenPipe.into()),
+                written => Ok(written?),
+            });
+            match written {
+                Ok(written) => return written,
+                // A terminal that is full and that nobody holds. The runtime would not wait for it any more, but try for ever.
+                Err(_would_block) if is_closed => return Err(io::ErrorKind::BrokenPipe.into()),
+                Err(_would_block) => {}
+            }
+        }
     }
 
     /// Tells the terminal another size; its foreground programs get `SIGWINCH`.

@@ -4,15 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::table::{Doors, Place};
-use super::{Ended, Killed, Running, Session, Stream, lock};
+use super::{Ended, Killed, Running, Session, Stream, Taken, lock, until};
 use crate::jail::Output;
 
-/// Reads a stream to its end.
+/// How often a stream is looked at that nobody held once and that may be held again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Reads a stream to its end. That of a terminal is not before that of its command, which may let go of it and open it again.
 pub(super) async fn drain(session: Arc<Session>, stream: Stream, output: Output) {
-    while output.readable().await.is_ok() {
+    let mut state = session.state.subscribe();
+    while let Ok(was_closed) = output.readable().await {
+        let has_ended = session.state().ended.is_some();
         match session.take(stream, &output) {
-            Ok(true) => tokio::task::yield_now().await,
-            Ok(false) => break,
+            Ok(Taken::All) if was_closed => tokio::time::sleep(LOOK_AGAIN).await,
+            Ok(Taken::Some | Taken::All) => tokio::task::yield_now().await,
+            Ok(Taken::End) if session.terminal.is_some() && !has_ended => {
+                let ended = until(&mut state, |state| state.ended.is_some());
+                let _ = tokio::time::timeout(LOOK_AGAIN, ended).await;
+            }
+            Ok(Taken::End) => break,
             Err(error) => {
                 tracing::error!(%error, session = %session.id, "a stream cannot be read");
                 break;

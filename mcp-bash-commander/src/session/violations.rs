@@ -111,16 +111,23 @@ impl Session {
     /// Puts away what has come up of protected paths.
     pub(super) fn put_away(&self) {
         let put_away = lock(&self.forbidden).as_ref().map(Forbidden::put_away);
-        let put_away = put_away.into_iter().flatten();
-        lock(&self.made).extend(put_away.map(|entry| Violation {
-            source: Source::Workspace,
-            what: format!("made {}", entry.path.display()),
-            why: match entry.to {
-                Ok(_) => "protected: it was moved away, the operator has it".to_owned(),
-                Err(error) => format!("protected: it could not be moved away: {error}"),
-            },
-            times: 1,
-        }));
+        let mut made = lock(&self.made);
+        for entry in put_away.into_iter().flatten() {
+            let is_moved = entry.to.is_ok();
+            let violation = Violation {
+                source: Source::Workspace,
+                what: format!("made {}", entry.path.display()),
+                why: match entry.to {
+                    Ok(_) => "protected: it was moved away, the operator has it".to_owned(),
+                    Err(error) => format!("protected: it could not be moved away: {error}"),
+                },
+                times: 1,
+            };
+            // What could not be moved is found each time.
+            if is_moved || !made.contains(&violation) {
+                made.push(violation);
+            }
+        }
     }
 
     /// Takes over what the jail knows by now.

@@ -362,6 +362,7 @@ impl BashCommander {
             let absent = state.workspace.absent(state.policy.protected.paths());
             // What another jail made meanwhile is nothing to be guarded.
             jail.protected.retain(|path| !absent.has(path));
+            jail.protected.extend_from_slice(absent.in_the_way());
             Forbidden {
                 workspace: Arc::clone(&state.workspace),
                 absent,

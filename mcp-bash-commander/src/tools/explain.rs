@@ -55,9 +55,15 @@ impl BashCommander {
         let explanation = match (params.command, params.path, params.host) {
             (Some(command), None, None) => policy.explain_command(&command),
             (None, Some(path), None) => {
+                let workspace = &self.state().workspace;
                 let explanation = policy.explain_path(path.as_ref());
-                if confine::is_linked(&self.state().workspace, &path).await {
+                if confine::is_linked(workspace, &path).await {
                     policy.explain_linked(explanation)
+                } else if confine::is_in_the_way(policy, workspace, &path) {
+                    Explanation {
+                        reason: "it can be read; a path that workspace.protect names would be below it, so it may not be changed".to_owned(),
+                        ..explanation
+                    }
                 } else {
                     explanation
                 }

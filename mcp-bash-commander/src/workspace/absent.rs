@@ -23,6 +23,10 @@ struct Want {
     /// Folders above them that are not there either: a folder may be made of the name, and nothing else, since that would decide what
     /// the protected path is.
     above: Vec<PathBuf>,
+    /// Folders above them that are there: they may be removed, but nothing else than a folder may take their place.
+    folders: Vec<PathBuf>,
+    /// What is there and no folder where one of these folders would be.
+    in_the_way: Vec<PathBuf>,
 }
 
 impl Drop for Want {
@@ -119,9 +123,16 @@ impl Absent {
         self.0.paths.iter().map(PathBuf::as_path)
     }
 
-    /// Folders above them that are not there either.
+    /// Folders above them, whether they were there or not.
     pub(super) fn above(&self) -> impl Iterator<Item = &Path> {
-        self.0.above.iter().map(PathBuf::as_path)
+        let above = self.0.above.iter().chain(&self.0.folders);
+        above.map(PathBuf::as_path)
+    }
+
+    /// Files where a folder above one of them would be, as `.git` is one in a worktree: they decide what the protected path is, so they
+    /// are to be protected themselves.
+    pub fn in_the_way(&self) -> &[PathBuf] {
+        &self.0.in_the_way
     }
 }
 
@@ -144,7 +155,18 @@ impl Workspace {
             .collect();
         above.sort_unstable_by_key(|path| path.as_os_str());
         above.dedup_by_key(|path| path.as_os_str());
-        above.retain(|path| wanted.contains_key(path.as_os_str()) || !look.is_there(path));
+        let (mut folders, mut in_the_way) = (Vec::new(), Vec::new());
+        above.retain(|path| {
+            if wanted.contains_key(path.as_os_str()) || !look.is_there(path) {
+                return true;
+            }
+            if look.is_no_folder(path) {
+                in_the_way.push(*path);
+            } else {
+                folders.push(*path);
+            }
+            false
+        });
         for path in paths.iter().chain(&above) {
             match wanted.get_mut(path.as_os_str()) {
                 Some(count) => *count += 1,
@@ -156,6 +178,8 @@ impl Workspace {
             all: self.absent.clone(),
             paths: owned(paths),
             above: owned(above),
+            folders: owned(folders),
+            in_the_way: owned(in_the_way),
         }))
     }
 

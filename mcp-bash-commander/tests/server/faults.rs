@@ -409,3 +409,23 @@ fn where_process_numbers_come_round_no_signal_reaches_another() -> anyhow::Resul
     assert!(!aside.join("killed").exists(), "a neighbour was killed");
     Ok(())
 }
+
+#[test]
+fn texts_within_texts_of_a_message_are_texts() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut client = place.start()?;
+    let member = "$serde_json::private::RawValue";
+    let hidden = json!({"command": {member: "\"echo hidden\""}});
+    assert_eq!(client.error("exec", &hidden)?, "INVALID_ARGUMENTS");
+    // Read as what they say these would be as deep as no stack is.
+    let mut nested = "1".to_owned();
+    for _ in 0..300 {
+        let quoted = nested.replace('\\', "\\u005c").replace('"', "\\u0022");
+        let (open, close) = ("[".repeat(100), "]".repeat(100));
+        nested = format!("{open}{{\"{member}\":\"{quoted}\"}}{close}");
+    }
+    let arguments: Value = serde_json::from_str(&format!("{{\"a\":{nested}}}"))?;
+    client.error("doctor", &arguments)?;
+    assert_eq!(client.exec("true")?["exit_code"], json!(0));
+    Ok(())
+}

@@ -174,3 +174,43 @@ fn a_session_that_lost_a_guard_ends_and_its_name_is_free() -> anyhow::Result<()>
     assert_eq!(again["stdout"]["text"], json!("ran\n"), "{again}");
     Ok(())
 }
+
+#[test]
+fn a_file_that_names_the_repository_is_guarded_like_what_it_leads_to() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let git = place.workspace().join(".git");
+    fs::write(&git, "gitdir: elsewhere\n")?;
+    let mut client = place.start()?;
+    let tried = client.exec("echo 'gitdir: evil' > .git || rm -f .git || mv .git other")?;
+    assert_ne!(tried["exit_code"], json!(0), "{tried}");
+    assert_eq!(fs::read_to_string(&git)?, "gitdir: elsewhere\n");
+    let explained = client.ok("explain", &json!({"path": ".git"}))?;
+    let told = explained["reason"].to_string();
+    assert!(told.contains("may not be changed"), "{explained}");
+    // The same where no protected path is below it.
+    let free = place.policy("[workspace]\nprotect = []\n")?;
+    client.close()?;
+    let mut client = place.start_with(&["--policy", &free.display().to_string()])?;
+    client.exec("echo 'gitdir: own' > .git")?;
+    assert_eq!(fs::read_to_string(&git)?, "gitdir: own\n");
+    Ok(())
+}
+
+#[test]
+fn a_link_in_the_place_of_a_folder_above_a_protected_path_is_put_away() -> anyhow::Result<()> {
+    for command in [
+        "rmdir .git; mkdir evil; echo '[core]' > evil/config; ln -s evil .git",
+        "rmdir .git; echo 'gitdir: evil' > .git",
+    ] {
+        let place = Place::new()?;
+        let git = place.workspace().join(".git");
+        fs::create_dir(&git)?;
+        let mut client = place.start()?;
+        let tried = client.exec(command)?;
+        assert!(fs::symlink_metadata(&git).is_err(), "{command}: it stays");
+        let violations = tried["violations"].as_array().map_or(0, Vec::len);
+        assert_eq!((violations, put_away(&place).len()), (1, 1), "{tried}");
+        assert_eq!(client.exec("true")?["exit_code"], json!(0));
+    }
+    Ok(())
+}

@@ -203,3 +203,45 @@ fn lines_that_match_are_found_with_their_positions() -> anyhow::Result<()> {
     assert_eq!(found["end"], json!(true));
     Ok(())
 }
+
+/// Starts a command that does not read its terminal for a while, and types more than a terminal holds.
+fn overfill(client: &mut Client, command: &str) -> anyhow::Result<Value> {
+    let started =
+        json!({"command": command, "tty": {"rows": 20, "cols": 60}, "wait": {"until": "none"}});
+    let id = client.ok("exec", &started)?["id"].clone();
+    let much = "a".repeat(65_536);
+    client.call("write_input", &json!({"id": id, "text": much}))
+}
+
+#[test]
+fn a_terminal_that_closes_while_it_is_written_to_stops_nobody() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut client = place.start()?;
+    for command in [
+        "stty raw -echo; sleep 0.5",
+        "stty raw -echo; sleep 0.2; exec </dev/null >/dev/null 2>&1; sleep 1",
+    ] {
+        let answer = overfill(&mut client, command)?;
+        assert_eq!(answer["isError"], json!(true), "{command}: {answer}");
+        let told = answer["content"].to_string();
+        assert!(told.contains("INPUT_CLOSED"), "{command}: {told}");
+        assert_eq!(client.exec("true")?["exit_code"], json!(0));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_terminal_that_was_let_go_and_opened_again_is_read_on() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut client = place.start()?;
+    let letting_go = "trap '' HUP; exec 3<>/dev/tty 4</dev/null; exec 0<&4 1>&4 2>&4 3>&-; sleep 0.3; \
+                      exec 1>/dev/tty && echo back";
+    let done = client.ok(
+        "exec",
+        &json!({"command": letting_go, "tty": {"rows": 20, "cols": 60}, "wait": {"until": "exit"}}),
+    )?;
+    let told = done["stdout"]["text"].to_string();
+    assert!(told.contains("back"), "{done}");
+    assert_eq!(done["output_open"], json!(false), "{done}");
+    Ok(())
+}

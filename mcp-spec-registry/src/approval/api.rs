@@ -4,7 +4,7 @@
 mod tests;
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Path, Query, Request, State},
     http::StatusCode,
@@ -13,7 +13,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use serde::{Deserialize, Serialize};
-use shared::digest::Digest;
+use shared::{digest::Digest, serve::Json};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 

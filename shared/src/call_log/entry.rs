@@ -93,7 +93,7 @@ pub struct Entry {
     pub code: Option<String>,
     /// How long it took; of a `recovered` line, 0.
     pub ms: u64,
-    /// What the tool says of it; `too_long` with their bytes where they were.
+    /// What the tool says of it; `too_long` names what was left out for its length, with its bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Details>,
     /// SHA-256 over the rest of this line.
@@ -105,25 +105,46 @@ pub struct Entry {
 pub(super) fn line(before: &Head, ts: &str, record: &Record) -> (Vec<u8>, Head) {
     let mut unhashed = Unhashed::next(before, ts, record);
     let mut line = unhashed.canonical();
-    let too_long;
+    let fitting;
     if line.len() > MAX_DETAILS
         && let Some(details) = unhashed.details
         && json_bytes(details) > MAX_DETAILS
     {
-        too_long = Details::from_iter([("too_long".to_owned(), json!(json_bytes(details)))]);
-        unhashed.details = Some(&too_long);
+        fitting = without_the_longest(details.clone());
+        unhashed.details = Some(&fitting);
         line = unhashed.canonical();
     }
     let head = Head {
         seq: unhashed.seq,
         hash: hex(&Sha256::digest(&line)),
     };
-    // Readers do not mind where in it the hash stands.
+    close(&mut line, &head.hash);
+    line.push(b'\n');
+    (line, head)
+}
+
+/// Makes canonical JSON a line by its hash, which stands behind all else.
+fn close(line: &mut Vec<u8>, hash: &str) {
     line.pop();
     line.extend_from_slice(b",\"hash\":\"");
-    line.extend_from_slice(head.hash.as_bytes());
-    line.extend_from_slice(b"\"}\n");
-    (line, head)
+    line.extend_from_slice(hash.as_bytes());
+    line.extend_from_slice(b"\"}");
+}
+
+/// Details with room for all else: one long member must not take the others along.
+fn without_the_longest(mut details: Details) -> Details {
+    let mut left_out = Details::new();
+    while json_bytes(&details) > MAX_DETAILS {
+        let longest = details.iter().max_by_key(|(_, value)| json_bytes(value));
+        let Some((name, bytes)) = longest.map(|(name, value)| (name.clone(), json_bytes(value)))
+        else {
+            break;
+        };
+        details.remove(&name);
+        left_out.insert(name, json!(bytes));
+    }
+    details.insert("too_long".to_owned(), Value::Object(left_out));
+    details
 }
 
 /// The line that accounts for bytes a crash left behind.
@@ -143,15 +164,19 @@ pub(super) fn recovery(before: &Head, ts: &str, torn: &[u8]) -> (Vec<u8>, Head) 
 }
 
 impl Entry {
-    /// The hash this entry should carry.
-    pub(super) fn computed_hash(&self) -> String {
-        hex(&Sha256::digest(Unhashed::of(self).canonical()))
-    }
-
-    /// The entry in a line, if it is one and its hash fits.
+    /// The entry in a line, if it is written there to the byte: what says the same in another way could be read as something else by
+    /// other programs.
     pub(super) fn intact(line: &[u8]) -> Option<Self> {
         let entry: Self = serde_json::from_slice(line).ok()?;
-        (entry.hash == entry.computed_hash()).then_some(entry)
+        (entry.written() == line).then_some(entry)
+    }
+
+    /// The line for it, with the hash it should carry.
+    pub(super) fn written(&self) -> Vec<u8> {
+        let mut line = Unhashed::of(self).canonical();
+        let hash = hex(&Sha256::digest(&line));
+        close(&mut line, &hash);
+        line
     }
 
     pub(super) fn head(&self) -> Head {
@@ -333,7 +358,8 @@ mod tests {
                     details: details.clone(),
                 };
                 let (line, _) = super::line(&Head::empty(), "now", &record);
-                let entry = Entry::intact(&line).ok_or_else(|| anyhow::anyhow!("no entry"))?;
+                let line = line.trim_ascii_end();
+                let entry = Entry::intact(line).ok_or_else(|| anyhow::anyhow!("no entry"))?;
                 let unhashed = Entry {
                     hash: String::new(),
                     ..entry.clone()

@@ -93,7 +93,7 @@ async fn what_a_tool_says_of_a_call_is_chained_like_the_rest_and_has_an_end() ->
         .iter()
         .map(|line| Ok(serde_json::from_str::<Entry>(line)?.details))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let cut = serde_json::json!({ "too_long": 60_011 });
+    let cut = serde_json::json!({ "too_long": { "text": 60_002 } });
     assert_eq!(
         entries,
         [said.as_object().cloned(), cut.as_object().cloned(), None]
@@ -136,6 +136,13 @@ async fn every_single_edit_deletion_and_swap_is_named_by_its_line() -> anyhow::R
         write_lines(&path, &edited)?;
         assert_eq!(bad_line(&path, None)?.0, number, "edited");
 
+        for other in ["\"tool\": ", "\"tool\":\"other\",\"tool\":"] {
+            let mut said_otherwise = whole.clone();
+            said_otherwise[at] = whole[at].replace("\"tool\":", other);
+            write_lines(&path, &said_otherwise)?;
+            assert_eq!(bad_line(&path, None)?.0, number, "said in another way");
+        }
+
         let mut deleted = whole.clone();
         deleted.remove(at);
         write_lines(&path, &deleted)?;
@@ -167,8 +174,7 @@ async fn an_edited_line_with_a_fresh_hash_breaks_the_line_after_it() -> anyhow::
     let mut edited = lines(&path)?;
     let mut entry: Entry = serde_json::from_str(&edited[4])?;
     entry.principal = "somebody else".to_owned();
-    entry.hash = entry.computed_hash();
-    edited[4] = serde_json::to_string(&entry)?;
+    edited[4] = String::from_utf8(entry.written())?;
     write_lines(&path, &edited)?;
     assert_eq!(bad_line(&path, None)?.0, 6);
 

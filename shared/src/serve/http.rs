@@ -29,6 +29,7 @@ use tower::ServiceExt;
 
 use super::{
     HttpArgs, MAX_REQUEST_BYTES, ServeError, announce,
+    json::{Json, is_json},
     sessions::{Admission, Sessions},
     tls,
     tokens::Tokens,
@@ -410,7 +411,7 @@ async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
         ended: gate.shutdown.clone(),
         calls: tokio_util::task::TaskTracker::new(),
     });
-    let sent_json = is_json(&request);
+    let sent_json = is_json(request.headers());
     let answer = next.run(request).await;
     if sent_json && answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         return not_a_message();
@@ -457,25 +458,12 @@ fn bearer(request: &Request) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn is_json(request: &Request) -> bool {
-    let kind = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .unwrap_or_default();
-    kind.split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .eq_ignore_ascii_case("application/json")
-}
-
 /// The SDK calls JSON that it cannot read an unsupported media type.
 fn not_a_message() -> Response {
     let error = json!({ "code": -32700, "message": "Parse error: the body is not one JSON-RPC 2.0 message of MCP" });
     (
         StatusCode::BAD_REQUEST,
-        axum::Json(json!({ "jsonrpc": "2.0", "error": error })),
+        Json(json!({ "jsonrpc": "2.0", "error": error })),
     )
         .into_response()
 }

@@ -22,7 +22,7 @@ impl Protected {
     /// Protects these paths, relative to the workspace's root, whether or not they exist.
     ///
     /// # Errors
-    /// An absolute path, an empty one, or one with `..`.
+    /// An absolute path, an empty one, or one with `..` or a NUL.
     pub fn new<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Self, ChangesError> {
         let mut kept = Vec::new();
         for path in paths {
@@ -35,7 +35,7 @@ impl Protected {
                     _ => return Err(ChangesError::NotProtectable(path.display().to_string())),
                 }
             }
-            if clean.as_os_str().is_empty() {
+            if clean.as_os_str().is_empty() || clean.as_os_str().as_bytes().contains(&0) {
                 return Err(ChangesError::NotProtectable(path.display().to_string()));
             }
             kept.push(clean);

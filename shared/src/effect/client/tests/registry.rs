@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use axum::{
-    Json, Router,
+    Router,
     body::Body,
     extract::{Path as UrlPath, State},
     http::{HeaderMap, StatusCode},
@@ -22,7 +22,10 @@ use ed25519_dalek::{Signer, SigningKey};
 use serde_json::Value;
 
 use super::super::*;
-use crate::effect::protocol::{Begin, End, Ended, Hello, Lifetime, SignedHead, Welcome, Work};
+use crate::{
+    effect::protocol::{Begin, End, Ended, Hello, Lifetime, SignedHead, Welcome, Work},
+    serve::Json,
+};
 
 /// What the registry of a test does with the next begin or end.
 #[derive(Debug, Clone, Copy, PartialEq)]
