@@ -3,21 +3,30 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use shared::call_log::{self, Head, VerifyError};
 use shared::state_dir;
 
 use crate::config::Config;
 use crate::server::NAME;
 
-/// Prints a line for each log; 1 if one of them is not as it was written, or if the noted head is in none of them.
+/// Prints a line for each log; 1 if one of them is not as it was written, if the noted head is in none of them, or if there is none where
+/// the command line says.
 pub(crate) fn verify(config: &Config, against: Option<&str>) -> anyhow::Result<ExitCode> {
-    let state = state_dir::open(NAME, config.serve.state_dir.as_deref())?;
+    let given = config.serve.state_dir.as_deref();
+    // Looking must not make it.
+    if let Some(given) = given.filter(|given| given.symlink_metadata().is_err()) {
+        bail!("no call log in {}: it is not there", given.display());
+    }
+    let state = state_dir::open(NAME, given)?;
     let head = against.map(Head::from_argument).transpose()?;
     let logs = call_log::files(&state)
         .with_context(|| format!("failed to look into `{}`", state.display()))?;
     let mut out = std::io::stdout();
     if logs.is_empty() {
+        if given.is_some() {
+            bail!("no call log in {}", state.display());
+        }
         writeln!(out, "no call log in {}", state.display())?;
     }
     let mut is_intact = true;

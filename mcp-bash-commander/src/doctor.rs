@@ -1,8 +1,11 @@
 //! What a command needs on this host and from this configuration, looked at for real, each lack with its remedy.
 
+use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD};
+use rustix::io::Errno;
 use shared::config::Doctor;
 use shared::digest::Digest;
 use shared::effect::client::EffectClient;
@@ -13,7 +16,7 @@ use crate::config::Config;
 use crate::confine;
 use crate::enforce::owner_of_socket;
 use crate::jail::{Isolation, Launcher, LayerStatus, Mode, probe_layers, probe_mode};
-use crate::policy::{Access, HardLinks, Policy};
+use crate::policy::{Access, HardLinks, Limits, NetworkMode, NetworkRules, Policy};
 use crate::server::{self, BashCommander, NAME};
 use crate::workspace::Workspace;
 
@@ -54,16 +57,7 @@ pub async fn of_configuration(config: &Config, launcher: Launcher) -> Doctor {
 /// The report on a server.
 pub async fn examine(subject: Subject<'_>) -> Doctor {
     let mut report = Doctor::new();
-    let Policy {
-        workspace,
-        access,
-        limits,
-        ..
-    } = subject.policy;
-    let rights = match access {
-        Access::ReadOnly => "read-only",
-        Access::ReadWrite => "writable",
-    };
+    let limits = &subject.policy.limits;
     let modes: Vec<&str> = subject
         .policy
         .modes()
@@ -72,28 +66,9 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
         .collect();
     let modes = modes.join(" or ");
     report.ok("policy", format!("{modes}, {}", subject.policy_digest));
-    report.ok("workspace", format!("{}, {rights}", workspace.display()));
-    report.ok(
-        "limits",
-        format!(
-            "{} commands at once; each: {} processes, {} MiB memory, {} CPU s, {} MiB /tmp, {} MiB kept of each output",
-            limits.sessions,
-            limits.pids,
-            limits.memory_bytes >> 20,
-            limits.cpu_s,
-            limits.tmp_bytes >> 20,
-            limits.output_bytes >> 20
-        ),
-    );
-    let network = &subject.policy.network;
-    report.ok(
-        "network",
-        format!(
-            "at most {}, {} hosts allowed",
-            network.mode,
-            network.allow.entries().len()
-        ),
-    );
+    examine_workspace(&mut report, subject.policy);
+    report.ok("limits", told_limits(limits));
+    examine_network(&mut report, &subject.policy.network);
     examine_links(&mut report, subject.policy, subject.workspace).await;
     examine_secrets(&mut report, subject.policy);
     if !subject.policy.audit.required {
@@ -113,6 +88,72 @@ pub async fn examine(subject: Subject<'_>) -> Doctor {
     examine_state(&mut report, subject.state_dir);
     examine_registry(&mut report, subject.registry).await;
     report
+}
+
+fn examine_workspace(report: &mut Doctor, policy: &Policy) {
+    const CHECK: &str = "workspace";
+    let place = policy.workspace.display();
+    if policy.access == Access::ReadOnly {
+        return report.ok(CHECK, format!("{place}, read-only"));
+    }
+    let Some(why) = unwritable(policy) else {
+        return report.ok(CHECK, format!("{place}, writable"));
+    };
+    let uid = rustix::process::geteuid().as_raw();
+    report.warn(
+        CHECK,
+        format!("{place}, writable by the policy, but not for commands, which run as uid {uid}: {why}"),
+        format!(
+            "give a directory that uid {uid} can write with --workspace, let this one belong to it, or write access = \"ro\" under \
+             [workspace] of the policy"
+        ),
+    );
+}
+
+/// Why commands cannot make files in the workspace, where this process can tell: under a root server, and in a container, they run as
+/// the workspace's owner.
+fn unwritable(policy: &Policy) -> Option<std::io::Error> {
+    let run_as_server =
+        !rustix::process::geteuid().is_root() && !policy.modes().contains(&Mode::Container);
+    let rights = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    let may = rustix::fs::accessat(CWD, &policy.workspace, rights, AtFlags::EACCESS);
+    let refused = |errno: &Errno| matches!(*errno, Errno::ACCESS | Errno::PERM | Errno::ROFS);
+    may.err()
+        .filter(|errno| run_as_server && refused(errno))
+        .map(std::io::Error::from)
+}
+
+fn told_limits(limits: &Limits) -> String {
+    let mut told = format!(
+        "{} commands at once; each: {} processes, {} MiB memory, {} CPU s, {} MiB /tmp, {} MiB kept of each output",
+        limits.sessions,
+        limits.pids,
+        limits.memory_bytes >> 20,
+        limits.cpu_s,
+        limits.tmp_bytes >> 20,
+        limits.output_bytes >> 20
+    );
+    if let Some(wall_ms) = limits.wall_ms {
+        // Writing to a String cannot fail.
+        let _ = write!(told, ", ended after {wall_ms} ms");
+    }
+    told
+}
+
+fn examine_network(report: &mut Doctor, network: &NetworkRules) {
+    const CHECK: &str = "network";
+    let allowed = network.allow.entries().len();
+    let hosts = if allowed == 1 { "host" } else { "hosts" };
+    let told = format!("at most {}, {allowed} {hosts} allowed", network.mode);
+    if allowed > 0 && network.mode < NetworkMode::Allowlist {
+        report.warn(
+            CHECK,
+            format!("{told}, which no command reaches"),
+            "write mode = \"allowlist\" under [network] of the policy, or leave allow out",
+        );
+    } else {
+        report.ok(CHECK, told);
+    }
 }
 
 /// Tells of files that a command could write outside the workspace through.

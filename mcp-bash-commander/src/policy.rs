@@ -1,6 +1,7 @@
 //! What the jail may see and use: the built-in strict policy, or a TOML file that says otherwise. No tool can change it.
 
 mod environment;
+mod error;
 mod explain;
 mod hidden;
 mod placement;
@@ -19,15 +20,16 @@ use serde::{Deserialize, Serialize};
 use shared::digest::Digest;
 
 pub use environment::{EnvironmentError, EnvironmentRules};
+pub use error::{PolicyError, RootFrom};
 pub use explain::Explanation;
 pub use hidden::Hidden;
 pub use placement::{Placed, PlacementError, check_placement};
 pub use reach::{NetworkMode, NetworkRules};
-use rules::{RuleError, RuleTable, Rules};
+use rules::{RuleTable, Rules};
 use size::Size;
 
 use crate::jail::{self, Mode};
-use crate::network::{Reachable, Secret, SecretError, Secrets, WrittenSecret};
+use crate::network::{Reachable, Secret, Secrets, WrittenSecret};
 use crate::workspace::changes::Protected;
 
 /// A policy file is a page of text; more is a mistake.
@@ -36,66 +38,6 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Most commands that may run or be remembered at once, whatever the file says.
 const MOST_SESSIONS: usize = 1024;
-
-/// A policy that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
-    /// The file cannot be read.
-    #[error("failed to read the policy `{path}`: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Somebody else could change it.
-    #[error(
-        "the policy `{path}` can be changed by others (mode {mode:04o}, uid {owner}); run: chmod go-w '{path}', and let this user or root own it"
-    )]
-    ChangeableByOthers {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-        /// Its owner.
-        owner: u32,
-    },
-    /// It is not a file, or far too long.
-    #[error("the policy `{0}` is no regular file of at most {MAX_FILE_BYTES} bytes")]
-    NoPolicyFile(PathBuf),
-    /// It does not read as a policy.
-    #[error("the policy `{path}` is not understood: {reason}")]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Line, column and what is wrong there.
-        reason: String,
-    },
-    /// A value is out of range.
-    #[error("the policy's {field} is {value}; it must be {right}")]
-    Value {
-        /// `limits.pids`.
-        field: &'static str,
-        /// What was found.
-        value: String,
-        /// What would be right.
-        right: &'static str,
-    },
-    /// A rule does not say what it was meant to.
-    #[error("the policy's rules: {0}")]
-    Rule(#[from] RuleError),
-    /// A secret cannot be used or kept.
-    #[error("the policy's secrets: {0}")]
-    Secret(#[from] SecretError),
-    /// The workspace cannot be one.
-    #[error("`{path}` cannot be the workspace: {reason}; give --workspace DIR")]
-    Workspace {
-        /// The directory.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-}
 
 /// The containers that jails may be made in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -391,15 +333,16 @@ impl Document {
             Some(paths) => granted_paths(paths)?,
             None => jail::system_toolchain(),
         };
-        let root = workspace
-            .map(Path::to_owned)
-            .or(self.workspace.root)
-            .unwrap_or_else(|| PathBuf::from("."));
+        let (root, named) = match (workspace, self.workspace.root) {
+            (Some(root), _) => (root.to_owned(), RootFrom::Flag),
+            (None, Some(root)) => (root, RootFrom::Policy),
+            (None, None) => (PathBuf::from("."), RootFrom::Default),
+        };
         Ok(Policy {
             mode: self.mode,
             allow_degraded: self.allow_degraded,
             container: self.container,
-            workspace: workspace_root(&root)?,
+            workspace: workspace_root(&root, named)?,
             access: self.workspace.access,
             deny_read: self.workspace.deny_read,
             protected: protected_paths(self.workspace.protect)?,
@@ -538,8 +481,9 @@ fn protected_paths(given: Option<Vec<PathBuf>>) -> Result<Protected, PolicyError
         .map_err(|error| out_of_range("workspace.protect", &error, "relative paths without `..`"))
 }
 
-fn workspace_root(root: &Path) -> Result<PathBuf, PolicyError> {
+fn workspace_root(root: &Path, named: RootFrom) -> Result<PathBuf, PolicyError> {
     let unusable = |reason: String| PolicyError::Workspace {
+        named,
         path: root.to_owned(),
         reason,
     };
@@ -632,7 +576,7 @@ mod tests {
         for (text, field) in wrong {
             let refused = policy_of(text)?
                 .err()
-                .map(|error| error.to_string())
+                .map(|error| format!("{:#}", anyhow::Error::from(error)))
                 .unwrap_or_default();
             assert!(refused.contains(field), "{text}: {refused}");
         }
@@ -676,6 +620,30 @@ mod tests {
                 "{}",
                 root.display()
             );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_workspace_that_is_none_is_told_with_what_names_it_and_a_cause_once() -> anyhow::Result<()>
+    {
+        let home = tempfile::tempdir()?;
+        let path = home.path().join("policy.toml");
+        let file = "[workspace]\nroot = \"gone\"\n[[rule]]\nmatch = [\"ls\"]\ndecision = \"ask\"\n\
+                    tests = { miss = [\"ls\"] }";
+        fs::write(&path, file)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let missing = home.path().join("missing");
+        for (policy, workspace, told) in [
+            (Some(&path), None, "workspace.root"),
+            (None, Some(missing.as_path()), "--workspace names"),
+            (Some(&path), Some(home.path()), "rule 1: `ls`"),
+            (Some(&missing), None, "No such file"),
+        ] {
+            let refused = Policy::load(policy.map(PathBuf::as_path), workspace);
+            let error = refused.err().map(anyhow::Error::from);
+            let text = error.map_or_else(String::new, |error| format!("{error:#}"));
+            assert_eq!(text.matches(told).count(), 1, "{text}");
         }
         Ok(())
     }

@@ -60,7 +60,9 @@ pub enum SessionError {
     #[error("{0} commands are running already, as many as the policy allows")]
     Full(usize),
     /// No session of this caller has this name.
-    #[error("there is no session `{0}` of yours; finished ones are kept for 15 minutes")]
+    #[error(
+        "there is no session `{0}` of yours; finished commands are kept for 15 minutes, ended sessions are not"
+    )]
     Unknown(String),
     /// The server is ending.
     #[error("the server is ending")]

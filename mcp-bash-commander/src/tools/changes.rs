@@ -1,6 +1,7 @@
 //! `changes`
 
 use std::fmt::Write as _;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rmcp::handler::server::wrapper::Parameters;
@@ -23,7 +24,10 @@ use super::error::invalid;
 use super::view::counted;
 use crate::server::BashCommander;
 use crate::session::{Changes, SessionError};
-use crate::workspace::changes::{Change, Commit, Committed, Protected};
+use crate::workspace::Workspace;
+use crate::workspace::changes::{
+    Change, ChangesError, Commit, Committed, Kind, Overlay, Protected, What,
+};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("changes", "See or commit changes", EffectClass::Write);
@@ -43,7 +47,7 @@ pub(crate) struct ChangesParams {
     /// Only these and what is below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     paths: Option<Vec<String>>,
-    /// Commit only what has this `digest`.
+    /// The `digest` of `list` or `diff` for the same `paths`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expect: Option<String>,
 }
@@ -138,7 +142,7 @@ fn checked(params: &ChangesParams) -> Result<Option<Digest>, ToolError> {
     expected.map_err(|error| {
         invalid(
             format!("`expect`: {error}"),
-            "give the digest that `list` returned",
+            "give the digest that `list` or `diff` returned for the same `paths`",
         )
     })
 }
@@ -151,21 +155,73 @@ async fn look(changes: Arc<Changes>, params: ChangesParams) -> Result<ChangesRes
         let mut result = ChangesResult::default();
         match params.action {
             Act::Diff => {
+                result.digest = digest_if_possible(&overlay, workspace, paths)?;
                 let diff = overlay.diff(workspace, paths.unwrap_or_default(), DIFF_BYTES)?;
                 result.omitted = diff.cut;
                 result.diff = Some(diff.text);
             }
             Act::Discard => result.discarded = overlay.discard(workspace, paths)?.entries,
             Act::List | Act::Commit => {
-                let listing = overlay.list(workspace, MOST)?;
-                result.omitted = listing.omitted;
+                // First, so that what changes while this looks is listed and not under the digest: a commit refuses it then.
                 result.digest = Some(overlay.digest(workspace, paths)?);
-                result.changes = values(&listing.changes);
+                let (listed, omitted) = list(&overlay, workspace, paths)?;
+                result.omitted = omitted;
+                result.changes = values(&listed);
             }
         }
         Ok::<_, ToolError>(result)
     });
     done.await.map_err(|error| ToolError::internal(&error))?
+}
+
+/// More changes than can be hashed can be looked at all the same, in parts.
+fn digest_if_possible(
+    overlay: &Overlay,
+    workspace: &Workspace,
+    paths: Option<&[String]>,
+) -> Result<Option<Digest>, ChangesError> {
+    match overlay.digest(workspace, paths) {
+        Err(ChangesError::TooMuch { .. }) => Ok(None),
+        digest => digest.map(Some),
+    }
+}
+
+/// The changes that the digest of these paths, which it has accepted, is of; and how many of them are left out.
+fn list(
+    overlay: &Overlay,
+    workspace: &Workspace,
+    paths: Option<&[String]>,
+) -> Result<(Vec<Change>, usize), ChangesError> {
+    let Some(paths) = paths else {
+        let listing = overlay.list(workspace, MOST)?;
+        return Ok((listing.changes, listing.omitted));
+    };
+    let wanted: Vec<PathBuf> = paths.iter().map(|path| below(workspace, path)).collect();
+    let mut changes = overlay.list(workspace, usize::MAX)?.changes;
+    changes.retain(|change| is_wanted(change, &wanted));
+    let omitted = changes.len().saturating_sub(MOST);
+    changes.truncate(MOST);
+    Ok((changes, omitted))
+}
+
+/// A path as changes have it: below the workspace, without `.` parts.
+fn below(workspace: &Workspace, path: &str) -> PathBuf {
+    let given = Path::new(path);
+    let below = given.strip_prefix(workspace.root()).unwrap_or(given);
+    let names = below.components();
+    names
+        .filter(|name| matches!(name, Component::Normal(_)))
+        .collect()
+}
+
+/// At or below one of the paths, or a new directory that one of them needs to be made in.
+fn is_wanted(change: &Change, wanted: &[PathBuf]) -> bool {
+    let path = Path::new(&change.path);
+    let is_made =
+        change.what == What::Directory && matches!(change.kind, Kind::Created | Kind::TypeChanged);
+    wanted
+        .iter()
+        .any(|wanted| path.starts_with(wanted) || (is_made && wanted.starts_with(path)))
 }
 
 /// Not interrupted by a cancelled call: half a commit would be neither done nor undone.
@@ -211,14 +267,17 @@ fn told(result: &ChangesResult) -> String {
         let number = u64::try_from(number).unwrap_or(u64::MAX);
         format!("{}{what}", counted(number, "change", "changes"))
     };
-    let mut text = if let Some(digest) = &result.digest {
+    let mut text = if let Some(diff) = &result.diff {
+        let lines = counted(diff.lines().count() as u64, "line", "lines");
+        let digest = result.digest.as_ref();
+        let digest = digest.map_or_else(
+            || "too much for a digest".to_owned(),
+            |digest| format!("all together {digest}"),
+        );
+        format!("a diff of {lines}, {digest}")
+    } else if let Some(digest) = &result.digest {
         let all = changes(result.changes.len() + result.omitted, "");
         format!("{all}, all together {digest}")
-    } else if let Some(diff) = &result.diff {
-        format!(
-            "a diff of {}",
-            counted(diff.lines().count() as u64, "line", "lines")
-        )
     } else if result.discarded > 0 || result.applied.is_empty() && result.skipped.is_empty() {
         format!(
             "{} discarded",

@@ -90,7 +90,7 @@ impl From<ChangesError> for ToolError {
             ChangesError::Workspace(error) => return error.into(),
             ChangesError::Digest { .. } => (
                 "CHANGES_DIFFER",
-                "nothing was carried over; list the changes again, and decide with what is there now",
+                "nothing was carried over; `list` the same `paths` again, which the digest is of, and decide with what is there now",
             ),
             ChangesError::Unchanged(_) | ChangesError::WithinReplaced { .. } => {
                 (code::INVALID_ARGUMENTS, "`list` shows the paths")
@@ -115,6 +115,19 @@ impl From<SearchError> for ToolError {
             SearchError::Workspace(error) => error.into(),
             SearchError::Denied(_) => Self::new("READ_DENIED", message)
                 .with_hint("the operator's policy says so in workspace.deny_read"),
+            SearchError::Range {
+                name,
+                given,
+                least,
+                most,
+            } => {
+                // The tool has another name for it.
+                let name = if name == "most" { "max" } else { name };
+                invalid(
+                    format!("`{name}` is {given}"),
+                    &format!("give {least} to {most}"),
+                )
+            }
             _ => Self::new(code::INVALID_ARGUMENTS, message)
                 .with_hint("change what it names; `literal` looks for plain text"),
         }
@@ -142,7 +155,7 @@ impl From<SessionError> for ToolError {
             SessionError::RunEnded => Self::new("RUN_STOPPED", message)
                 .with_hint("run_get of the spec registry shows where the run stands"),
             SessionError::OtherTerms { .. } => Self::new("SESSION_DIFFERS", message)
-                .with_hint("leave these out, or give another session name"),
+                .with_hint("give the same `workspace`, `network` and ports as the session's first call, or another session name"),
             SessionError::Unrecorded(source) => {
                 tracing::error!(error = %source, "no command runs: its start cannot be recorded");
                 Self::new(code::AUDIT_UNAVAILABLE, message)

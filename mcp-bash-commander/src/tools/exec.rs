@@ -259,6 +259,12 @@ impl BashCommander {
                         Some(Approval::Refused(why)) => *why,
                         _ => "nobody was asked",
                     };
+                    let hint = if verdict.rule.is_some() {
+                        "do it another way, or let the user run it"
+                    } else {
+                        "write out what it runs (no program from a variable, no `eval` of one, no shell that reads its input), do it \
+                         another way, or let the user run it; no rule of the policy can allow what cannot be read"
+                    };
                     return Err(ToolError::new(
                         "APPROVAL_REQUIRED",
                         format!(
@@ -266,7 +272,7 @@ impl BashCommander {
                             verdict.command, verdict.reason
                         ),
                     )
-                    .with_hint("do it another way, or let the user run it"));
+                    .with_hint(hint));
                 }
             },
         };

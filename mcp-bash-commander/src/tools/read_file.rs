@@ -106,14 +106,18 @@ impl BashCommander {
         );
         if binary && params.encoding == Encoding::Text {
             summary.push_str("; it is binary: ask for base64, or look with exec: file, xxd");
-        } else if params.encoding == Encoding::Text {
+        } else {
+            let name = match params.encoding {
+                Encoding::Text => "content",
+                Encoding::Base64 => "content in base64",
+            };
             let shown = StreamView {
                 text: text.clone(),
                 bytes: piece.bytes.len() as u64,
                 omitted: 0,
                 cursor: end,
             };
-            quote(&mut summary, "content", &shown);
+            quote(&mut summary, name, &shown);
         }
         let result = ReadFileResult {
             text,

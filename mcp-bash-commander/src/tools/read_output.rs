@@ -47,7 +47,7 @@ pub(crate) struct ReadOutputParams {
     /// First byte; default 0.
     #[serde(default)]
     cursor: Option<u64>,
-    /// Bytes from the end, instead of `cursor`.
+    /// Bytes from the end, without `cursor`.
     #[serde(default)]
     tail: Option<u32>,
     /// 1 to 131072.
@@ -60,7 +60,7 @@ pub(crate) struct ReadOutputParams {
     /// `base64` gives every byte as it is.
     #[serde(default)]
     encoding: Encoding,
-    /// Only lines that match, each with its position.
+    /// Only lines that match, with positions.
     #[serde(default)]
     grep: Option<String>,
     /// Add what its terminal shows.
@@ -200,9 +200,11 @@ impl BashCommander {
             result.bytes
         );
         quote_violations(&mut text, &result.violations);
-        if params.encoding == Encoding::Text {
-            quote(&mut text, "output", &shown);
-        }
+        let what = match params.encoding {
+            Encoding::Text => "output",
+            Encoding::Base64 => "output, as base64",
+        };
+        quote(&mut text, what, &shown);
         if let Some(screen) = &result.screen {
             screen.quote(&mut text);
         }

@@ -214,8 +214,30 @@ fn told(result: &SearchResult) -> String {
         let _ = write!(lines, "\n{file}");
     }
     for found in &result.matches {
-        let _ = write!(lines, "\n{}:{}: {}", found.path, found.line, found.text);
+        quote(&mut lines, found);
     }
     text.push_str(&visible::prose(&budget::ends(&lines, TEXT_BYTES)));
     text
+}
+
+/// A match as `grep -C` has it: its lines with `-` behind the number where they do not match themselves, and `--` in front of them all.
+fn quote(lines: &mut String, found: &MatchView) {
+    let MatchView {
+        path,
+        before,
+        after,
+        ..
+    } = found;
+    if !before.is_empty() || !after.is_empty() {
+        lines.push_str("\n--");
+    }
+    let first = found.line.saturating_sub(before.len());
+    // Writing to a String cannot fail.
+    for (line, text) in (first..).zip(before) {
+        let _ = write!(lines, "\n{path}-{line}- {text}");
+    }
+    let _ = write!(lines, "\n{path}:{}: {}", found.line, found.text);
+    for (line, text) in (found.line + 1..).zip(after) {
+        let _ = write!(lines, "\n{path}-{line}- {text}");
+    }
 }

@@ -27,7 +27,7 @@ const LONGEST_MS: u64 = 86_400_000;
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 pub(crate) struct Wait {
-    /// At its end, when it wrote `pattern`, when it is silent or reads input, at its next output, or at once.
+    /// At its end, when it wrote `pattern`, is silent or reads input, at its next output, or at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) until: Option<Until>,
     /// Regular expression.
@@ -84,11 +84,20 @@ impl Wait {
             (None, Some(_)) => Until::Pattern,
             (until, _) => until.unwrap_or(default),
         };
-        if (until == Until::Pattern) != pattern.is_some() {
-            return Err(invalid(
-                "`wait.pattern` and `wait.until` do not go together",
-                "give `pattern` with until `pattern`, and only there",
-            ));
+        match (until, &pattern) {
+            (Until::Pattern, None) => {
+                return Err(invalid(
+                    "`wait.until` is `pattern`, and `wait.pattern` is missing",
+                    "give the regular expression to wait for in `wait.pattern`",
+                ));
+            }
+            (Until::Pattern, Some(_)) | (_, None) => {}
+            (_, Some(_)) => {
+                return Err(invalid(
+                    "`wait.pattern` has no use with this `wait.until`",
+                    "leave `until` out, or give `pattern` there",
+                ));
+            }
         }
         Ok(Condition {
             until,
@@ -250,6 +259,9 @@ mod tests {
         ] {
             assert!(wrong.checked(Until::Exit).is_err(), "{wrong:?}");
         }
+        let missing = wait(Some(Until::Pattern), None, None).checked(Until::Exit);
+        let told = missing.err().map(|error| error.message);
+        assert!(told.is_some_and(|told| told.contains("`wait.pattern` is missing")));
         Ok(())
     }
 }

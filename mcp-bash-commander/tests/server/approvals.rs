@@ -92,6 +92,26 @@ fn without_anybody_to_ask_what_must_be_asked_about_does_not_run() -> anyhow::Res
 }
 
 #[test]
+fn no_rule_allows_what_none_can_see() -> anyhow::Result<()> {
+    const ALLOWED: &str =
+        "[[rule]]\nmatch = [[\"bash\", \"eval\", \"cat\"]]\ndecision = \"allow\"\n";
+    let place = Place::new()?;
+    let mut client = place.start_under(ALLOWED)?;
+    for unseen in ["cat x | bash", "eval \"$x\"", "$CMD"] {
+        let call = json!({ "command": unseen });
+        assert_eq!(
+            client.error("exec", &call)?,
+            "APPROVAL_REQUIRED",
+            "{unseen}"
+        );
+    }
+    client.exec("eval 'echo seen'; bash -c 'echo seen'")?;
+    let mut free = place.start()?;
+    free.exec("echo true | bash; eval \"$x\"; $CMD")?;
+    Ok(())
+}
+
+#[test]
 fn a_client_is_asked_and_its_answer_recorded_as_the_clients() -> anyhow::Result<()> {
     let place = Place::new()?;
     let mut client = place.start_asking(RULES)?;

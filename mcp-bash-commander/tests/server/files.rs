@@ -95,6 +95,31 @@ fn a_large_file_is_read_in_pieces() -> anyhow::Result<()> {
 }
 
 #[test]
+fn clients_that_show_the_text_alone_see_bytes_and_lines_around_a_match() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    fs::write(place.workspace().join("bytes"), [0, 1, 2, 255])?;
+    fs::write(place.workspace().join("lines"), "one\ntwo\nthree\nfour\n")?;
+    let mut client = place.start()?;
+    let mut text = |tool: &str, arguments| -> anyhow::Result<String> {
+        let result = client.call(tool, &arguments)?;
+        Ok(result["content"][0]["text"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
+    };
+    let read = text("read_file", json!({"path": "bytes", "encoding": "base64"}))?;
+    assert!(read.ends_with("base64, 4 bytes:\n| AAEC/w=="), "{read}");
+    let found = text("search", json!({"pattern": "two", "context": 1}))?;
+    let lines = "\n--\nlines-1- one\nlines:2: two\nlines-3- three";
+    assert!(found.ends_with(lines), "{found}");
+    let alone = text("search", json!({"pattern": "two"}))?;
+    assert!(alone.ends_with("left out\nlines:2: two"), "{alone}");
+    let refused = text("search", json!({"pattern": "two", "max": 5000}))?;
+    assert!(refused.contains("`max` is 5000") && refused.contains("give 1 to 1000"));
+    Ok(())
+}
+
+#[test]
 fn a_read_only_workspace_is_read_only_for_both() -> anyhow::Result<()> {
     let place = Place::new()?;
     fs::write(place.workspace().join("f"), "kept")?;

@@ -80,6 +80,43 @@ fn a_trial_is_seen_committed_and_only_as_it_was_seen() -> anyhow::Result<()> {
 }
 
 #[test]
+fn what_is_listed_or_compared_is_what_its_digest_is_of() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let at = |name: &str| place.workspace().join(name);
+    let mut client = place.start()?;
+    overlaid(
+        &mut client,
+        "mkdir -p a/deep a/other b; echo 1 > a/deep/one; echo 2 > a/other/two; echo 3 > b/three",
+    )?;
+    let paths = json!({"paths": ["./a/deep"]});
+    let listed = changes(&mut client, "list", &paths)?;
+    let told: Vec<&Value> = listed["changes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|change| &change["path"])
+        .collect();
+    // The folder above is new, and carried over with what is in it.
+    assert_eq!(told, ["a", "a/deep", "a/deep/one"], "{listed}");
+    assert_eq!(listed["omitted"], json!(0));
+    let compared = changes(&mut client, "diff", &paths)?;
+    assert_eq!(compared["digest"], listed["digest"]);
+    let absolute = json!({"paths": [place.workspace().canonicalize()?.join("a")]});
+    let above = changes(&mut client, "list", &absolute)?;
+    assert_eq!(above["changes"].as_array().map(Vec::len), Some(5));
+    let other =
+        json!({"id": "try", "action": "commit", "paths": ["a"], "expect": listed["digest"]});
+    assert_eq!(client.error("changes", &other)?, "CHANGES_DIFFER");
+    let nothing = json!({"id": "try", "action": "list", "paths": ["c"]});
+    assert_eq!(client.error("changes", &nothing)?, "INVALID_ARGUMENTS");
+    let same = json!({"paths": ["a/deep"], "expect": compared["digest"]});
+    let committed = changes(&mut client, "commit", &same)?;
+    assert_eq!(committed["applied"].as_array().map(Vec::len), Some(3));
+    assert!(at("a/deep/one").exists() && !at("a/other").exists() && !at("b").exists());
+    Ok(())
+}
+
+#[test]
 fn what_is_thrown_away_was_never_there() -> anyhow::Result<()> {
     let place = Place::new()?;
     let mut client = place.start()?;

@@ -302,7 +302,7 @@ fn secrets_in_a_command_are_not_recorded() -> anyhow::Result<()> {
     let started = details(&place, "started", &done["id"])?;
     assert_eq!(
         started[0]["command"],
-        json!("echo [secret gh]; : curl -H 'Authorization: Bearer [hidden]' --password [hidden]")
+        json!("echo [secret gh]; : curl -H 'Authorization: [hidden]' --password [hidden]")
     );
     let whole = fs::read_to_string(place.path("state/calls.jsonl"))?;
     assert!(whole.contains("X=[secret gh]"), "{whole}");

@@ -250,6 +250,58 @@ fn the_call_log_shows_an_edit_and_a_cut_tail() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_log_that_is_not_where_it_is_looked_for_does_not_verify() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let verify = |arguments: &[&str]| {
+        std::process::Command::new(crate::program::PROGRAM)
+            .args(["audit", "verify"])
+            .args(arguments)
+            .env_clear()
+            .env("XDG_STATE_HOME", place.path("home"))
+            .output()
+    };
+    let state = place.path("state");
+    let missing = verify(&["--state-dir", &state.to_string_lossy()])?;
+    assert!(!missing.status.success() && !state.exists(), "{missing:?}");
+    fs::create_dir(&state)?;
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
+    let empty = verify(&["--state-dir", &state.to_string_lossy()])?;
+    assert_eq!(empty.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&empty.stderr).contains("no call log in"));
+    // Where nobody says that there is one, there may be none yet.
+    let unused = verify(&[])?;
+    assert!(unused.status.success(), "{unused:?}");
+    assert!(String::from_utf8_lossy(&unused.stdout).contains("no call log in"));
+    Ok(())
+}
+
+#[test]
+fn doctor_tells_what_of_a_policy_has_no_effect() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let policy = place.policy("[network]\nallow = [\"a.org:443\"]\n[limits]\nwall_ms = 60000\n")?;
+    let report = place.run(&["doctor", "--policy", &policy.to_string_lossy()])?;
+    let report = String::from_utf8(report.stdout)?;
+    for told in ["60000 ms", "at most none, 1 host allowed, which no command"] {
+        assert!(report.contains(told), "{report}");
+    }
+    // What commands cannot write, they are not said to.
+    let mut command = place.command_of_user()?;
+    fs::set_permissions(place.workspace(), fs::Permissions::from_mode(0o555))?;
+    let report = String::from_utf8(command.arg("doctor").output()?.stdout)?;
+    assert!(
+        report.contains("writable by the policy, but not"),
+        "{report}"
+    );
+    fs::set_permissions(place.workspace(), fs::Permissions::from_mode(0o755))?;
+    let report = String::from_utf8(command.output()?.stdout)?;
+    assert!(
+        !report.contains("writable by the policy, but not"),
+        "{report}"
+    );
+    Ok(())
+}
+
+#[test]
 fn doctor_says_the_same_to_people_and_programs() -> anyhow::Result<()> {
     let place = Place::new()?;
     let text = place.run(&["doctor"])?;
