@@ -122,16 +122,16 @@ impl Recording {
     /// # Errors
     /// A disk that does not take it, where the policy wants every command recorded.
     pub(crate) async fn start(mut self, id: SessionId) -> Result<Recorded, CallLogError> {
-        let mut started = self.line.clone();
-        started.details = Some(named(id, self.line.details.take().unwrap_or_default()));
+        let details = self.line.details.take().unwrap_or_default();
+        self.line.details = Some(named(id, details));
         let recorded = Recorded {
             recording: Some(self),
             id,
         };
-        let Some(Recording { log, .. }) = &recorded.recording else {
+        let Some(Recording { log, line, .. }) = &recorded.recording else {
             return Ok(recorded);
         };
-        match log.add_written(&started).await {
+        match log.add_written(line).await {
             Err(error) if log.is_required() => {
                 recorded.not_started("AUDIT_UNAVAILABLE");
                 return Err(error);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,7 +20,7 @@ use super::memory::Memory;
 use super::order::{Order, Surroundings};
 use super::pinned::Watched;
 use super::protocol::{CommandNumber, MemoryKills, Reach, Report, Request};
-use super::{Layer, Lifetime, Mode, Network, datagram, processes, start, sys};
+use super::{Layer, Lifetime, Mode, Network, datagram, leader, processes, start, sys};
 
 /// Where the server's proxy listens inside a jail that publishes these ports.
 pub fn proxy_address(published: &[u16]) -> SocketAddr {
@@ -34,6 +35,8 @@ pub(super) struct Init<'a> {
     pub(super) host: &'a Host<'a>,
     pub(super) status: &'a OwnedFd,
     pub(super) rules: Option<Rules>,
+    /// Where it is and each command begins, if that is certain.
+    pub(super) here: Option<PathBuf>,
     /// The layers around every command.
     pub(super) surrounding: LayerSet,
     child_signal: OwnedFd,
@@ -108,6 +111,7 @@ pub(super) fn serve(
         host,
         status,
         rules,
+        here: begin_in_workspace(order),
         surrounding,
         child_signal,
         denials: listener.map(Denials::new),
@@ -127,6 +131,15 @@ pub(super) fn serve(
         let _ = std::fs::remove_dir_all(tmp);
     }
     started
+}
+
+/// Goes to where most commands of a session work, which each of them then need not do: the workspace is a mount, nothing in the jail can
+/// put something else there.
+fn begin_in_workspace(order: &Order) -> Option<PathBuf> {
+    let is_mount = order.has(Layer::PrivateRoot) && order.has(Layer::Workspace);
+    let workspace = &order.workspace.as_ref()?.target;
+    let is_worth_it = order.lifetime == Lifetime::Kept && is_mount;
+    (is_worth_it && leader::enter(workspace).is_ok()).then(|| workspace.clone())
 }
 
 /// A listening socket in the jail's network, for the server to accept on.

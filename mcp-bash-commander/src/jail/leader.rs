@@ -21,6 +21,8 @@ pub(super) struct Jail<'a> {
     pub(super) rules: Option<&'a Rules>,
     /// Processes and threads, where this process is what bounds them.
     pub(super) most_processes: Option<u64>,
+    /// The directory this process begins in, if that is certain.
+    pub(super) here: Option<&'a Path>,
 }
 
 /// The program of a command. Made before the process that becomes it: that one shares its memory with init, and nothing it allocates
@@ -113,20 +115,22 @@ fn prepare(
         rules.restrict()?;
         applied.insert(Layer::Landlock);
     }
-    // Under Landlock already, so that no directory counts that the command could not use.
-    enter(&command.cwd).map_err(|errno| {
-        Failure::new(
-            Layer::WorkingDirectory,
-            errno,
-            command.cwd.display().to_string(),
-        )
-    })?;
+    if jail.here != Some(&*command.cwd) {
+        // Under Landlock already, so that no directory counts that the command could not use.
+        enter(&command.cwd).map_err(|errno| {
+            Failure::new(
+                Layer::WorkingDirectory,
+                errno,
+                command.cwd.display().to_string(),
+            )
+        })?;
+    }
     Ok(applied)
 }
 
 /// Enters a directory without following any link: a plan names where a command works, and a link would lead elsewhere. Step by step,
 /// since the one call that could do it at once is not there for jailed processes.
-fn enter(directory: &Path) -> Result<(), Errno> {
+pub(super) fn enter(directory: &Path) -> Result<(), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut here = rustix::fs::open("/", flags, Mode::empty())?;
     for component in directory.components() {

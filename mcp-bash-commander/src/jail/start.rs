@@ -72,6 +72,7 @@ pub(super) fn command(
         order: init.order,
         rules: init.rules.as_ref(),
         most_processes,
+        here: init.here.as_deref(),
     };
     let program = leader::Program::of(order);
     let memory_kills = init.memory.kills();

@@ -252,16 +252,16 @@ impl Sessions {
             }
             table.sessions.insert(session.id, Arc::clone(&session));
         }
-        tokio::spawn(drain(Arc::clone(&session), Stream::Stdout, stdout));
-        if let Some(stderr) = stderr {
-            tokio::spawn(drain(Arc::clone(&session), Stream::Stderr, stderr));
-        }
-        tokio::spawn(watch_over(
-            Arc::clone(&session),
-            running,
-            order.timeout,
-            Held { place, doors },
-        ));
+        let stdout = drain(Arc::clone(&session), Stream::Stdout, stdout);
+        let errors = Arc::clone(&session);
+        let stderr = async move {
+            if let Some(stderr) = stderr {
+                drain(errors, Stream::Stderr, stderr).await;
+            }
+        };
+        let held = Held { place, doors };
+        let watch = watch_over(Arc::clone(&session), running, order.timeout, held);
+        tokio::spawn(async move { tokio::join!(stdout, stderr, watch) });
         Ok(session)
     }
 
