@@ -88,22 +88,19 @@ pub(crate) async fn linked(
 
 /// Whether a path that a command sees is a file of the workspace with a name outside it.
 pub(crate) async fn is_linked(workspace: &Arc<Workspace>, path: &str) -> bool {
-    let Ok(path) = workspace.path_in_jail(path) else {
+    let Ok(path) = workspace.relative(path) else {
         return false;
     };
     let linked = look_through(workspace, Workspace::linked_outside).await;
-    let relative = path.strip_prefix(workspace.root()).unwrap_or(&path);
-    linked.is_ok_and(|linked| linked.iter().any(|linked| linked == relative))
+    linked.is_ok_and(|linked| linked.contains(&path))
 }
 
 /// Whether a path that a command sees is a file where the folder of a protected path would be.
 pub(crate) fn is_in_the_way(policy: &Policy, workspace: &Workspace, path: &str) -> bool {
-    let Ok(path) = workspace.path_in_jail(path) else {
-        return false;
-    };
-    let relative = path.strip_prefix(workspace.root()).unwrap_or(&path);
     let absent = workspace.absent(policy.protected.paths());
-    absent.in_the_way().iter().any(|file| file == relative)
+    workspace
+        .relative(path)
+        .is_ok_and(|path| absent.in_the_way().contains(&path))
 }
 
 /// Looks at all of the workspace, which may take long.

@@ -12,7 +12,7 @@ use shared::digest::Digest;
 pub use hide::Hider;
 use hide::Hiding;
 
-use crate::session::{Killed, Session, SessionError, SessionId, Source, Stream, Violation};
+use crate::session::{Killed, Session, SessionError, SessionId, Stream, Violation};
 
 /// Most bytes of a command, or of its arguments together, that are recorded.
 const MOST_COMMAND: usize = 4096;
@@ -271,11 +271,6 @@ fn violation(violation: &Violation, hiding: &Hiding<'_>) -> Value {
         why,
         times,
     } = violation;
-    let source = match source {
-        Source::Kernel => "kernel",
-        Source::Proxy => "proxy",
-        Source::Workspace => "workspace",
-    };
     json!({ "source": source, "what": short(&hiding.text(what)), "why": short(&hiding.text(why)), "times": times })
 }
 

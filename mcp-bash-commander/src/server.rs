@@ -237,9 +237,8 @@ impl BashCommander {
         let State {
             policy, workspace, ..
         } = &*self.state;
-        let full = workspace.path_in_jail(path)?;
-        let relative = full.strip_prefix(workspace.root()).unwrap_or(&full);
-        if policy.denies_reading(relative) {
+        let relative = workspace.relative(path)?;
+        if policy.denies_reading(&relative) {
             return Err(SearchError::Denied(relative.display().to_string()).into());
         }
         Ok(())
@@ -250,9 +249,8 @@ impl BashCommander {
         let State {
             policy, workspace, ..
         } = &*self.state;
-        let full = workspace.path_in_jail(path)?;
-        let relative = full.strip_prefix(workspace.root()).unwrap_or(&full);
-        if !policy.protected.forbids(relative, workspace) {
+        let relative = workspace.relative(path)?;
+        if !policy.protected.forbids(&relative, workspace) {
             return Ok(());
         }
         Err(ToolError::new(

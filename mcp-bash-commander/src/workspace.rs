@@ -184,7 +184,10 @@ impl Workspace {
     }
 
     /// The path below the root, without `.` parts; absolute paths must begin with the root.
-    fn relative(&self, path: &str) -> Result<PathBuf, WorkspaceError> {
+    ///
+    /// # Errors
+    /// A path that is none below the workspace.
+    pub fn relative(&self, path: &str) -> Result<PathBuf, WorkspaceError> {
         let wrong = |reason| WorkspaceError::Path {
             path: path.chars().take(200).collect(),
             reason,

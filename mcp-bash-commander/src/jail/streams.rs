@@ -25,7 +25,7 @@ impl Output {
     }
 
     /// Waits until there is something to read, or the end; whether nobody held the other end once. From then on it does not wait any
-    /// more: a terminal may be opened again, and the runtime remembers only that it was closed.
+    /// more, until it is [watched anew](Self::watched_anew).
     ///
     /// # Errors
     /// A runtime that is ending.
@@ -33,6 +33,14 @@ impl Output {
         let mut ready = self.0.readable().await?;
         ready.retain_ready();
         Ok(ready.ready().is_read_closed())
+    }
+
+    /// The same stream for whom opened it again, which only a terminal can be: the runtime remembers that it was closed.
+    ///
+    /// # Errors
+    /// A runtime that is ending.
+    pub fn watched_anew(self) -> io::Result<Self> {
+        Ok(Self(sys::watch(self.0.into_inner(), Interest::READABLE)?))
     }
 
     /// Reads what is there; 0 is the end, `WouldBlock` that nothing is there now.
@@ -57,14 +65,8 @@ impl AsyncRead for Output {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            let mut ready = ready!(self.0.poll_read_ready(context))?;
-            ready.retain_ready();
-            let was_closed = ready.ready().is_read_closed();
+            ready!(self.0.poll_read_ready(context))?.retain_ready();
             match self.try_read(buffer.initialize_unfilled()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && was_closed => {
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => {
                     buffer.advance(read?);

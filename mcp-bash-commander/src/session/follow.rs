@@ -7,16 +7,22 @@ use super::table::{Doors, Place};
 use super::{Ended, Killed, Running, Session, Stream, Taken, lock, until};
 use crate::jail::Output;
 
-/// How often a stream is looked at that nobody held once and that may be held again.
+/// How often a terminal is looked at that nobody holds: nobody tells when it is opened again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Reads a stream to its end. That of a terminal is not before that of its command, which may let go of it and open it again.
-pub(super) async fn drain(session: Arc<Session>, stream: Stream, output: Output) {
+pub(super) async fn drain(session: Arc<Session>, stream: Stream, mut output: Output) {
     let mut state = session.state.subscribe();
     while let Ok(was_closed) = output.readable().await {
         let has_ended = session.state().ended.is_some();
         match session.take(stream, &output) {
-            Ok(Taken::All) if was_closed => tokio::time::sleep(LOOK_AGAIN).await,
+            Ok(Taken::All) if was_closed => match output.watched_anew() {
+                Ok(anew) => output = anew,
+                Err(error) => {
+                    tracing::error!(%error, session = %session.id, "a terminal cannot be watched");
+                    break;
+                }
+            },
             Ok(Taken::Some | Taken::All) => tokio::task::yield_now().await,
             Ok(Taken::End) if session.terminal.is_some() && !has_ended => {
                 let ended = until(&mut state, |state| state.ended.is_some());

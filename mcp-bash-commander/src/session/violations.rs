@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Forbidden, Session, lock};
@@ -15,8 +16,9 @@ pub const REPLACED: &str = "replaced";
 const MOST: usize = 100;
 
 /// Who denied it and knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum Source {
     /// The kernel, by a system-call filter.
     Kernel,
@@ -27,11 +29,12 @@ pub enum Source {
 }
 
 /// One kind of attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct Violation {
     /// Who denied it.
     pub source: Source,
-    /// What was tried: a system call, or a host and port.
+    /// What was tried: a system call, a host and port, or a path.
     pub what: String,
     /// What the command was told.
     pub why: String,

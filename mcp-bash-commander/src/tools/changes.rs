@@ -1,7 +1,6 @@
 //! `changes`
 
 use std::fmt::Write as _;
-use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rmcp::handler::server::wrapper::Parameters;
@@ -25,9 +24,7 @@ use super::view::counted;
 use crate::server::BashCommander;
 use crate::session::{Changes, SessionError};
 use crate::workspace::Workspace;
-use crate::workspace::changes::{
-    Change, ChangesError, Commit, Committed, Kind, Overlay, Protected, What,
-};
+use crate::workspace::changes::{Change, ChangesError, Commit, Committed, Overlay, Protected};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("changes", "See or commit changes", EffectClass::Write);
@@ -164,9 +161,9 @@ async fn look(changes: Arc<Changes>, params: ChangesParams) -> Result<ChangesRes
             Act::List | Act::Commit => {
                 // First, so that what changes while this looks is listed and not under the digest: a commit refuses it then.
                 result.digest = Some(overlay.digest(workspace, paths)?);
-                let (listed, omitted) = list(&overlay, workspace, paths)?;
-                result.omitted = omitted;
-                result.changes = values(&listed);
+                let listing = overlay.list(workspace, paths, MOST)?;
+                result.omitted = listing.omitted;
+                result.changes = values(&listing.changes);
             }
         }
         Ok::<_, ToolError>(result)
@@ -184,44 +181,6 @@ fn digest_if_possible(
         Err(ChangesError::TooMuch { .. }) => Ok(None),
         digest => digest.map(Some),
     }
-}
-
-/// The changes that the digest of these paths, which it has accepted, is of; and how many of them are left out.
-fn list(
-    overlay: &Overlay,
-    workspace: &Workspace,
-    paths: Option<&[String]>,
-) -> Result<(Vec<Change>, usize), ChangesError> {
-    let Some(paths) = paths else {
-        let listing = overlay.list(workspace, MOST)?;
-        return Ok((listing.changes, listing.omitted));
-    };
-    let wanted: Vec<PathBuf> = paths.iter().map(|path| below(workspace, path)).collect();
-    let mut changes = overlay.list(workspace, usize::MAX)?.changes;
-    changes.retain(|change| is_wanted(change, &wanted));
-    let omitted = changes.len().saturating_sub(MOST);
-    changes.truncate(MOST);
-    Ok((changes, omitted))
-}
-
-/// A path as changes have it: below the workspace, without `.` parts.
-fn below(workspace: &Workspace, path: &str) -> PathBuf {
-    let given = Path::new(path);
-    let below = given.strip_prefix(workspace.root()).unwrap_or(given);
-    let names = below.components();
-    names
-        .filter(|name| matches!(name, Component::Normal(_)))
-        .collect()
-}
-
-/// At or below one of the paths, or a new directory that one of them needs to be made in.
-fn is_wanted(change: &Change, wanted: &[PathBuf]) -> bool {
-    let path = Path::new(&change.path);
-    let is_made =
-        change.what == What::Directory && matches!(change.kind, Kind::Created | Kind::TypeChanged);
-    wanted
-        .iter()
-        .any(|wanted| path.starts_with(wanted) || (is_made && wanted.starts_with(path)))
 }
 
 /// Not interrupted by a cancelled call: half a commit would be neither done nor undone.

@@ -20,12 +20,11 @@ use shared::tools::ToolEffect;
 
 use super::error::invalid;
 use super::view::{
-    ScreenView, StateView, StreamView, ViolationView, headline, quote, quote_violations,
-    state_view, violations,
+    ScreenView, StateView, StreamView, headline, quote, quote_violations, state_view,
 };
 use super::wait::{Until, Wait, Waited};
 use crate::server::BashCommander;
-use crate::session::{Reading, Stream, cut_to_characters};
+use crate::session::{Reading, Stream, Violation, cut_to_characters};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("read_output", "Read a command's output", EffectClass::Read);
@@ -111,7 +110,7 @@ pub(crate) struct ReadOutputResult {
     end: bool,
     waited: Waited,
     awaiting_input: bool,
-    violations: Vec<ViolationView>,
+    violations: Vec<Violation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     screen: Option<ScreenView>,
 }
@@ -188,7 +187,7 @@ impl BashCommander {
             end: reading.is_end && cursor == reading.written,
             waited,
             awaiting_input: session.awaits_input(),
-            violations: violations(&session),
+            violations: session.violations(),
             screen: session
                 .screen()
                 .filter(|_| params.screen)

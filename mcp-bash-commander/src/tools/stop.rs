@@ -16,11 +16,9 @@ use shared::tool_result::{Json, structured};
 use shared::tools::ToolEffect;
 
 use super::error::invalid;
-use super::view::{
-    StateView, ViolationView, counted, headline, quote_violations, state_view, violations,
-};
+use super::view::{StateView, counted, headline, quote_violations, state_view};
 use crate::server::BashCommander;
-use crate::session::{KeptJail, Killed, Scope, Session};
+use crate::session::{KeptJail, Killed, Scope, Session, Violation};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("stop", "Stop a command", EffectClass::Irreversible).idempotent();
@@ -94,7 +92,7 @@ pub(crate) struct StopResult {
     killed: bool,
     /// Processes that are still there.
     survivors: u32,
-    violations: Vec<ViolationView>,
+    violations: Vec<Violation>,
 }
 
 #[tool_router(router = stop_router, vis = "pub(super)")]
@@ -157,7 +155,7 @@ fn answer(session: &Session, killed: bool) -> Result<Json<StopResult>, ToolError
         signal: exit.and_then(|exit| exit.signal),
         killed,
         survivors,
-        violations: violations(session),
+        violations: session.violations(),
     };
     quote_violations(&mut text, &result.violations);
     Ok(structured(result, text))

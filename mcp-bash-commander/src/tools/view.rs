@@ -76,69 +76,15 @@ pub(super) fn port_views(published: &[(u16, SocketAddr)]) -> Vec<PortView> {
     published.iter().map(port).collect()
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(inline)]
-pub(super) struct ViolationView {
-    source: SourceView,
-    /// The system call, host and port, or path.
-    what: String,
-    why: String,
-    times: u64,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-enum SourceView {
-    Kernel,
-    Proxy,
-    Workspace,
-}
-
-impl From<Violation> for ViolationView {
-    fn from(violation: Violation) -> Self {
-        let Violation {
-            source,
-            what,
-            why,
-            times,
-        } = violation;
-        let source = match source {
-            Source::Kernel => SourceView::Kernel,
-            Source::Proxy => SourceView::Proxy,
-            Source::Workspace => SourceView::Workspace,
-        };
-        Self {
-            source,
-            what,
-            why,
-            times,
-        }
-    }
-}
-
-impl ViolationView {
-    /// Whether it is of the kind that begins so.
-    pub(super) fn is(&self, beginning: &str) -> bool {
-        self.what.starts_with(beginning)
-    }
-}
-
-/// What was denied to a command so far.
-pub(super) fn violations(session: &Session) -> Vec<ViolationView> {
-    let violations = session.violations().into_iter();
-    violations.map(ViolationView::from).collect()
-}
-
 /// Each denial as a line of the text.
-pub(super) fn quote_violations(text: &mut String, violations: &[ViolationView]) {
+pub(super) fn quote_violations(text: &mut String, violations: &[Violation]) {
     for violation in violations {
         let by = match violation.source {
-            SourceView::Kernel => "the jail",
-            SourceView::Proxy => "the network policy",
-            SourceView::Workspace => "the server",
+            Source::Kernel => "the jail",
+            Source::Proxy => "the network policy",
+            Source::Workspace => "the server",
         };
-        let ViolationView {
+        let Violation {
             what, why, times, ..
         } = violation;
         let times = counted(*times, "time", "times");

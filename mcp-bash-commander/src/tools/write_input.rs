@@ -17,13 +17,12 @@ use shared::tools::ToolEffect;
 
 use super::error::invalid;
 use super::view::{
-    ScreenView, StateView, StreamView, ViolationView, headline, quote, quote_violations,
-    state_view, stream_from, violations,
+    ScreenView, StateView, StreamView, headline, quote, quote_violations, state_view, stream_from,
 };
 use super::wait::{Until, Wait, Waited};
 use crate::jail::TerminalSize;
 use crate::server::BashCommander;
-use crate::session::{Session, SessionError, Stream};
+use crate::session::{Session, SessionError, Stream, Violation};
 
 pub(super) const EFFECT: ToolEffect = ToolEffect::new(
     "write_input",
@@ -95,7 +94,7 @@ pub(crate) struct WriteInputResult {
     exit_code: Option<i32>,
     waited: Waited,
     awaiting_input: bool,
-    violations: Vec<ViolationView>,
+    violations: Vec<Violation>,
     /// Written since the call.
     stdout: StreamView,
     stderr: StreamView,
@@ -212,7 +211,7 @@ fn result(
         exit_code: state.ended.and_then(|ended| ended.exit.code),
         waited,
         awaiting_input: session.awaits_input(),
-        violations: violations(session),
+        violations: session.violations(),
         stdout: stream_from(session, Stream::Stdout, from[0], OUTPUT_BYTES)?,
         stderr: stream_from(session, Stream::Stderr, from[1], OUTPUT_BYTES)?,
         screen: session.screen().map(ScreenView::from),

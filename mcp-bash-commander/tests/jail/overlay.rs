@@ -49,7 +49,7 @@ impl Kept {
     }
 
     fn changes(&self) -> anyhow::Result<Vec<(String, Kind)>> {
-        let listing = self.overlay.list(&self.workspace, 100)?;
+        let listing = self.overlay.list(&self.workspace, None, 100)?;
         Ok(listing
             .changes
             .into_iter()

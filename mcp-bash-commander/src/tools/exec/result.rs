@@ -9,12 +9,10 @@ use shared::effect::client::EndReport;
 use shared::effect::protocol::{Outcome, PublishedPort};
 use shared::tool_error::ToolError;
 
-use super::super::view::{
-    PortView, StateView, StreamView, ViolationView, ports, state_view, stream_view, violations,
-};
+use super::super::view::{PortView, StateView, StreamView, ports, state_view, stream_view};
 use super::super::wait::Waited;
 use crate::policy::rules::{Decision, Verdict};
-use crate::session::{Killed, REPLACED, Session, Stream};
+use crate::session::{Killed, REPLACED, Session, Stream, Violation};
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ExecResult {
@@ -46,7 +44,7 @@ pub(crate) struct ExecResult {
     /// What came first: see `wait`.
     waited: Waited,
     /// Denied to it, by the kernel or the proxy; exact.
-    pub(super) violations: Vec<ViolationView>,
+    pub(super) violations: Vec<Violation>,
     pub(super) published: Vec<PortView>,
     policy: PolicyView,
     isolation: IsolationView,
@@ -126,7 +124,7 @@ pub(super) fn result(
             None => 0,
         },
         waited,
-        violations: violations(session),
+        violations: session.violations(),
         published: if state.is_over {
             Vec::new()
         } else {
@@ -156,7 +154,7 @@ pub(super) fn report(result: &ExecResult, report: &mut EndReport) {
     };
     report.published = result.published.iter().map(port).collect();
     // What ran may not have been what was approved.
-    let is_replaced = |violation: &ViolationView| violation.is(REPLACED);
+    let is_replaced = |violation: &Violation| violation.what.starts_with(REPLACED);
     if result.violations.iter().any(is_replaced) {
         fail(report, "INPUT_CHANGED");
     }

@@ -23,13 +23,19 @@ pub struct Listing {
 }
 
 impl Overlay {
-    /// What changed, at most `most` entries. A file that was only touched, or written with the bytes it had, did not change.
+    /// What changed, of the paths those at and below them, at most `most` entries. A file that was only touched, or written with the
+    /// bytes it had, did not change.
     ///
     /// # Errors
-    /// An upper directory that bears marks it must not, or cannot be read.
-    pub fn list(&self, workspace: &Workspace, most: usize) -> Result<Listing, ChangesError> {
+    /// An upper directory that bears marks it must not, or cannot be read; a path at and below which nothing changed.
+    pub fn list(
+        &self,
+        workspace: &Workspace,
+        paths: Option<&[String]>,
+        most: usize,
+    ) -> Result<Listing, ChangesError> {
         let scanned = self.scan(workspace, HASHED_UP_TO)?;
-        let mut changes = scanned.changes;
+        let mut changes = select(scanned.changes, workspace, paths)?;
         let omitted = changes.len().saturating_sub(most);
         changes.truncate(most);
         Ok(Listing {

@@ -82,7 +82,7 @@ impl Place {
 
     /// Each change as `kind what path`.
     fn told(&self) -> anyhow::Result<Vec<String>> {
-        let listing = self.overlay.list(&self.workspace, 1000)?;
+        let listing = self.overlay.list(&self.workspace, None, 1000)?;
         ensure!(listing.complete && listing.omitted == 0, "not all is told");
         Ok(listing.changes.iter().map(line).collect())
     }

@@ -152,7 +152,7 @@ fn a_discard_removes_no_file_that_a_swapped_link_leads_to() -> anyhow::Result<()
 fn ten_thousand_files_are_told_committed_and_discarded() -> anyhow::Result<()> {
     let mut place = Place::new("")?;
     place.run("mkdir many; cd many; seq 1 10000 | split -l 1 -a 4 - f")?;
-    let listing = place.overlay.list(&place.workspace, 100)?;
+    let listing = place.overlay.list(&place.workspace, None, 100)?;
     assert_eq!((listing.changes.len(), listing.omitted), (100, 9_901));
     let committed = place.commit()?;
     assert_eq!(
@@ -177,7 +177,7 @@ fn more_than_can_be_looked_at_is_not_committed() -> anyhow::Result<()> {
     for number in 1..=MAX_ENTRIES {
         fs::hard_link(many.join("0"), many.join(number.to_string()))?;
     }
-    let listing = place.overlay.list(&place.workspace, 100)?;
+    let listing = place.overlay.list(&place.workspace, None, 100)?;
     assert!(!listing.complete && listing.omitted > 0);
     let refused = place.commit().err().map(|error| error.to_string());
     assert!(refused.is_some_and(|text| text.contains("more than 50000 entries")));

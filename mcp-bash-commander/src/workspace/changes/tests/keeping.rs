@@ -65,7 +65,7 @@ fn another_workspace_and_another_directory_are_refused() -> anyhow::Result<()> {
     let place = Place::new("")?;
     let other = Place::new("")?;
     assert!(matches!(
-        place.overlay.list(&other.workspace, 9),
+        place.overlay.list(&other.workspace, None, 9),
         Err(ChangesError::NoOverlay { .. })
     ));
     assert!(Overlay::open(&place.outside()).is_err());

@@ -32,7 +32,7 @@ fn what_a_shell_does_is_told_change_by_change() -> anyhow::Result<()> {
             "Special Special pipe Special",
         ]
     );
-    let listing = place.overlay.list(&place.workspace, 5)?;
+    let listing = place.overlay.list(&place.workspace, None, 5)?;
     assert_eq!((listing.changes.len(), listing.omitted), (5, 6));
     let [a, _, _, d, e] = listing.changes.as_slice() else {
         bail!("five changes");
@@ -202,7 +202,7 @@ fn an_upper_directory_that_refers_elsewhere_is_refused() -> anyhow::Result<()> {
         place.run("echo b >b")?;
         let name = format!("user.overlay.{mark}");
         setxattr(place.upper().join("b"), name, b"/etc", XattrFlags::empty())?;
-        let refused = place.overlay.list(&place.workspace, 9);
+        let refused = place.overlay.list(&place.workspace, None, 9);
         assert!(matches!(refused, Err(ChangesError::Marked { mark: found, .. }) if found == mark));
         assert!(place.commit().is_err());
         place.overlay.discard(&place.workspace, None)?;
