@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 use shared::digest::Digest;
+use shared::effect::action;
 use shared::effect::class::EffectClass;
-use shared::effect::client::{EffectClient, EndReport};
-use shared::effect::protocol::{
-    CommandMeasure, Lifetime, Outcome, Permit, Refusal, SessionMeasure, WorkOrder, WorkResult,
-};
+use shared::effect::client::EndReport;
+use shared::effect::protocol::{CommandMeasure, Lifetime, SessionMeasure, WorkOrder, WorkResult};
 use shared::tool_error::ToolError;
 
 use crate::check::{CheckError, Checker};
@@ -33,54 +31,26 @@ pub fn needs_grant(tool: &str, class: EffectClass) -> bool {
     class.is_changing() && !EXEMPT.contains(&tool)
 }
 
-/// A call the registry permitted. It must be told the end; if the call vanishes, it is told that nobody knows.
+/// A call the registry permitted.
 pub struct Action {
-    client: EffectClient,
-    permit: Permit,
+    permitted: action::Action,
     asked_at: OrderMark,
-    is_ended: bool,
 }
 
 impl Action {
-    /// Asks the registry whether this call may be made. `asked_at` is a moment before.
-    ///
-    /// # Errors
-    /// `GRANT_REQUIRED` without a grant, else what the registry says, or that it cannot be asked.
-    pub async fn begin(
-        client: &EffectClient,
-        asked_at: OrderMark,
-        grant: Option<&str>,
-        principal: &str,
-        tool: &str,
-        arguments: &impl Serialize,
-    ) -> Result<Self, ToolError> {
-        let Some(grant) = grant else {
-            return Err(ToolError::new("GRANT_REQUIRED", format!("`{tool}` changes something and has no `grant`"))
-                .with_hint("get a plan approved; `execution_begin` of the spec registry then gives a grant for each step"));
-        };
-        let arguments = arguments_of(arguments)?;
-        let permit = client
-            .begin(grant, principal, tool, arguments)
-            .await
-            .map_err(refused)?;
-        Ok(Self {
-            client: client.clone(),
-            permit,
+    /// A call that was permitted; `asked_at` is a moment before it was asked about.
+    pub fn new(permitted: action::Action, asked_at: OrderMark) -> Self {
+        Self {
+            permitted,
             asked_at,
-            is_ended: false,
-        })
-    }
-
-    /// The run and the action, for the call log.
-    pub fn names(&self) -> (&str, &str) {
-        (&self.permit.run_id, &self.permit.action_id)
+        }
     }
 
     /// What a session started by this action belongs to.
     pub fn origin(&self) -> Origin {
         Origin {
-            run_id: self.permit.run_id.clone(),
-            action_id: self.permit.action_id.clone(),
+            run_id: self.permitted.permit().run_id.clone(),
+            action_id: self.permitted.permit().action_id.clone(),
             outlives_step: self.outlives_step(),
             asked_at: self.asked_at,
         }
@@ -88,7 +58,7 @@ impl Action {
 
     /// Whether what it starts may outlive the step.
     pub fn outlives_step(&self) -> bool {
-        self.permit.lifetime == Lifetime::Run
+        self.permitted.permit().lifetime == Lifetime::Run
     }
 
     /// The pinned inputs with exactly the bytes that were approved, copied where no one can change them.
@@ -99,10 +69,13 @@ impl Action {
         &self,
         workspace: &Arc<Workspace>,
     ) -> Result<Vec<PinnedInput>, ToolError> {
-        if self.permit.inputs.is_empty() {
+        if self.permitted.permit().inputs.is_empty() {
             return Ok(Vec::new());
         }
-        let (inputs, workspace) = (self.permit.inputs.clone(), Arc::clone(workspace));
+        let (inputs, workspace) = (
+            self.permitted.permit().inputs.clone(),
+            Arc::clone(workspace),
+        );
         let pin = move || {
             inputs
                 .iter()
@@ -114,74 +87,17 @@ impl Action {
             .map_err(|error| ToolError::internal(&error))?
     }
 
-    /// Tells the registry how the call ended, and gives its result on. `describe` adds what a result says beyond itself.
+    /// Tells the registry how the call ended, as [`action::Action::end`].
     ///
     /// # Errors
     /// The call's own error; or that what was done could not be reported.
     pub async fn end<T: Serialize>(
-        mut self,
+        self,
         result: Result<T, ToolError>,
         describe: impl FnOnce(&T, &mut EndReport),
     ) -> Result<T, ToolError> {
-        let action_id = self.permit.action_id.clone();
-        let report = match &result {
-            Ok(result) => {
-                let digest =
-                    Digest::of_json(result).map_err(|error| ToolError::internal(&error))?;
-                let mut report = EndReport::done(action_id, digest);
-                describe(result, &mut report);
-                report
-            }
-            Err(error) => EndReport::failed(action_id, &error.code),
-        };
-        self.is_ended = true;
-        let told = self.client.end(report).await;
-        let result = result?;
-        match told {
-            Ok(_) => Ok(result),
-            Err(refusal) => {
-                tracing::error!(%refusal, "what was done could not be reported");
-                let message = format!(
-                    "it was done, but the registry does not take the report: {}",
-                    refusal.message
-                );
-                Err(ToolError::new(refusal.code, message)
-                    .with_hint("do not repeat the call; ask for the run's state"))
-            }
-        }
+        self.permitted.end(result, describe).await
     }
-}
-
-impl Drop for Action {
-    fn drop(&mut self) {
-        if self.is_ended {
-            return;
-        }
-        let report = EndReport {
-            outcome: Outcome::Unknown,
-            ..EndReport::failed(self.permit.action_id.clone(), "VANISHED")
-        };
-        let client = self.client.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(refusal) = client.end(report).await {
-                    tracing::error!(%refusal, "the end of a vanished call could not be reported");
-                }
-            });
-        }
-    }
-}
-
-fn arguments_of(arguments: &impl Serialize) -> Result<Map<String, Value>, ToolError> {
-    match serde_json::to_value(arguments) {
-        Ok(Value::Object(arguments)) => Ok(arguments),
-        Ok(_) => Err(ToolError::internal(&"arguments are no object")),
-        Err(error) => Err(ToolError::internal(&error)),
-    }
-}
-
-fn refused(refusal: Refusal) -> ToolError {
-    ToolError::new(refusal.code, refusal.message).with_hint(refusal.hint)
 }
 
 fn pinned(workspace: &Workspace, path: &str, approved: &Digest) -> Result<PinnedInput, ToolError> {

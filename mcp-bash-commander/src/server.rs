@@ -4,13 +4,12 @@ mod tasks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rmcp::handler::server::tool::ToolRouter;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CancelTaskParams, GetTaskParams, GetTaskResult,
-    Implementation, JsonObject, ServerCapabilities, ServerConfig, UpdateTaskParams,
+    Implementation, ServerCapabilities, ServerConfig, UpdateTaskParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
@@ -19,8 +18,8 @@ use serde_json::{Value, json};
 use shared::call::{self, CallGuard};
 use shared::call_log::{CallLog, Details, Outcome, Record};
 use shared::digest::Digest;
+use shared::effect::action;
 use shared::effect::client::{EffectClient, EffectConfig, ServiceCredential};
-use shared::effect::protocol::ToolDeclaration;
 use shared::metrics::Metrics;
 use shared::principal;
 use shared::state_dir;
@@ -138,14 +137,6 @@ impl Opened {
     }
 }
 
-/// The grant of a call, taken out of its arguments.
-#[derive(Debug, Clone)]
-struct Grant(Option<String>);
-
-/// Whether the registry was asked about a call.
-#[derive(Debug, Clone, Default)]
-struct Asked(Arc<AtomicBool>);
-
 impl BashCommander {
     /// A server as the command line says; nothing is written before the first call.
     ///
@@ -170,10 +161,10 @@ impl BashCommander {
                     registry_uid: config.registry_uid,
                     credential,
                     version: env!("CARGO_PKG_VERSION").to_owned(),
-                    tools: declarations(&tools),
+                    tools: action::declarations(&tools),
                     state_dir: state_dir.join("effect"),
                 })?;
-                add_grant(&mut tools);
+                action::add_grant(&mut tools, needs_grant);
                 Some(Enforced { client, socket })
             }
             _ => None,
@@ -360,32 +351,9 @@ impl BashCommander {
         let Some(enforced) = &self.state.enforced else {
             return Ok(None);
         };
-        let principal = &principal::of(context)?.name;
-        let grant = context
-            .extensions
-            .get::<Grant>()
-            .and_then(|grant| grant.0.as_deref());
-        if let Some(asked) = context
-            .extensions
-            .get::<Asked>()
-            .filter(|_| grant.is_some())
-        {
-            asked.0.store(true, Ordering::Relaxed);
-        }
         let asked_at = self.state.sessions.order_mark();
-        let action = Action::begin(
-            &enforced.client,
-            asked_at,
-            grant,
-            principal,
-            tool,
-            arguments,
-        )
-        .await
-        .inspect_err(|_| call::was_refused(context))?;
-        let (run, action_id) = action.names();
-        call::belongs_to(context, Some(run), Some(action_id));
-        Ok(Some(action))
+        let permitted = action::Action::begin(&enforced.client, context, tool, arguments).await?;
+        Ok(Some(Action::new(permitted, asked_at)))
     }
 
     /// Asks at the client about a command that a rule wants asked about; the question, if it is part of the answer. A call that is
@@ -532,8 +500,8 @@ impl BashCommander {
     /// Answers a call: in enforced mode, and where it changes something, with its grant taken out of its arguments.
     async fn answer(
         &self,
-        mut request: CallToolRequestParams,
-        mut context: RequestContext<RoleServer>,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let Some(enforced) = self.state.enforced.as_ref().filter(|_| {
             let tool = self.tools.get(&request.name);
@@ -541,37 +509,10 @@ impl BashCommander {
         }) else {
             return self.guarded(request, context).await;
         };
-        let grant = match request
-            .arguments
-            .as_mut()
-            .and_then(|arguments| arguments.remove("grant"))
-        {
-            None | Some(Value::Null) => None,
-            Some(Value::String(grant)) => Some(grant),
-            Some(_) => {
-                let error = ToolError::new(code::INVALID_ARGUMENTS, "`grant` is no string")
-                    .with_hint("give the handle that execution_begin returned");
-                return Ok(error.to_result().into());
-            }
-        };
-        let asked = Asked::default();
-        context.extensions.insert(Grant(grant));
-        context.extensions.insert(asked.clone());
-        let principal = principal::of(&context)
-            .map(|principal| principal.name.to_string())
-            .unwrap_or_default();
-        let tool = request.name.to_string();
-        let response = self.guarded(request, context).await;
-        // What never came to the registry is told to it afterwards.
-        if !asked.0.load(Ordering::Relaxed)
-            && let Ok(CallToolResponse::Complete(result)) = &response
-            && let Some(error) = ToolError::of_result(result)
-        {
-            enforced
-                .client
-                .refused(&principal, &tool, &error.code, None);
-        }
-        response
+        action::with_grant(&enforced.client, request, context, |request, context| {
+            self.guarded(request, context)
+        })
+        .await
     }
 }
 
@@ -639,31 +580,6 @@ pub(crate) fn refuse_reachable_files(
             .filter_map(|(what, path, placed)| Some((what, path?, placed))),
     );
     Ok(check_placement(policy, files)?)
-}
-
-/// What plans may name: every tool, as it is listed, without `grant`.
-fn declarations(tools: &ToolRouter<BashCommander>) -> Vec<ToolDeclaration> {
-    let declare = |tool: rmcp::model::Tool| ToolDeclaration {
-        class: class_of(&tool),
-        schema: Value::Object(JsonObject::clone(&tool.input_schema)),
-        tool: tool.name.into_owned(),
-    };
-    tools.list_all().into_iter().map(declare).collect()
-}
-
-/// One more argument for every tool that needs a grant.
-fn add_grant(tools: &mut ToolRouter<BashCommander>) {
-    for (name, route) in &mut tools.map {
-        if !needs_grant(name, class_of(&route.attr)) {
-            continue;
-        }
-        let mut schema = JsonObject::clone(&route.attr.input_schema);
-        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-            let grant = json!({ "type": "string", "description": "The handle that execution_begin returned for this step." });
-            properties.insert("grant".to_owned(), grant);
-        }
-        route.attr.input_schema = Arc::new(schema);
-    }
 }
 
 /// The report of `doctor` on a running server.
