@@ -1,0 +1,4 @@
+//! PostgreSQL.
+
+pub mod statement;
+pub mod tokens;
