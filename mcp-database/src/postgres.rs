@@ -1,4 +1,5 @@
 //! PostgreSQL.
 
+pub mod functions;
 pub mod statement;
 pub mod tokens;
