@@ -57,7 +57,7 @@ impl Default for Budget {
 #[derive(Debug)]
 pub struct Rows {
     budget: Budget,
-    rows: Vec<Vec<Value>>,
+    taken: Vec<Vec<Value>>,
     used: usize,
     has_cut_cells: bool,
     is_full: Option<Truncation>,
@@ -68,7 +68,7 @@ impl Rows {
     pub fn new(budget: Budget) -> Self {
         Self {
             budget,
-            rows: Vec::new(),
+            taken: Vec::new(),
             used: 0,
             has_cut_cells: false,
             is_full: None,
@@ -81,18 +81,18 @@ impl Rows {
     /// # Errors
     /// The row.
     pub fn push(&mut self, row: Vec<Cell>) -> Result<(), Vec<Cell>> {
-        if self.rows.len() >= self.budget.rows {
+        if self.taken.len() >= self.budget.rows {
             self.is_full = Some(Truncation::Rows);
             return Err(row);
         }
         let bytes: usize = 2 + row.iter().map(Cell::bytes).sum::<usize>();
-        if self.used + bytes > self.budget.bytes && !self.rows.is_empty() {
+        if self.used + bytes > self.budget.bytes && !self.taken.is_empty() {
             self.is_full = Some(Truncation::Bytes);
             return Err(row);
         }
         self.used += bytes;
         self.has_cut_cells |= row.iter().any(|cell| cell.is_cut);
-        self.rows
+        self.taken
             .push(row.into_iter().map(|cell| cell.value).collect());
         Ok(())
     }
@@ -105,7 +105,7 @@ impl Rows {
 
     /// The rows.
     pub fn into_rows(self) -> Vec<Vec<Value>> {
-        self.rows
+        self.taken
     }
 }
 
