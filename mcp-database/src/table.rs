@@ -153,6 +153,16 @@ impl Cell {
         Self::whole(name.into())
     }
 
+    /// An approximate number of single precision, by the fewest digits that mean it: `0.1`, not `0.10000000149011612`.
+    pub fn single(value: f32) -> Self {
+        Self::float(
+            value
+                .to_string()
+                .parse()
+                .unwrap_or_else(|_| f64::from(value)),
+        )
+    }
+
     /// An exact number in decimal digits: a number if it is whole and JSON readers keep it, else a string, so that `1.50` stays it.
     pub fn decimal(digits: &str) -> Self {
         digits.parse().map_or_else(
@@ -191,7 +201,7 @@ impl Cell {
         let shown = |numbers: &[f32]| -> Value {
             numbers
                 .iter()
-                .map(|number| Self::float(shortest(*number)).value)
+                .map(|number| Self::single(*number).value)
                 .collect()
         };
         if whole || numbers.len() <= SHOWN_NUMBERS {
@@ -220,18 +230,15 @@ impl Cell {
         &self.value
     }
 
+    /// The value alone.
+    pub fn into_value(self) -> Value {
+        self.value
+    }
+
     /// What it takes in a row, with its comma.
     fn bytes(&self) -> usize {
         json_bytes(&self.value) + 1
     }
-}
-
-/// The number of the fewest digits that is this one in single precision: `0.1`, not `0.10000000149011612`.
-fn shortest(number: f32) -> f64 {
-    number
-        .to_string()
-        .parse()
-        .unwrap_or_else(|_| f64::from(number))
 }
 
 fn json_bytes(value: &Value) -> usize {

@@ -100,19 +100,13 @@ impl Query {
         &self.wrapped
     }
 
-    /// The statement that gives column `i` as text where `as_text[i]`, under names of ours.
-    pub fn text_with(&self, as_text: &[bool]) -> String {
-        let columns = |suffix: fn(bool) -> &'static str| {
-            let column = |(index, as_text): (usize, &bool)| format!("c{index}{}", suffix(*as_text));
-            as_text
-                .iter()
-                .enumerate()
-                .map(column)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let selected = columns(|as_text| if as_text { "::text" } else { "" });
-        let named = columns(|_| "");
+    /// The statement that gives each column behind the cast of its place (`::text`, or nothing), under names of ours.
+    pub fn text_with(&self, casts: &[&str]) -> String {
+        let list =
+            |columns: &mut dyn Iterator<Item = String>| columns.collect::<Vec<_>>().join(", ");
+        let selected = casts.iter().enumerate();
+        let selected = list(&mut selected.map(|(index, cast)| format!("c{index}{cast}")));
+        let named = list(&mut (0..casts.len()).map(|index| format!("c{index}")));
         let rest = &self.wrapped["SELECT *".len()..];
         format!("SELECT {selected}{rest}({named})")
     }
@@ -386,7 +380,7 @@ mod tests {
     #[test]
     fn columns_can_be_asked_for_as_text() -> anyhow::Result<()> {
         assert_eq!(
-            Query::of("select a, b from t")?.text_with(&[false, true]),
+            Query::of("select a, b from t")?.text_with(&["", "::text"]),
             "SELECT c0, c1::text FROM (select a, b from t\n) q(c0, c1)"
         );
         Ok(())
