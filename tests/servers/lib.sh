@@ -57,3 +57,48 @@ unpack_debian() {
   for package in "$folder"/packages/*.deb; do dpkg -x "$package" "$folder"; done
   rm -r "$folder/packages"
 }
+
+# unpack_wheels FOLDER WHAT…: puts packages of Python's registry into FOLDER/wheel, with $python, or python3. WHAT is what
+# `pip install` takes, --no-deps where nothing else is to come along.
+unpack_wheels() {
+  local folder=$1 python=${python:-python3}
+  local pip=("$python" -m pip)
+  shift
+  command -v "$python" >/dev/null || missing "python3 is missing"
+  if ! "${pip[@]}" --version >/dev/null 2>&1; then
+    mkdir "$folder/pip"
+    unpack_debian "$folder/pip" python3-pip
+    pip=(env "PYTHONPATH=$folder/pip/usr/lib/python3/dist-packages" "$python" -m pip)
+  fi
+  "${pip[@]}" install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile \
+    --only-binary=:all: --target "$folder/wheel" "$@"
+  rm -rf "$folder/pip"
+}
+
+# unpack_jars FOLDER GROUP:NAME:VERSION…: puts jars of Maven's registry, and all they need, into FOLDER/jars.
+unpack_jars() {
+  local folder=$1 group name version
+  shift
+  command -v mvn >/dev/null || missing "Maven is missing; on Debian: apt-get install maven"
+  {
+    echo '<project><modelVersion>4.0.0</modelVersion><groupId>local</groupId><artifactId>jars</artifactId>'
+    echo '<version>1</version><packaging>pom</packaging><dependencies>'
+    while IFS=: read -r group name version; do
+      echo "<dependency><groupId>$group</groupId><artifactId>$name</artifactId><version>$version</version></dependency>"
+    done < <(printf '%s\n' "$@")
+    echo '</dependencies></project>'
+  } >"$folder/pom.xml"
+  # Its own repository is in the home that the system knows, which need not be $HOME.
+  mvn -q -B -Dstyle.color=never "-Dmaven.repo.local=$folder/repository" -f "$folder/pom.xml" \
+    "org.apache.maven.plugins:maven-dependency-plugin:$MAVEN_DEPENDENCY_PLUGIN:copy-dependencies" \
+    -DincludeScope=runtime "-DoutputDirectory=$folder/jars"
+  rm -r "$folder/pom.xml" "$folder/repository"
+}
+
+# need_java: the JDK, not only what runs programs.
+need_java() {
+  local release
+  release=$(javac -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p') || true
+  [ "${release:-0}" -ge "$JAVA_AT_LEAST" ] ||
+    missing "a JDK, $JAVA_AT_LEAST or newer, is missing; on Debian: apt-get install openjdk-$JAVA_AT_LEAST-jdk-headless"
+}
