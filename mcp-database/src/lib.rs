@@ -1,6 +1,8 @@
 //! What the database server is made of; knows no protocol.
 //!
-//! So far: how a statement that an agent wrote is made one that PostgreSQL can only read with, and what a result is made of.
+//! So far: how a statement that an agent wrote is made one that PostgreSQL can only read with, what a result is made of, and how
+//! Neo4j is spoken to.
 
+pub mod neo4j;
 pub mod postgres;
 pub mod table;
