@@ -1,5 +1,7 @@
-//! Reads against real servers of both versions, each started once for all tests by `tests/servers/postgres`.
+//! Reads against a real PostgreSQL.
 
+mod database;
 mod reads;
+#[path = "../common/server.rs"]
 mod server;
 mod values;

@@ -6,12 +6,12 @@ use mcp_database::table::Truncation;
 use serde_json::json;
 use tokio_postgres::error::SqlState;
 
-use crate::server::Database;
+use crate::database::Database;
 
 /// The test's database, or the end of the test where there is no server.
 macro_rules! database {
-    ($test:literal) => {
-        match Database::new($test).await? {
+    () => {
+        match Database::new().await? {
             Some(database) => database,
             None => return Ok(()),
         }
@@ -21,7 +21,7 @@ pub(crate) use database;
 
 #[tokio::test]
 async fn only_a_query_reaches_the_server() -> anyhow::Result<()> {
-    let mut database = database!("only a query reaches the server");
+    let mut database = database!();
     database
         .client
         .batch_execute("CREATE TABLE t (a int)")
@@ -78,7 +78,7 @@ async fn only_a_query_reaches_the_server() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn the_transaction_refuses_what_is_a_query_and_writes() -> anyhow::Result<()> {
-    let mut database = database!("the transaction refuses what is a query and writes");
+    let mut database = database!();
     database
         .client
         .batch_execute(
@@ -127,7 +127,7 @@ async fn the_transaction_refuses_what_is_a_query_and_writes() -> anyhow::Result<
 
 #[tokio::test]
 async fn functions_with_effects_are_not_called() -> anyhow::Result<()> {
-    let mut database = database!("functions with effects are not called");
+    let mut database = database!();
     database
         .client
         .batch_execute(
@@ -188,7 +188,7 @@ async fn functions_with_effects_are_not_called() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_planner_is_not_blown_up() -> anyhow::Result<()> {
-    let mut database = database!("a planner is not blown up");
+    let mut database = database!();
     let bomb = "SELECT length(repeat(repeat(repeat('x', 1000), 1000), 1000))";
     let refused = database.ask(bomb, &[]).await;
     ensure!(
@@ -203,7 +203,7 @@ async fn a_planner_is_not_blown_up() -> anyhow::Result<()> {
 #[tokio::test]
 async fn rows_are_capped_by_the_protocol_and_the_connection_is_free_at_once() -> anyhow::Result<()>
 {
-    let mut database = database!("rows are capped by the protocol");
+    let mut database = database!();
     for sql in [
         "SELECT * FROM generate_series(1, 100000000)",
         "WITH q AS (SELECT * FROM generate_series(1, 6000)) SELECT * FROM q LIMIT 5000",
@@ -230,7 +230,7 @@ async fn rows_are_capped_by_the_protocol_and_the_connection_is_free_at_once() ->
 
 #[tokio::test]
 async fn an_error_names_its_place_and_leaves_the_connection_usable() -> anyhow::Result<()> {
-    let mut database = database!("an error names its place");
+    let mut database = database!();
     for sql in [
         "SELECT nope FROM pg_class",
         "  ;SELECT nope",

@@ -3,12 +3,12 @@
 use anyhow::ensure;
 use serde_json::json;
 
+use crate::database::Database;
 use crate::reads::database;
-use crate::server::Database;
 
 #[tokio::test]
 async fn values_of_every_type_are_whole() -> anyhow::Result<()> {
-    let mut database = database!("values of every type are whole");
+    let mut database = database!();
     database
         .client
         .batch_execute(
@@ -100,7 +100,7 @@ async fn values_of_every_type_are_whole() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn parameters_are_read_by_their_type() -> anyhow::Result<()> {
-    let mut database = database!("parameters are read by their type");
+    let mut database = database!();
     for (sql, given, expected) in [
         ("$1::int + 1", json!(1), json!(2)),
         (
@@ -142,7 +142,7 @@ async fn parameters_are_read_by_their_type() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn columns_keep_their_names_their_number_and_their_types() -> anyhow::Result<()> {
-    let mut database = database!("columns keep their names");
+    let mut database = database!();
     let answer = database
         .ask(
             "SELECT 1 AS a, now() AS a, 'x', '{1}'::int[] AS \"A \"\"b\"",
