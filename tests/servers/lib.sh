@@ -88,11 +88,11 @@ unpack_jars() {
     done < <(printf '%s\n' "$@")
     echo '</dependencies></project>'
   } >"$folder/pom.xml"
-  # Its own repository is in the home that the system knows, which need not be $HOME.
-  mvn -q -B -Dstyle.color=never "-Dmaven.repo.local=$folder/repository" -f "$folder/pom.xml" \
+  # Else Java takes the home that the system knows of, which need not be $HOME.
+  MAVEN_OPTS="${MAVEN_OPTS:-} -Duser.home=$HOME" mvn -q -B -Dstyle.color=never -Dmaven.artifact.threads=16 -f "$folder/pom.xml" \
     "org.apache.maven.plugins:maven-dependency-plugin:$MAVEN_DEPENDENCY_PLUGIN:copy-dependencies" \
     -DincludeScope=runtime "-DoutputDirectory=$folder/jars"
-  rm -r "$folder/pom.xml" "$folder/repository"
+  rm "$folder/pom.xml"
 }
 
 # need_java: the JDK, not only what runs programs.

@@ -1,3 +1,5 @@
+//! What is cancelled ends on the server.
+
 use std::time::{Duration, Instant};
 
 use anyhow::Result;

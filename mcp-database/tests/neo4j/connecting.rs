@@ -1,3 +1,5 @@
+//! Connections: versions, passwords, TLS.
+
 use std::sync::Arc;
 use std::time::Duration;
 

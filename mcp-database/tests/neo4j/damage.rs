@@ -1,3 +1,5 @@
+//! What a broken line or a broken server does to a connection.
+
 use std::time::{Duration, Instant};
 
 use anyhow::Result;

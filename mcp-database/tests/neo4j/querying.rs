@@ -1,3 +1,5 @@
+//! Queries, transactions, and what the server refuses in them.
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

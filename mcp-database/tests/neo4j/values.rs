@@ -1,3 +1,5 @@
+//! Values go there and come back as they are.
+
 use anyhow::{Context, Result};
 use mcp_database::neo4j::bolt::{
     Connection, Date, DateTime, Duration, Node, Point, Query, Value, Zone, entry,
