@@ -230,6 +230,17 @@ impl Cell {
         &self.value
     }
 
+    /// The same, of which something within is cut.
+    #[must_use]
+    pub fn with_cut(self) -> Self {
+        Self::cut(self.value)
+    }
+
+    /// Whether less stands here than the value has.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
     /// The value alone.
     pub fn into_value(self) -> Value {
         self.value

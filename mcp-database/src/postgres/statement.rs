@@ -19,7 +19,7 @@ const BEFORE: &str = "SELECT * FROM (";
 const BEHIND: &str = "\n) q";
 
 /// Functions whose result is as long as a number says.
-const GROWING: [&str; 5] = ["array_fill", "format", "lpad", "repeat", "rpad"];
+const GROWING: [&str; 4] = ["array_fill", "lpad", "repeat", "rpad"];
 
 /// A statement that cannot be made a query.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -221,28 +221,22 @@ fn called(words: &[Token<'_>]) -> BTreeSet<Called> {
     found
 }
 
-/// Refuses calls that the planner would blow up: the numbers within a growing call, times those of the calls around it.
+/// Refuses calls that the planner would blow up: the numbers of a growing call, times those of the calls around it.
 fn check_growth(words: &[Token<'_>]) -> Result<(), StatementError> {
-    // For each open bracket: whose it is, if it grows, and by how much everything inside grows.
-    let mut open: Vec<(Option<&str>, u64)> = Vec::new();
+    // By how much what is in each open bracket grows.
+    let mut open: Vec<u64> = Vec::new();
     for (index, token) in words.iter().enumerate() {
         match &token.kind {
             Kind::Other('(') => {
-                let caller = index
-                    .checked_sub(1)
-                    .and_then(|before| name(words.get(before)))
-                    .filter(|name| GROWING.contains(name));
-                let around = open.last().map_or(1, |(_, growth)| *growth);
-                let inherited = open.last().and_then(|(caller, _)| *caller);
-                open.push((
-                    caller.or(inherited),
-                    around.saturating_mul(growth(words, index, caller)),
-                ));
-                if let Some((Some(caller), growth)) = open.last()
-                    && *growth > LARGEST_CONSTANT
-                {
-                    return Err(StatementError::GrowsTooMuch((*caller).to_owned()));
+                let mut growth = open.last().copied().unwrap_or(1);
+                let before = index.checked_sub(1).and_then(|before| words.get(before));
+                if let Some(caller) = name(before).filter(|name| GROWING.contains(name)) {
+                    growth = growth.saturating_mul(own_numbers(&words[index..]));
+                    if growth > LARGEST_CONSTANT {
+                        return Err(StatementError::GrowsTooMuch(caller.to_owned()));
+                    }
                 }
+                open.push(growth);
             }
             Kind::Other(')') => {
                 open.pop();
@@ -253,27 +247,32 @@ fn check_growth(words: &[Token<'_>]) -> Result<(), StatementError> {
     Ok(())
 }
 
-/// The product of the whole numbers that stand directly in the brackets at `open`, if these belong to a growing call.
-fn growth(words: &[Token<'_>], open: usize, caller: Option<&str>) -> u64 {
-    if caller.is_none() {
-        return 1;
-    }
-    let mut depth = 0_usize;
-    let mut growth = 1_u64;
-    for token in &words[open..] {
+/// The product of the whole numbers in the brackets that `words` begin with, but for those in calls within them.
+fn own_numbers(words: &[Token<'_>]) -> u64 {
+    // Whether each open bracket is one of a call, or in one.
+    let mut open: Vec<bool> = Vec::new();
+    let mut product = 1_u64;
+    let mut before = None;
+    for token in words {
         match token.kind {
-            Kind::Other('(') => depth += 1,
+            Kind::Other('(') => {
+                let is_call = name(before).is_some() || open.last() == Some(&true);
+                open.push(is_call);
+            }
             Kind::Other(')') => {
-                depth -= 1;
-                if depth == 0 {
+                open.pop();
+                if open.is_empty() {
                     break;
                 }
             }
-            Kind::Integer(value) if depth == 1 => growth = growth.saturating_mul(value.max(1)),
+            Kind::Integer(value) if open.last() == Some(&false) => {
+                product = product.saturating_mul(value.max(1));
+            }
             _ => {}
         }
+        before = Some(token);
     }
-    growth
+    product
 }
 
 #[cfg(test)]
@@ -371,8 +370,11 @@ mod tests {
             StatementError::GrowsTooMuch("repeat".to_owned())
         );
         refused("select lpad('x', 1000 * 2000)");
+        refused("select lpad('x', ((1000) * (2000)))");
+        refused("select array_fill(0, array[2000, 2000])");
         refused("select length(repeat(upper(repeat('x', 2000)), 2000))");
         Query::of("select repeat('x', 1000), rpad('y', 2000), lpad(a, 100) from t")?;
+        Query::of("select repeat(substr(a, 1, 5000), 500) from t")?;
         Query::of("select * from generate_series(1, 100000000)")?;
         Ok(())
     }

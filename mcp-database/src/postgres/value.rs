@@ -160,15 +160,16 @@ fn list(element: &Type, bytes: &[u8]) -> Result<Cell, Box<dyn std::error::Error 
         .dimensions()
         .map(|dimension| Ok(usize::try_from(dimension.len)?))
         .collect()?;
-    let mut values: Vec<Value> = array
+    let cells: Vec<Cell> = array
         .values()
         .map(|value| {
-            Ok(value.map_or(Value::Null, |bytes| {
-                let text = String::from_utf8_lossy(bytes);
-                of_text(element.name(), &text, false).into_value()
+            Ok(value.map_or_else(Cell::null, |bytes| {
+                of_text(element.name(), &String::from_utf8_lossy(bytes), false)
             }))
         })
         .collect()?;
+    let has_cut = cells.iter().any(Cell::is_cut);
+    let mut values: Vec<Value> = cells.into_iter().map(Cell::into_value).collect();
     // From the innermost dimension outwards.
     for length in lengths.iter().skip(1).rev() {
         values = values
@@ -176,5 +177,6 @@ fn list(element: &Type, bytes: &[u8]) -> Result<Cell, Box<dyn std::error::Error 
             .map(|part| Value::Array(part.to_vec()))
             .collect();
     }
-    Ok(Cell::json(Value::Array(values)))
+    let list = Cell::json(Value::Array(values));
+    Ok(if has_cut { list.with_cut() } else { list })
 }

@@ -142,7 +142,6 @@ pub(crate) async fn wait_until_running(
             start.elapsed() < Duration::from_secs(30),
             "still not {wanted} of {tag}"
         );
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(start.elapsed())
 }

@@ -121,8 +121,10 @@ impl Action {
         Self::ask(client, context, tool, arguments)
             .await
             .inspect(|action| {
-                let (run, action) = action.names();
-                call::belongs_to(context, Some(run), Some(action));
+                let Permit {
+                    run_id, action_id, ..
+                } = &action.permit;
+                call::belongs_to(context, Some(run_id), Some(action_id));
             })
             .inspect_err(|_| call::was_refused(context))
     }
@@ -156,11 +158,6 @@ impl Action {
     /// What was permitted.
     pub fn permit(&self) -> &Permit {
         &self.permit
-    }
-
-    /// The run and the action, for the call log.
-    pub fn names(&self) -> (&str, &str) {
-        (&self.permit.run_id, &self.permit.action_id)
     }
 
     /// Tells the registry how the call ended, and gives its result on. `describe` adds what a result says beyond itself.
