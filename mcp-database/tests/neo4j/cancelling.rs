@@ -1,6 +1,6 @@
 //! What is cancelled ends on the server.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use mcp_database::neo4j::bolt::{Connection, TransactionOptions, Value, entry, terminate_tagged};
@@ -9,22 +9,11 @@ use crate::support::{
     code, connect, one, query, reading, running, server, unique, wait_until_running,
 };
 
-/// Busy for minutes, and gives no record meanwhile.
+/// Busy for much longer than a test waits for its end, and gives no record meanwhile.
 const SLOW: &str = "UNWIND range(1, 100000) AS a UNWIND range(1, 100000) AS b \
     WITH a, b WHERE a * b < 0 RETURN a";
-/// Gives records faster than anybody reads them.
+/// The same, and gives records faster than anybody reads them.
 const FLOOD: &str = "UNWIND range(1, 1000000000) AS n RETURN n, 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'";
-const ACCEPTABLE: Duration = Duration::from_secs(1);
-
-/// What the server has sent before must be read first, and here that is as much as it can send.
-fn acceptable(text: &str) -> Duration {
-    if text == FLOOD {
-        ACCEPTABLE * 15
-    } else {
-        ACCEPTABLE
-    }
-}
-
 fn tagged(tag: &str) -> TransactionOptions {
     TransactionOptions {
         metadata: vec![entry("tag", tag)],
@@ -65,11 +54,8 @@ async fn a_reset_stops_a_running_query() -> Result<()> {
     for text in [SLOW, FLOOD] {
         let tag = unique("reset");
         abandon(&mut busy, &mut observer, text, &tag).await?;
-        let start = Instant::now();
         busy.reset().await?;
         wait_until_running(&mut observer, &tag, 0).await?;
-        let gone = start.elapsed();
-        assert!(gone < acceptable(text), "{text}: {gone:?}");
         assert_eq!(one(&mut busy, "RETURN 1").await?, Value::Integer(1));
     }
     Ok(())
@@ -81,9 +67,7 @@ async fn the_next_query_stops_the_one_before() -> Result<()> {
     let (mut busy, mut observer) = (connect(&endpoint).await?, connect(&endpoint).await?);
     let tag = unique("next");
     abandon(&mut busy, &mut observer, SLOW, &tag).await?;
-    let start = Instant::now();
     assert_eq!(one(&mut busy, "RETURN 1").await?, Value::Integer(1));
-    assert!(start.elapsed() < ACCEPTABLE);
     assert_eq!(running(&mut observer, &tag).await?, 0);
     Ok(())
 }
@@ -95,10 +79,8 @@ async fn a_reset_within_a_transaction_rolls_it_back() -> Result<()> {
     let tag = unique("transaction");
     busy.begin(&tagged(&tag)).await?;
     abandon(&mut busy, &mut observer, SLOW, &tag).await?;
-    let start = Instant::now();
     busy.rollback().await?;
     wait_until_running(&mut observer, &tag, 0).await?;
-    assert!(start.elapsed() < ACCEPTABLE);
     assert_eq!(one(&mut busy, "RETURN 1").await?, Value::Integer(1));
     Ok(())
 }
@@ -115,14 +97,12 @@ async fn a_tagged_query_is_terminated_from_another_connection() -> Result<()> {
         async move { busy.run_and_pull(&query(SLOW), &options, 1).await }
     });
     wait_until_running(&mut observer, &tag, 1).await?;
-    let start = Instant::now();
     assert_eq!(terminate_tagged(&mut observer, "tag", &tag).await?, 1);
     assert_eq!(
         code(victim.await?)?,
         "Neo.ClientError.Transaction.Terminated"
     );
     wait_until_running(&mut observer, &tag, 0).await?;
-    assert!(start.elapsed() < ACCEPTABLE);
     assert_eq!(running(&mut observer, &bystander).await?, 1);
     assert_eq!(
         terminate_tagged(&mut observer, "tag", "no-such-tag").await?,
@@ -140,8 +120,7 @@ async fn a_dropped_connection_takes_its_query_along() -> Result<()> {
         let (mut busy, tag) = (connect(&endpoint).await?, unique("drop"));
         abandon(&mut busy, &mut observer, text, &tag).await?;
         drop(busy);
-        let gone = wait_until_running(&mut observer, &tag, 0).await?;
-        assert!(gone < acceptable(text), "{text}: {gone:?}");
+        wait_until_running(&mut observer, &tag, 0).await?;
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Connections: versions, passwords, TLS.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mcp_database::neo4j::bolt::{Auth, Connection, Endpoint, Error, Limits, Tls, Value};
@@ -10,16 +9,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::server::password;
-use crate::support::{auth, connect, endpoint, one, server};
+use crate::support::{PATIENCE, auth, connect, endpoint, one, server};
 
 async fn attempt(endpoint: &Endpoint) -> Result<Connection, Error> {
-    Connection::connect(
-        endpoint,
-        &auth(),
-        Limits::default(),
-        Duration::from_secs(20),
-    )
-    .await
+    Connection::connect(endpoint, &auth(), Limits::default(), PATIENCE).await
 }
 
 fn tls(trusted: Option<CertificateDer<'static>>, server_name: &str) -> Result<Option<Tls>> {
@@ -66,8 +59,7 @@ async fn a_wrong_password_is_refused_and_never_shown() -> Result<()> {
         user: "neo4j".to_owned(),
         password: secret.to_owned(),
     };
-    let limit = Duration::from_secs(20);
-    let outcome = Connection::connect(&endpoint, &auth, Limits::default(), limit).await;
+    let outcome = Connection::connect(&endpoint, &auth, Limits::default(), PATIENCE).await;
     let Err(error) = outcome else {
         anyhow::bail!("logged in")
     };
@@ -83,7 +75,7 @@ async fn a_wrong_password_is_refused_and_never_shown() -> Result<()> {
     );
     let connection = attempt(&endpoint).await?;
     assert!(!format!("{connection:?}").contains(password()));
-    let outcome = Connection::connect(&endpoint, &Auth::None, Limits::default(), limit).await;
+    let outcome = Connection::connect(&endpoint, &Auth::None, Limits::default(), PATIENCE).await;
     assert!(
         matches!(outcome, Err(Error::Authentication { .. })),
         "{outcome:?}"

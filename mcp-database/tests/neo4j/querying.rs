@@ -209,19 +209,13 @@ async fn the_time_limit_of_a_transaction_is_kept() -> Result<()> {
         code(connection.run_and_pull(&query(slow), &options, 1).await)?,
         expected
     );
-    assert!(
-        (limit..limit * 20).contains(&start.elapsed()),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() >= limit, "{:?}", start.elapsed());
 
     connection.begin(&options).await?;
-    let start = Instant::now();
     assert_eq!(
         code(connection.run_and_pull(&query(slow), &reading(), 1).await)?,
         expected
     );
-    assert!(start.elapsed() < limit * 20, "{:?}", start.elapsed());
     connection.rollback().await?;
     assert_eq!(one(&mut connection, "RETURN 1").await?, Value::Integer(1));
     Ok(())
