@@ -32,6 +32,8 @@ pub enum Truncation {
     Bytes,
     /// All rows are there; some cells are cut.
     Cells,
+    /// The time was over before the last row came.
+    Time,
 }
 
 /// What a reply may hold.
@@ -51,6 +53,15 @@ impl Default for Budget {
             bytes: 64 * 1024,
         }
     }
+}
+
+/// Rows with their columns: what every query of every engine comes to.
+#[derive(Debug)]
+pub struct Answer {
+    /// The columns, in order.
+    pub columns: Vec<Column>,
+    /// The rows that fit.
+    pub rows: Rows,
 }
 
 /// Rows on their way into a reply.
@@ -101,6 +112,26 @@ impl Rows {
     pub fn truncated(&self) -> Option<Truncation> {
         self.is_full
             .or(self.has_cut_cells.then_some(Truncation::Cells))
+    }
+
+    /// Whether rows are left that did not fit.
+    pub fn goes_on(&self) -> bool {
+        self.is_full.is_some()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// Ends here for the want of time.
+    pub fn out_of_time(&mut self) {
+        self.is_full = Some(Truncation::Time);
     }
 
     /// The rows.

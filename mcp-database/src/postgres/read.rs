@@ -11,7 +11,7 @@ use super::functions::{self, Function, FunctionError};
 use super::parameter::Parameter;
 use super::statement::{Query, StatementError};
 use super::value::{self, Raw, ValueError};
-use crate::table::{Budget, Column, Rows};
+use crate::table::{Answer, Budget, Column, Rows};
 
 /// A query that could not be answered.
 #[derive(Debug, thiserror::Error)]
@@ -65,15 +65,6 @@ impl Layers {
         read_only: true,
         functions: true,
     };
-}
-
-/// What a read gives.
-#[derive(Debug)]
-pub struct Answer {
-    /// The columns, in order.
-    pub columns: Vec<Column>,
-    /// The rows that fit.
-    pub rows: Rows,
 }
 
 /// Asks a query with its parameters. `allowed` are functions, with their schemas, that the operator vouches for.

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, ensure};
-use mcp_database::postgres::read::{Answer, Layers, ReadError, read};
-use mcp_database::table::Budget;
+use mcp_database::postgres::read::{Layers, ReadError, read};
+use mcp_database::table::{Answer, Budget};
 use serde_json::Value;
 use tokio_postgres::{Client, NoTls};
 
