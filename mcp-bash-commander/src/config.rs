@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use shared::call_log::AuditCommand;
+use shared::effect::args::EnforceArgs;
 use shared::serve::ServeArgs;
 
 /// Prefix of the environment variables: `--workspace` is `BASH_COMMANDER_WORKSPACE`.
@@ -25,18 +27,9 @@ pub struct Config {
     /// What commands may see and use (TOML); not writable by others [default: the built-in strict policy].
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// Make changes only where a plan approved by a human allows them: each changing call needs a grant of the registry.
-    #[arg(long, requires = "registry_token")]
-    pub enforced: bool,
-    /// The registry's effect socket, as unix:PATH [default: that of a registry with default directories].
-    #[arg(long, value_name = "unix:PATH", requires = "enforced")]
-    pub registry: Option<String>,
-    /// Credential of this server, as written by `mcp-spec-registry token add --kind service`.
-    #[arg(long, value_name = "FILE", requires = "enforced")]
-    pub registry_token: Option<PathBuf>,
-    /// Uid the registry runs as, if it is neither root's nor this server's.
-    #[arg(long, value_name = "UID", requires = "enforced")]
-    pub registry_uid: Option<u32>,
+    /// Enforced mode.
+    #[command(flatten)]
+    pub enforce: EnforceArgs,
     /// Check everything that is read at start, say what it comes to, and end.
     #[arg(long)]
     pub check_config: bool,
@@ -68,53 +61,6 @@ pub enum Command {
     Audit(AuditCommand),
 }
 
-/// What can be done with the call log.
-#[derive(Debug, clap::Subcommand)]
-pub enum AuditCommand {
-    /// Check the chain of every call log in the state directory: 0 and a summary, or 1 and the first bad line.
-    Verify {
-        /// A head noted earlier (SEQ:HASH, or a file that holds it): also finds a cut-off end.
-        #[arg(long, value_name = "HEAD|FILE")]
-        against: Option<String>,
-    },
-}
-
-/// A value on the command line that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// `--registry` is no socket.
-    #[error("--registry is `{0}`; write unix:PATH, the registry's effect socket")]
-    Registry(String),
-    /// There is no default for `--registry`.
-    #[error(
-        "there is no default place for the registry's socket here ({0}); give --registry unix:PATH"
-    )]
-    NoRegistry(#[from] shared::state_dir::StateDirError),
-}
-
-impl Config {
-    /// The registry's effect socket.
-    ///
-    /// # Errors
-    /// A `--registry` that is no `unix:PATH`, or none and no home to derive it from.
-    pub fn registry_socket(&self) -> Result<PathBuf, ConfigError> {
-        match &self.registry {
-            Some(given) => match given.strip_prefix("unix:") {
-                Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-                _ => Err(ConfigError::Registry(given.clone())),
-            },
-            None => default_registry_socket(),
-        }
-    }
-}
-
-/// Where a registry with default directories has its effect socket.
-fn default_registry_socket() -> Result<PathBuf, ConfigError> {
-    let state = shared::state_dir::default_path("mcp-spec-registry")?;
-    let folder = shared::state_dir::socket_folder(&state);
-    Ok(folder.join("effect/effect.sock"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -143,34 +89,6 @@ mod tests {
         }
         let config = line(&["audit", "verify", "--against", "x", "--state-dir", "/s"])?;
         assert_eq!(config.serve.state_dir.as_deref(), Some(Path::new("/s")));
-        Ok(())
-    }
-
-    #[test]
-    fn enforcing_needs_a_credential() {
-        assert!(line(&["--enforced"]).is_err());
-        assert!(line(&["--registry", "unix:/x"]).is_err());
-        assert!(line(&["--enforced", "--registry-token", "t"]).is_ok());
-    }
-
-    #[test]
-    fn the_registry_is_a_unix_socket() -> anyhow::Result<()> {
-        let of = |registry| {
-            line(&[
-                "--enforced",
-                "--registry-token",
-                "t",
-                "--registry",
-                registry,
-            ])
-        };
-        assert_eq!(
-            of("unix:/run/x.sock")?.registry_socket()?,
-            Path::new("/run/x.sock")
-        );
-        for wrong in ["/run/x.sock", "http://localhost", "unix:"] {
-            assert!(of(wrong)?.registry_socket().is_err(), "{wrong}");
-        }
         Ok(())
     }
 }

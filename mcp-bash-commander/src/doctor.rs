@@ -8,13 +8,13 @@ use rustix::fs::{AtFlags, CWD};
 use rustix::io::Errno;
 use shared::config::Doctor;
 use shared::digest::Digest;
+use shared::effect::args::owner_of_socket;
 use shared::effect::client::EffectClient;
 use shared::metrics::Metrics;
 use shared::state_dir;
 
 use crate::config::Config;
 use crate::confine;
-use crate::enforce::owner_of_socket;
 use crate::jail::{Isolation, Launcher, LayerStatus, Mode, probe_layers, probe_mode};
 use crate::policy::{Access, HardLinks, Limits, NetworkMode, NetworkRules, Policy};
 use crate::server::{self, BashCommander, NAME};

@@ -1,6 +1,5 @@
 //! Enforced mode: before a call changes something the registry is asked, and told what was done; its orders are carried out.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -254,10 +253,4 @@ fn failed(code: &str, message: &str) -> WorkResult {
         code: code.to_owned(),
         message: message.to_owned(),
     }
-}
-
-/// The uid that owns the registry's socket, if it is there.
-pub fn owner_of_socket(socket: &Path) -> Option<u32> {
-    use std::os::unix::fs::MetadataExt;
-    socket.metadata().ok().map(|metadata| metadata.uid())
 }

@@ -1,6 +1,5 @@
 //! A jailed shell as an MCP server: sessions, policy and tools around a strict jail.
 
-mod audit;
 pub mod check;
 pub mod config;
 mod confine;
@@ -21,7 +20,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use config::{AuditCommand, Command, Config};
+use config::{Command, Config};
 use jail::Launcher;
 use server::BashCommander;
 use shared::metrics::Metrics;
@@ -35,8 +34,8 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 /// A configuration that cannot be used, or serving that failed.
 pub async fn run(config: Config, launcher: Launcher) -> anyhow::Result<ExitCode> {
     match &config.command {
-        Some(Command::Audit(AuditCommand::Verify { against })) => {
-            audit::verify(&config, against.as_deref())
+        Some(Command::Audit(command)) => {
+            shared::call_log::audit(server::NAME, config.serve.state_dir.as_deref(), command)
         }
         Some(Command::Doctor { json }) => {
             let report = doctor::of_configuration(&config, launcher).await;

@@ -145,20 +145,16 @@ impl BashCommander {
     pub fn new(config: &Config, launcher: Launcher, metrics: Metrics) -> anyhow::Result<Self> {
         let policy = Policy::load(config.policy.as_deref(), config.workspace.as_deref())?;
         let state_dir = state_path(config)?;
-        let socket = if config.enforced {
-            Some(config.registry_socket()?)
-        } else {
-            None
-        };
+        let socket = config.enforce.socket()?;
         refuse_reachable_files(config, &policy, &state_dir, socket.as_deref())?;
         let workspace = Arc::new(Workspace::open(&policy.workspace, policy.access)?);
         let mut tools = tools::router()?;
-        let enforced = match (socket, &config.registry_token) {
+        let enforced = match (socket, &config.enforce.registry_token) {
             (Some(socket), Some(credential)) => {
                 let credential = ServiceCredential::read(credential)?;
                 let client = EffectClient::open(EffectConfig {
                     socket: socket.clone(),
-                    registry_uid: config.registry_uid,
+                    registry_uid: config.enforce.registry_uid,
                     credential,
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     tools: action::declarations(&tools),
@@ -547,7 +543,7 @@ pub(crate) fn refuse_reachable_files(
         ),
         (
             "registry credential",
-            config.registry_token.as_deref(),
+            config.enforce.registry_token.as_deref(),
             Placed::Secret,
         ),
         ("registry's socket", socket, Placed::Secret),

@@ -1,6 +1,7 @@
 //! The call log: one JSON line for each call, each line chained to the one before by SHA-256, so that an edit, a deleted
 //! or a moved line shows; a cut tail shows against a head that was kept elsewhere.
 
+mod audit;
 mod entry;
 mod verify;
 mod writer;
@@ -11,6 +12,7 @@ use std::{
     sync::Arc,
 };
 
+pub use audit::{AuditCommand, audit};
 pub use entry::{Details, Entry, Head, HeadError, Outcome, Record};
 pub use verify::{FirstBad, Summary, VerifyError, verify};
 use writer::Writer;
