@@ -4,7 +4,10 @@
 //! Neo4j is spoken to.
 
 pub mod cursor;
+pub mod finding;
 pub mod neo4j;
 pub mod postgres;
 pub mod source;
 pub mod table;
+pub mod tls;
+mod tools;

@@ -1,8 +1,81 @@
 //! PostgreSQL.
 
+mod connect;
+pub mod error;
 pub mod functions;
+mod open;
 pub mod parameter;
+pub mod posture;
 pub mod read;
 pub mod statement;
 pub mod tokens;
 pub mod value;
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use crate::cursor::Rest;
+use crate::source::{Settings, SourceError};
+use crate::table::{Answer, Budget};
+use connect::{Connection, Connector};
+pub use error::Error;
+use posture::Posture;
+use read::Ask;
+
+/// A PostgreSQL server, as one role of it.
+#[derive(Debug)]
+pub struct Postgres {
+    settings: Arc<Settings>,
+    connector: Connector,
+    posture: OnceCell<Posture>,
+}
+
+impl Postgres {
+    /// A server that nobody has connected to yet.
+    ///
+    /// # Errors
+    /// A URL that is none of PostgreSQL, or has a password in it.
+    pub fn open(settings: Arc<Settings>) -> Result<Self, SourceError> {
+        Ok(Self {
+            connector: Connector::open(&settings)?,
+            settings,
+            posture: OnceCell::new(),
+        })
+    }
+
+    /// Asks a query, and gives the rows that fit, with what is left of them.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn query(
+        &self,
+        ask: Ask,
+        budget: Budget,
+    ) -> Result<(Answer, Option<Box<dyn Rest>>), Error> {
+        let connection = self.connection().await?;
+        let allowed = self.settings.special.allow_functions.clone();
+        open::query(connection, ask, allowed, budget).await
+    }
+
+    /// What the role may do and the server has.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn posture(&self) -> Result<&Posture, Error> {
+        self.posture
+            .get_or_try_init(|| async {
+                let mut connection = self.connector.connection(&self.settings).await?;
+                let posture = posture::look(&mut connection, &self.settings).await;
+                connection.give_back().await;
+                posture
+            })
+            .await
+    }
+
+    /// A connection, once it is known that the role may be served.
+    async fn connection(&self) -> Result<Connection, Error> {
+        self.posture().await?.admit(&self.settings)?;
+        self.connector.connection(&self.settings).await
+    }
+}

@@ -1,54 +1,24 @@
 //! Runs one query of an agent so that it can only read: in a transaction that is READ ONLY and ends in a rollback, through a portal
-//! that gives no more rows than a reply holds.
+//! that gives no more rows than a reply holds, and is kept where a reply does not hold all.
+
+use std::collections::VecDeque;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, future};
 use serde_json::Value;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Statement, Transaction};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Portal, Statement, Transaction};
 
-use super::functions::{self, Function, FunctionError};
+use super::error::Error;
+use super::functions::{self, Function, Scope};
 use super::parameter::Parameter;
-use super::statement::{Query, StatementError};
-use super::value::{self, Raw, ValueError};
-use crate::table::{Answer, Budget, Column, Rows};
+use super::statement::Query;
+use super::value::{self, Raw};
+use crate::table::{Answer, Budget, Cell, Column, Rows};
 
-/// A query that could not be answered.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The text is no query.
-    #[error(transparent)]
-    Statement(#[from] StatementError),
-    /// It calls what a read may not call.
-    #[error(transparent)]
-    Function(#[from] FunctionError),
-    /// Another number of parameters than the statement has.
-    #[error("the statement has {wanted} parameters, and {given} are given")]
-    Parameters {
-        /// `$1` to `$n`.
-        wanted: usize,
-        /// Values.
-        given: usize,
-    },
-    /// The server refused it, or the statement failed.
-    #[error("{message}")]
-    Server {
-        /// SQLSTATE.
-        state: SqlState,
-        /// What the server says.
-        message: String,
-        /// What it advises.
-        hint: Option<String>,
-        /// The character of the caller's text, from 1, that it is about.
-        position: Option<usize>,
-    },
-    /// A value that is not as its type says.
-    #[error(transparent)]
-    Value(#[from] ValueError),
-    /// The connection, or a parameter that cannot be sent.
-    #[error("the database cannot be asked: {0}")]
-    Connection(#[source] tokio_postgres::Error),
-}
+/// Rows that are taken off the line at once: what does not fit a reply any more waits in memory.
+const MOST_ROWS_AT_ONCE: usize = 500;
 
 /// Which of the layers that keep a read from changing anything are in place; all, but where a test shows what one of them is good for.
 #[derive(Debug, Clone, Copy)]
@@ -67,96 +37,192 @@ impl Layers {
     };
 }
 
-/// Asks a query with its parameters. `allowed` are functions, with their schemas, that the operator vouches for.
-///
-/// # Errors
-/// Why there is no answer; the connection can be used again unless it is [`ReadError::Connection`].
-pub async fn read(
-    client: &mut Client,
-    sql: &str,
-    parameters: &[Value],
-    budget: Budget,
-    allowed: &[String],
-    layers: Layers,
-) -> Result<Answer, ReadError> {
-    let query = Query::of(sql)?;
-    let failed = |error| failure(error, &query);
-    let transaction = client
-        .build_transaction()
-        .read_only(layers.read_only)
-        .start()
-        .await
-        .map_err(failed)?;
-    // Once a transaction has taken its snapshot, nobody makes it READ WRITE again.
-    let (begun, prepared, catalog) = future::join3(
-        transaction.batch_execute("SELECT 1"),
-        transaction.prepare(query.text()),
-        catalog(&transaction, &query, layers),
-    )
-    .await;
-    begun.map_err(failed)?;
-    let prepared = prepared.map_err(failed)?;
-    functions::check(query.called(), &catalog.map_err(failed)?, allowed)?;
-    let columns: Vec<Column> = prepared
-        .columns()
-        .iter()
-        .map(|column| Column {
-            name: column.name().to_owned(),
-            kind: value::type_name(column.type_()),
-        })
-        .collect();
-    let statement = readable(&transaction, &query, &prepared)
-        .await
-        .map_err(failed)?;
-    if statement.params().len() != parameters.len() {
-        return Err(ReadError::Parameters {
-            wanted: statement.params().len(),
-            given: parameters.len(),
-        });
-    }
-    let parameters: Vec<Parameter<'_>> = parameters.iter().map(Parameter).collect();
-    let parameters: Vec<&(dyn ToSql + Sync)> = parameters
-        .iter()
-        .map(|parameter| parameter as &(dyn ToSql + Sync))
-        .collect();
-    let portal = transaction
-        .bind(&statement, &parameters)
-        .await
-        .map_err(failed)?;
-    // One more than fits tells whether there are more.
-    let most = i32::try_from(budget.rows.saturating_add(1)).unwrap_or(i32::MAX);
-    let stream = transaction
-        .query_portal_raw(&portal, most)
-        .await
-        .map_err(failed)?;
-    let mut stream = std::pin::pin!(stream);
-    let mut rows = Rows::new(budget);
-    let mut is_full = false;
-    while let Some(row) = stream.next().await {
-        let row = row.map_err(failed)?;
-        // What follows a full reply is only taken off the line.
-        if is_full {
-            continue;
-        }
-        let mut cells = Vec::with_capacity(columns.len());
-        for (index, column) in prepared.columns().iter().enumerate() {
-            let raw: Raw<'_> = row.try_get(index).map_err(failed)?;
-            cells.push(value::cell(column.type_(), &raw, false)?);
-        }
-        is_full = rows.push(cells).is_err();
-    }
-    // The rollback is on its way to the server when the transaction is dropped, before whatever this connection is asked next.
-    Ok(Answer { columns, rows })
+/// A question.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The text.
+    pub sql: String,
+    /// `$1` to `$n`.
+    pub parameters: Vec<Value>,
+    /// Whether vectors are shown whole.
+    pub whole_vectors: bool,
+    /// How long each page may take.
+    pub timeout: Duration,
+    /// What guards it.
+    pub layers: Layers,
 }
 
-/// What the catalog has under the names that a query calls; nothing is asked if it calls none.
-async fn catalog(
+impl Ask {
+    /// Without parameters, 30 s, every layer.
+    pub fn new(sql: impl Into<String>) -> Self {
+        Self {
+            sql: sql.into(),
+            parameters: Vec::new(),
+            whole_vectors: false,
+            timeout: Duration::from_secs(30),
+            layers: Layers::ALL,
+        }
+    }
+}
+
+/// A query that was begun. Dropped, it is rolled back before whatever its connection is asked next.
+pub(super) struct Reading<'c> {
+    transaction: Transaction<'c>,
+    portal: Portal,
+    query: Query,
+    columns: Vec<Column>,
+    types: Vec<Type>,
+    whole_vectors: bool,
+    waiting: VecDeque<Vec<Cell>>,
+    is_at_end: bool,
+}
+
+impl<'c> Reading<'c> {
+    /// Begins. `allowed` are functions, with their schemas, that the operator vouches for.
+    pub(super) async fn start(
+        client: &'c mut Client,
+        ask: &Ask,
+        allowed: &[String],
+    ) -> Result<Self, Error> {
+        let query = Query::of(&ask.sql)?;
+        let failed =
+            |error: tokio_postgres::Error| Error::of(&error, |place| query.position(place));
+        let transaction = client
+            .build_transaction()
+            .read_only(ask.layers.read_only)
+            .start()
+            .await
+            .map_err(failed)?;
+        // Once a transaction has taken its snapshot, nobody makes it READ WRITE again.
+        let begin = format!(
+            "SET LOCAL statement_timeout = {}; SELECT 1",
+            ask.timeout.as_millis()
+        );
+        let names = if ask.layers.functions {
+            query.called().map(|called| called.name.as_str()).collect()
+        } else {
+            Vec::new()
+        };
+        let (begun, prepared, catalog) = future::join3(
+            transaction.batch_execute(&begin),
+            transaction.prepare(query.text()),
+            catalog(&transaction, &names),
+        )
+        .await;
+        begun.map_err(failed)?;
+        let prepared = prepared.map_err(failed)?;
+        let catalog = catalog.map_err(failed)?;
+        functions::check(query.called(), &catalog, allowed, Scope::Read)?;
+        let columns = prepared.columns().iter().map(|column| Column {
+            name: column.name().to_owned(),
+            kind: value::type_name(column.type_()),
+        });
+        let columns = columns.collect();
+        let types = prepared.columns().iter();
+        let types = types.map(|column| column.type_().clone()).collect();
+        let statement = readable(&transaction, &query, &prepared)
+            .await
+            .map_err(failed)?;
+        let parameters = parameters(&statement, &ask.parameters)?;
+        let portal = transaction
+            .bind_raw(&statement, parameters)
+            .await
+            .map_err(failed)?;
+        Ok(Self {
+            transaction,
+            portal,
+            query,
+            columns,
+            types,
+            whole_vectors: ask.whole_vectors,
+            waiting: VecDeque::new(),
+            is_at_end: false,
+        })
+    }
+
+    /// The next rows.
+    pub(super) async fn page(&mut self, budget: Budget) -> Result<Answer, Error> {
+        let mut rows = Rows::new(budget);
+        loop {
+            while let Some(row) = self.waiting.pop_front() {
+                if let Err(row) = rows.push(row) {
+                    self.waiting.push_front(row);
+                    return Ok(self.answer(rows));
+                }
+            }
+            if self.is_at_end {
+                return Ok(self.answer(rows));
+            }
+            match self.fetch(budget.rows.saturating_sub(rows.len())).await {
+                // What came before the time was over is told.
+                Err(error) if !rows.is_empty() && is_out_of_time(&error) => {
+                    rows.out_of_time();
+                    return Ok(self.answer(rows));
+                }
+                fetched => fetched?,
+            }
+        }
+    }
+
+    fn answer(&self, rows: Rows) -> Answer {
+        Answer {
+            columns: self.columns.clone(),
+            rows,
+        }
+    }
+
+    /// Takes rows off the line: one more than are wanted, which tells whether there are more.
+    async fn fetch(&mut self, wanted: usize) -> Result<(), Error> {
+        let most = wanted.saturating_add(1).min(MOST_ROWS_AT_ONCE);
+        let failed =
+            |error: tokio_postgres::Error| Error::of(&error, |place| self.query.position(place));
+        let stream = self
+            .transaction
+            .query_portal_raw(&self.portal, i32::try_from(most).unwrap_or(i32::MAX))
+            .await
+            .map_err(failed)?;
+        let mut stream = std::pin::pin!(stream);
+        let mut taken = 0;
+        while let Some(row) = stream.next().await {
+            let row = row.map_err(failed)?;
+            let mut cells = Vec::with_capacity(self.types.len());
+            for (index, kind) in self.types.iter().enumerate() {
+                let raw: Raw<'_> = row.try_get(index).map_err(failed)?;
+                cells.push(value::cell(kind, &raw, self.whole_vectors)?);
+            }
+            self.waiting.push_back(cells);
+            taken += 1;
+        }
+        self.is_at_end = taken < most;
+        Ok(())
+    }
+}
+
+fn is_out_of_time(error: &Error) -> bool {
+    error.state() == Some(&SqlState::QUERY_CANCELED)
+}
+
+/// A statement's parameters, if they are as many as it has.
+pub(super) fn parameters<'v>(
+    statement: &Statement,
+    given: &'v [Value],
+) -> Result<Vec<Parameter<'v>>, Error> {
+    let wanted = statement.params().len();
+    if wanted != given.len() {
+        return Err(Error::Parameters {
+            wanted,
+            given: given.len(),
+        });
+    }
+    Ok(given.iter().map(Parameter).collect())
+}
+
+/// What the catalog has under the names that a statement calls; nothing is asked if it calls none.
+pub(super) async fn catalog(
     transaction: &Transaction<'_>,
-    query: &Query,
-    layers: Layers,
+    names: &[&str],
 ) -> Result<Vec<Function>, tokio_postgres::Error> {
-    let names: Vec<&str> = query.called().map(|called| called.name.as_str()).collect();
-    if names.is_empty() || !layers.functions {
+    if names.is_empty() {
         return Ok(Vec::new());
     }
     let rows = transaction.query(functions::LOOK_UP, &[&names]).await?;
@@ -192,23 +258,4 @@ async fn readable(
     transaction
         .prepare_typed(&query.text_with(&casts), prepared.params())
         .await
-}
-
-fn failure(error: tokio_postgres::Error, query: &Query) -> ReadError {
-    use tokio_postgres::error::ErrorPosition;
-    let Some(server) = error.as_db_error() else {
-        return ReadError::Connection(error);
-    };
-    let position = match server.position() {
-        Some(ErrorPosition::Original(sent)) => {
-            Some(query.position(usize::try_from(*sent).unwrap_or(usize::MAX)))
-        }
-        _ => None,
-    };
-    ReadError::Server {
-        state: server.code().clone(),
-        message: server.message().to_owned(),
-        hint: server.hint().map(str::to_owned),
-        position,
-    }
 }

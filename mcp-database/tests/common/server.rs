@@ -49,11 +49,13 @@ pub(crate) fn server(script: &str, flavor: &str) -> anyhow::Result<Option<Lines>
         output.status.success(),
         "no {script} {flavor}, and with CI=1 nothing is skipped: {said}"
     );
-    let lines: Lines = String::from_utf8(output.stdout)?
+    let mut lines: Lines = String::from_utf8(output.stdout)?
         .lines()
         .filter_map(|line| line.split_once('='))
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
+    let password_file = folder.join("password").display().to_string();
+    lines.insert("PASSWORD_FILE".to_owned(), password_file);
     servers.push((wanted, lines.clone()));
     Ok(Some(lines))
 }

@@ -1,18 +1,24 @@
 //! Databases of a server, and connections to them.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, ensure};
-use mcp_database::postgres::read::{Layers, ReadError, read};
+use mcp_database::postgres::read::{Ask, Layers};
+use mcp_database::postgres::{Error, Postgres};
+use mcp_database::source::{Engine, Limits, Mode, Password, Settings, Special, Tls};
 use mcp_database::table::{Answer, Budget};
 use serde_json::Value;
 use tokio_postgres::{Client, NoTls};
 
 use crate::server::{Lines, password, server};
 
-/// A database of its own, with a superuser in it.
+/// A database of its own, with a superuser in it, and the source that is tested.
 pub(crate) struct Database {
     pub(crate) client: Client,
+    pub(crate) settings: Settings,
+    pub(crate) postgres: Postgres,
 }
 
 impl Database {
@@ -24,18 +30,30 @@ impl Database {
         };
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let administrator = connect(&lines, "postgres").await?;
-        administrator
-            .batch_execute(&format!("CREATE DATABASE {name}"))
-            .await?;
+        for statement in [
+            format!("CREATE DATABASE {name}"),
+            format!("ALTER DATABASE {name} SET TimeZone = 'UTC'"),
+        ] {
+            administrator.batch_execute(&statement).await?;
+        }
         let client = connect(&lines, &name).await?;
-        Ok(Some(Self { client }))
+        let settings = settings(&lines, "postgres", &name)?;
+        let postgres = Postgres::open(Arc::new(settings.clone()))?;
+        Ok(Some(Self {
+            client,
+            settings,
+            postgres,
+        }))
     }
 
-    pub(crate) async fn ask(
-        &mut self,
-        sql: &str,
-        parameters: &[Value],
-    ) -> Result<Answer, ReadError> {
+    /// The same database as another source.
+    pub(crate) fn source(&self, change: impl FnOnce(&mut Settings)) -> anyhow::Result<Postgres> {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        Ok(Postgres::open(Arc::new(settings))?)
+    }
+
+    pub(crate) async fn ask(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, Error> {
         self.ask_within(sql, parameters, Layers::ALL).await
     }
 
@@ -44,9 +62,14 @@ impl Database {
         sql: &str,
         parameters: &[Value],
         layers: Layers,
-    ) -> Result<Answer, ReadError> {
-        let budget = Budget::default();
-        read(&mut self.client, sql, parameters, budget, &[], layers).await
+    ) -> Result<Answer, Error> {
+        let ask = Ask {
+            parameters: parameters.to_vec(),
+            layers,
+            ..Ask::new(sql)
+        };
+        let (answer, _rest) = self.postgres.query(ask, Budget::default()).await?;
+        Ok(answer)
     }
 
     /// The only value of the only row.
@@ -58,6 +81,29 @@ impl Database {
         ensure!(row.len() == 1, "{sql} gives {} columns", row.len());
         Ok(row.remove(0))
     }
+}
+
+/// A source of the test server that only reads.
+pub(crate) fn settings(lines: &Lines, user: &str, database: &str) -> anyhow::Result<Settings> {
+    let of = |key: &str| {
+        let value = lines
+            .get(key)
+            .with_context(|| format!("the script says no {key}"));
+        value.map(String::as_str)
+    };
+    Ok(Settings {
+        id: "test".to_owned(),
+        engine: Engine::Postgres,
+        url: format!("postgres://{user}@127.0.0.1:{}/{database}", of("PORT")?),
+        password: Some(Password::File(PathBuf::from(of("PASSWORD_FILE")?))),
+        mode: Mode::Read,
+        tls: Tls::default(),
+        limits: Limits::default(),
+        special: Special {
+            allow_superuser: true,
+            ..Special::default()
+        },
+    })
 }
 
 async fn connect(lines: &Lines, database: &str) -> anyhow::Result<Client> {

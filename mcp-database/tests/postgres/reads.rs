@@ -1,7 +1,8 @@
 //! What a read cannot do, and that it could if the layer that stops it were not there.
 
 use anyhow::ensure;
-use mcp_database::postgres::read::{Layers, ReadError};
+use mcp_database::postgres::Error;
+use mcp_database::postgres::read::Layers;
 use mcp_database::table::Truncation;
 use serde_json::json;
 use tokio_postgres::error::SqlState;
@@ -45,7 +46,7 @@ async fn only_a_query_reaches_the_server() -> anyhow::Result<()> {
     ] {
         let refused = database.ask(sql, &[]).await;
         ensure!(
-            matches!(refused, Err(ReadError::Statement(_))),
+            matches!(refused, Err(Error::Statement(_))),
             "{sql}: {refused:?}"
         );
     }
@@ -63,7 +64,7 @@ async fn only_a_query_reaches_the_server() -> anyhow::Result<()> {
     ] {
         let refused = database.ask_within(sql, &[], off).await;
         ensure!(
-            matches!(refused, Err(ReadError::Server { .. })),
+            matches!(refused, Err(Error::Server { .. })),
             "{sql}: {refused:?}"
         );
     }
@@ -104,8 +105,8 @@ async fn the_transaction_refuses_what_is_a_query_and_writes() -> anyhow::Result<
         ensure!(
             matches!(
                 &refused,
-                Err(ReadError::Server { state, .. })
-                    if *state == SqlState::READ_ONLY_SQL_TRANSACTION || *state == SqlState::ACTIVE_SQL_TRANSACTION
+                Err(Error::Server(error))
+                    if error.state == SqlState::READ_ONLY_SQL_TRANSACTION || error.state == SqlState::ACTIVE_SQL_TRANSACTION
             ),
             "{sql}: {refused:?}"
         );
@@ -157,7 +158,7 @@ async fn functions_with_effects_are_not_called() -> anyhow::Result<()> {
     ] {
         let refused = database.ask(sql, &[]).await;
         ensure!(
-            matches!(refused, Err(ReadError::Function(_))),
+            matches!(refused, Err(Error::Function(_))),
             "{sql}: {refused:?}"
         );
         let answered = database.ask_within(sql, &[], without).await;
@@ -171,7 +172,7 @@ async fn functions_with_effects_are_not_called() -> anyhow::Result<()> {
         .ask("SELECT query_to_xml('SELECT 1', true, true, '')", &[])
         .await;
     ensure!(
-        matches!(runs_text, Err(ReadError::Function(_))),
+        matches!(runs_text, Err(Error::Function(_))),
         "{runs_text:?}"
     );
     for sql in [
@@ -191,10 +192,7 @@ async fn a_planner_is_not_blown_up() -> anyhow::Result<()> {
     let mut database = database!();
     let bomb = "SELECT length(repeat(repeat(repeat('x', 1000), 1000), 1000))";
     let refused = database.ask(bomb, &[]).await;
-    ensure!(
-        matches!(refused, Err(ReadError::Statement(_))),
-        "{refused:?}"
-    );
+    ensure!(matches!(refused, Err(Error::Statement(_))), "{refused:?}");
     let harmless = "SELECT length(repeat('x', 1000))";
     assert_eq!(database.value(harmless, &[]).await?, json!(1000));
     Ok(())
@@ -236,22 +234,19 @@ async fn an_error_names_its_place_and_leaves_the_connection_usable() -> anyhow::
         "  ;SELECT nope",
         "-- ü\nSELECT nope",
     ] {
-        let Err(ReadError::Server {
-            state, position, ..
-        }) = database.ask(sql, &[]).await
-        else {
+        let Err(Error::Server(error)) = database.ask(sql, &[]).await else {
             anyhow::bail!("{sql} is no error of the server");
         };
-        assert_eq!(state, SqlState::UNDEFINED_COLUMN);
+        assert_eq!(error.state, SqlState::UNDEFINED_COLUMN);
         let expected = sql.find("nope").map(|at| sql[..at].chars().count() + 1);
-        assert_eq!(position, expected, "{sql}");
+        assert_eq!(error.position, expected, "{sql}");
         assert_eq!(database.value("SELECT 1", &[]).await?, json!(1));
     }
     let wrong = database.ask("SELECT $1::int, $2::int", &[json!(1)]).await;
     ensure!(
         matches!(
             wrong,
-            Err(ReadError::Parameters {
+            Err(Error::Parameters {
                 wanted: 2,
                 given: 1
             })
@@ -261,7 +256,7 @@ async fn an_error_names_its_place_and_leaves_the_connection_usable() -> anyhow::
     let deep = format!("SELECT {}1{}", "(".repeat(20_000), ")".repeat(20_000));
     let too_deep = database.ask(&deep, &[]).await;
     ensure!(
-        matches!(too_deep, Err(ReadError::Server { .. })),
+        matches!(too_deep, Err(Error::Server { .. })),
         "{too_deep:?}"
     );
     assert_eq!(database.value("SELECT 1", &[]).await?, json!(1));

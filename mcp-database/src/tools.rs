@@ -1,0 +1,3 @@
+//! The list of all tools.
+
+mod error;

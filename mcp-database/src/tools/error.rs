@@ -1,0 +1,16 @@
+//! How the databases' errors read to the model.
+
+mod postgres;
+
+use shared::tool_error::ToolError;
+
+use crate::source::SourceError;
+
+/// A source that cannot be used as the operator wrote it.
+impl From<SourceError> for ToolError {
+    fn from(error: SourceError) -> Self {
+        tracing::error!(%error, "a source cannot be used");
+        Self::new("SOURCE_UNUSABLE", error.to_string())
+            .with_hint("tell the operator; `mcp-database doctor` shows the same")
+    }
+}
