@@ -3,11 +3,14 @@
 //! So far: how a statement that an agent wrote is made one that PostgreSQL can only read with, what a result is made of, and how
 //! Neo4j is spoken to.
 
+pub mod config;
 pub mod cursor;
+pub mod fence;
 pub mod finding;
 pub mod neo4j;
 pub mod postgres;
 pub mod source;
+pub mod sources;
 pub mod table;
 pub mod tls;
 mod tools;
