@@ -18,7 +18,7 @@ const PASSWORD: &str = "DATABASE_PASSWORD";
 ///
 /// Serves MCP over stdio, or over HTTP with --http. One database is named with --url; several, and everything else there is to say of
 /// one, in a file: --sources. Nothing is connected to before a call needs it. The password of --url is read from --password-file or
-/// from DATABASE_PASSWORD in the environment.
+/// from `DATABASE_PASSWORD` in the environment.
 #[derive(Debug, clap::Parser)]
 #[command(name = "mcp-database", version, mut_args(|argument| argument.global(true)))]
 pub struct Config {

@@ -14,6 +14,17 @@ pub enum Severity {
     High,
 }
 
+impl Severity {
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
+}
+
 /// Something about a source's credential or server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {

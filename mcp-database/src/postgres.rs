@@ -2,6 +2,7 @@
 
 mod connect;
 pub mod error;
+pub mod fingerprint;
 pub mod functions;
 mod open;
 pub mod parameter;

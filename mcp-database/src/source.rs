@@ -56,6 +56,16 @@ pub enum Mode {
     Write,
 }
 
+impl Mode {
+    /// Its name in configurations and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
 /// How a connection is protected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Tls {

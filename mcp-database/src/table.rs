@@ -36,6 +36,18 @@ pub enum Truncation {
     Time,
 }
 
+impl Truncation {
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rows => "rows",
+            Self::Bytes => "bytes",
+            Self::Cells => "cells",
+            Self::Time => "time",
+        }
+    }
+}
+
 /// What a reply may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {

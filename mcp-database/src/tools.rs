@@ -1,3 +1,41 @@
-//! The list of all tools.
+//! The list of all tools; a server has those of the engines that it has sources of, and changing ones where a source may be changed.
 
+mod db_cursor;
+mod db_sources;
 mod error;
+mod pg_query;
+mod progress;
+mod record;
+mod reply;
+
+use rmcp::handler::server::tool::ToolRouter;
+use shared::tools::{ToolEffect, ToolsError, finish};
+
+use crate::database::Databases;
+use crate::server::DatabaseServer;
+use crate::source::Engine;
+
+/// The tools whose calls may take as long as a statement may.
+pub(crate) const QUERYING: [&str; 2] = ["db_cursor", "pg_query"];
+
+/// The changing tools that need no grant.
+pub(crate) const EXEMPT: [&str; 0] = [];
+
+/// The tools for these databases, with their annotations.
+///
+/// # Errors
+/// A tool that declares no effect.
+pub(crate) fn router(databases: &Databases) -> Result<ToolRouter<DatabaseServer>, ToolsError> {
+    let mut tools = DatabaseServer::db_sources_router() + DatabaseServer::db_cursor_router();
+    let mut effects: Vec<ToolEffect> = vec![db_sources::EFFECT, db_cursor::EFFECT];
+    for engine in databases.engines() {
+        match engine {
+            Engine::Postgres => {
+                tools += DatabaseServer::pg_query_router();
+                effects.push(pg_query::EFFECT);
+            }
+            Engine::Redis | Engine::Mongodb | Engine::Neo4j => {}
+        }
+    }
+    finish(tools, &effects)
+}

@@ -236,7 +236,7 @@ impl Connection {
         match tokio::time::timeout(CANCEL_WITHIN, cancelling).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "a statement could not be cancelled at the server")
+                tracing::warn!(%error, "a statement could not be cancelled at the server");
             }
             Err(_) => tracing::warn!("a statement could not be cancelled at the server in time"),
         }
@@ -274,7 +274,8 @@ fn options(settings: &Settings) -> String {
     if let Some(path) = &settings.special.search_path {
         // Blanks and backslashes end or escape an option.
         let path = path.replace('\\', "\\\\").replace(' ', "\\ ");
-        options.push_str(&format!(" -c search_path={path}"));
+        options.push_str(" -c search_path=");
+        options.push_str(&path);
     }
     options
 }

@@ -94,7 +94,7 @@ impl<'c> Reading<'c> {
             .await
             .map_err(failed)?;
         // Once a transaction has taken its snapshot, nobody makes it READ WRITE again.
-        let begin = format!(
+        let opening = format!(
             "SET LOCAL statement_timeout = {}; SELECT 1",
             ask.timeout.as_millis()
         );
@@ -104,7 +104,7 @@ impl<'c> Reading<'c> {
             Vec::new()
         };
         let (begun, prepared, catalog) = future::join3(
-            transaction.batch_execute(&begin),
+            transaction.batch_execute(&opening),
             transaction.prepare(query.text()),
             catalog(&transaction, &names),
         )
