@@ -1,6 +1,7 @@
 //! Databases as an MCP server: one contract for their answers, reads that can only read, changes that were allowed.
 
 pub mod config;
+pub mod confirm;
 pub mod cursor;
 mod database;
 mod doctor;

@@ -1,7 +1,9 @@
 //! PostgreSQL.
 
+pub mod change;
 mod connect;
 pub mod error;
+pub mod execute;
 pub mod fingerprint;
 pub mod functions;
 mod open;
@@ -17,10 +19,11 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use crate::cursor::Rest;
-use crate::source::{Settings, SourceError};
+use crate::source::{Mode, Settings, SourceError};
 use crate::table::{Answer, Budget};
 use connect::{Connection, Connector};
 pub use error::Error;
+use execute::{Changes, Executed};
 use posture::Posture;
 use read::Ask;
 
@@ -57,6 +60,19 @@ impl Postgres {
         let connection = self.connection().await?;
         let allowed = self.settings.special.allow_functions.clone();
         open::query(connection, ask, allowed, budget).await
+    }
+
+    /// Carries changes out, where the source may be changed.
+    ///
+    /// # Errors
+    /// Why nothing was changed.
+    pub async fn execute(&self, changes: Changes) -> Result<Executed, Error> {
+        if self.settings.mode != Mode::Write {
+            return Err(Error::ReadOnly(self.settings.id.clone()));
+        }
+        let connection = self.connection().await?;
+        let allowed = self.settings.special.allow_functions.clone();
+        execute::execute(connection, changes, allowed).await
     }
 
     /// What the role may do and the server has.

@@ -26,6 +26,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::confirm::Confirmations;
 use crate::cursor::Cursors;
 use crate::database::Databases;
 use crate::sources::LONGEST_TIMEOUT;
@@ -54,6 +55,7 @@ pub struct DatabaseServer {
 pub(crate) struct State {
     pub(crate) databases: Databases,
     pub(crate) cursors: Cursors,
+    pub(crate) confirmations: Confirmations,
     enforced: Option<EffectClient>,
     /// Where state is kept; made by the first call.
     pub(crate) directory: PathBuf,
@@ -102,6 +104,7 @@ impl DatabaseServer {
         let state = State {
             databases,
             cursors: Cursors::default(),
+            confirmations: Confirmations::default(),
             enforced,
             directory,
             guard,

@@ -3,6 +3,7 @@
 mod db_cursor;
 mod db_sources;
 mod error;
+mod pg_execute;
 mod pg_query;
 mod progress;
 mod record;
@@ -16,7 +17,7 @@ use crate::server::DatabaseServer;
 use crate::source::Engine;
 
 /// The tools whose calls may take as long as a statement may.
-pub(crate) const QUERYING: [&str; 2] = ["db_cursor", "pg_query"];
+pub(crate) const QUERYING: [&str; 3] = ["db_cursor", "pg_execute", "pg_query"];
 
 /// The changing tools that need no grant.
 pub(crate) const EXEMPT: [&str; 0] = [];
@@ -33,6 +34,10 @@ pub(crate) fn router(databases: &Databases) -> Result<ToolRouter<DatabaseServer>
             Engine::Postgres => {
                 tools += DatabaseServer::pg_query_router();
                 effects.push(pg_query::EFFECT);
+                if databases.has_writable(engine) {
+                    tools += DatabaseServer::pg_execute_router();
+                    effects.push(pg_execute::EFFECT);
+                }
             }
             Engine::Redis | Engine::Mongodb | Engine::Neo4j => {}
         }

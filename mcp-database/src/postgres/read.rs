@@ -155,9 +155,13 @@ impl<'c> Reading<'c> {
             }
             match self.fetch(budget.rows.saturating_sub(rows.len())).await {
                 // What came before the time was over is told.
-                Err(error) if !rows.is_empty() && is_out_of_time(&error) => {
-                    rows.out_of_time();
-                    return Ok(self.answer(rows));
+                Err(error) if is_out_of_time(&error) => {
+                    let came = std::mem::take(&mut self.waiting);
+                    if came.into_iter().any(|row| rows.push(row).is_err()) || !rows.is_empty() {
+                        rows.out_of_time();
+                        return Ok(self.answer(rows));
+                    }
+                    return Err(error);
                 }
                 fetched => fetched?,
             }

@@ -39,6 +39,9 @@ pub enum StatementError {
     /// Brackets that do not match.
     #[error("a bracket at character {0} has no counterpart")]
     Unbalanced(usize),
+    /// A verb that is not one of those that change what is in a database.
+    #[error("`{0}` is no change that can be made here")]
+    NotAChange(String),
     /// A constant that grows beyond [`LARGEST_CONSTANT`].
     #[error(
         "calls of `{0}` within each other make a value of over {LARGEST_CONSTANT} bytes while the server plans"
@@ -127,7 +130,7 @@ fn character(sql: &str, token: &Token<'_>) -> usize {
 }
 
 /// The words of the only statement, without the semicolons around it.
-fn one_statement<'t, 'a>(
+pub(super) fn one_statement<'t, 'a>(
     sql: &str,
     words: &'t [Token<'a>],
 ) -> Result<&'t [Token<'a>], StatementError> {
@@ -145,7 +148,7 @@ fn one_statement<'t, 'a>(
 }
 
 /// Brackets match, so that the text cannot leave the place it is put in.
-fn check_brackets(sql: &str, words: &[Token<'_>]) -> Result<(), StatementError> {
+pub(super) fn check_brackets(sql: &str, words: &[Token<'_>]) -> Result<(), StatementError> {
     let mut open = Vec::new();
     for token in words {
         let matches = match token.kind {
@@ -183,11 +186,11 @@ fn check_verb(words: &[Token<'_>]) -> Result<(), StatementError> {
     }
 }
 
-fn is(token: Option<&Token<'_>>, character: char) -> bool {
+pub(super) fn is(token: Option<&Token<'_>>, character: char) -> bool {
     token.is_some_and(|token| token.kind == Kind::Other(character))
 }
 
-fn name<'t>(token: Option<&'t Token<'_>>) -> Option<&'t str> {
+pub(super) fn name<'t>(token: Option<&'t Token<'_>>) -> Option<&'t str> {
     match &token?.kind {
         Kind::Name { name, .. } => Some(name),
         _ => None,
@@ -195,7 +198,7 @@ fn name<'t>(token: Option<&'t Token<'_>>) -> Option<&'t str> {
 }
 
 /// Every name before an opening bracket, and every one behind a dot that is not followed by one more.
-fn called(words: &[Token<'_>]) -> BTreeSet<Called> {
+pub(super) fn called(words: &[Token<'_>]) -> BTreeSet<Called> {
     let mut found = BTreeSet::new();
     for (index, token) in words.iter().enumerate() {
         let Some(called) = name(Some(token)) else {
@@ -222,7 +225,7 @@ fn called(words: &[Token<'_>]) -> BTreeSet<Called> {
 }
 
 /// Refuses calls that the planner would blow up: the numbers of a growing call, times those of the calls around it.
-fn check_growth(words: &[Token<'_>]) -> Result<(), StatementError> {
+pub(super) fn check_growth(words: &[Token<'_>]) -> Result<(), StatementError> {
     // By how much what is in each open bracket grows.
     let mut open: Vec<u64> = Vec::new();
     for (index, token) in words.iter().enumerate() {

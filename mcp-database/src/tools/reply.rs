@@ -54,6 +54,40 @@ struct ColumnView {
     r#type: String,
 }
 
+/// Columns and rows of an answer that is not read on.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct Shown {
+    columns: Vec<ColumnView>,
+    rows: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated: Option<&'static str>,
+}
+
+/// An answer that is not read on, and its table; `None` where it has no columns.
+pub(super) fn shown(answer: Answer) -> Result<Option<(Shown, String)>, ToolError> {
+    if answer.columns.is_empty() {
+        return Ok(None);
+    }
+    let truncated = answer.rows.truncated().map(Truncation::name);
+    let rows = answer.rows.into_rows();
+    let table = fenced(&table(&answer.columns, &rows));
+    let table = table.map_err(|error| ToolError::internal(&error))?;
+    let shown = Shown {
+        columns: views(answer.columns),
+        rows: rows.into_iter().map(Value::Array).collect(),
+        truncated,
+    };
+    Ok(Some((shown, table)))
+}
+
+fn views(columns: Vec<Column>) -> Vec<ColumnView> {
+    let columns = columns.into_iter();
+    columns
+        .map(|Column { name, kind }| ColumnView { name, r#type: kind })
+        .collect()
+}
+
 /// What is left of an answer, and how it is to be kept.
 pub(super) struct Left {
     pub(super) rest: Option<Box<dyn Rest>>,
@@ -106,10 +140,8 @@ pub(super) fn reply(
             .map(|row| object(&answer.columns, row))
             .collect(),
     };
-    let columns = answer.columns.into_iter();
-    let columns = columns.map(|Column { name, kind }| ColumnView { name, r#type: kind });
     let reply = Reply {
-        columns: columns.collect(),
+        columns: views(answer.columns),
         rows,
         row_count,
         truncated,

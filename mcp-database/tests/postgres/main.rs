@@ -1,7 +1,9 @@
 //! Reads against a real PostgreSQL.
 
+mod changes;
 mod database;
 mod reads;
+mod results;
 #[path = "../common/server.rs"]
 mod server;
 mod values;

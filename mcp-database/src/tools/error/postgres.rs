@@ -4,11 +4,15 @@ use shared::tool_error::{ToolError, code};
 
 use crate::postgres::Error;
 use crate::postgres::error::ServerError;
+use crate::postgres::statement::StatementError;
 
 impl From<Error> for ToolError {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         match error {
+            Error::Statement(StatementError::NotAChange(_)) => Self::new("NOT_A_CHANGE", message).with_hint(
+                "give INSERT, UPDATE, DELETE, MERGE, a definition, or SELECT of a function; the transaction is made for you",
+            ),
             Error::Statement(_) => Self::new("NOT_A_QUERY", message)
                 .with_hint("give one SELECT, VALUES, TABLE or WITH; changes are pg_execute's"),
             Error::Function(error) => Self::new("FUNCTION_REFUSED", message).with_hint(format!(

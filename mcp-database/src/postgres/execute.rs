@@ -1,0 +1,195 @@
+//! Carries changes out: all of them in one transaction, or none; to try, or for good.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio_postgres::{Client, Statement, Transaction};
+
+use super::change::Change;
+use super::connect::Connection;
+use super::error::Error;
+use super::functions::{self, Scope};
+use super::read::{catalog, parameters};
+use super::value::{self, Raw};
+use crate::table::{Answer, Budget, Column, Rows};
+
+/// How long after the server should have ended a statement it is ended from here.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Changes that belong together.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    /// In order, each with its parameters.
+    pub steps: Vec<(Change, Vec<Value>)>,
+    /// Whether all is rolled back in the end.
+    pub is_trial: bool,
+    /// How many rows they may affect together, if they may not affect any number.
+    pub expected: Option<u64>,
+    /// How long each may take.
+    pub timeout: Duration,
+    /// What is told of the rows they return.
+    pub budget: Budget,
+}
+
+/// What changes did, or would have done.
+#[derive(Debug)]
+pub struct Executed {
+    /// Rows that each affected.
+    pub affected: Vec<u64>,
+    /// The rows that the last one returned.
+    pub returned: Answer,
+}
+
+impl Executed {
+    /// Rows that all affected together.
+    pub fn total(&self) -> u64 {
+        self.affected.iter().sum()
+    }
+}
+
+/// Carries changes out on a connection of their own. Dropped before it has ended, everything is rolled back, but for a commit that is
+/// on its way already.
+pub(super) async fn execute(
+    mut connection: Connection,
+    changes: Changes,
+    allowed: Vec<String>,
+) -> Result<Executed, Error> {
+    let (mut reply, answered) = oneshot::channel();
+    tokio::spawn(async move {
+        let steps = u32::try_from(changes.steps.len()).unwrap_or(u32::MAX);
+        let longest = changes.timeout.saturating_mul(steps.max(1)) + GRACE;
+        let done = tokio::select! {
+            biased;
+            done = run(&mut connection, &changes, &allowed) => Some(done),
+            () = reply.closed() => None,
+            () = tokio::time::sleep(longest) => Some(Err(Error::TimedOut(changes.timeout))),
+        };
+        let Some(done) = done else {
+            return connection.cancel().await;
+        };
+        let is_late = matches!(done, Err(Error::TimedOut(_)));
+        let is_usable = done
+            .as_ref()
+            .err()
+            .is_none_or(Error::leaves_connection_usable);
+        // Nobody may be there any more; then it is told to nobody.
+        let _ = reply.send(done);
+        if is_late {
+            connection.cancel().await;
+        } else if is_usable {
+            connection.give_back().await;
+        } else {
+            connection.close();
+        }
+    });
+    answered
+        .await
+        .map_err(|_| Error::Lost("its task has ended".to_owned()))?
+}
+
+async fn run(
+    connection: &mut Connection,
+    changes: &Changes,
+    allowed: &[String],
+) -> Result<Executed, Error> {
+    let client: &mut Client = connection.client()?;
+    let failed = |error: tokio_postgres::Error| Error::outside(&error);
+    let transaction = client
+        .build_transaction()
+        .read_only(false)
+        .start()
+        .await
+        .map_err(failed)?;
+    let opening = format!(
+        "SET LOCAL standard_conforming_strings = on; SET LOCAL statement_timeout = {}",
+        changes.timeout.as_millis()
+    );
+    transaction.batch_execute(&opening).await.map_err(failed)?;
+    let mut executed = Executed {
+        affected: Vec::with_capacity(changes.steps.len()),
+        returned: Answer {
+            columns: Vec::new(),
+            rows: Rows::new(changes.budget),
+        },
+    };
+    for (change, given) in &changes.steps {
+        let (affected, returned) =
+            step(&transaction, change, given, changes.budget, allowed).await?;
+        executed.affected.push(affected);
+        executed.returned = returned;
+    }
+    let affected = executed.total();
+    if let Some(expected) = changes.expected.filter(|expected| *expected != affected) {
+        transaction.rollback().await.map_err(failed)?;
+        return Err(Error::Unexpected { affected, expected });
+    }
+    let ending = if changes.is_trial {
+        transaction.rollback().await
+    } else {
+        transaction.commit().await
+    };
+    ending.map_err(failed)?;
+    Ok(executed)
+}
+
+async fn step(
+    transaction: &Transaction<'_>,
+    change: &Change,
+    given: &[Value],
+    budget: Budget,
+    allowed: &[String],
+) -> Result<(u64, Answer), Error> {
+    let failed = |error: tokio_postgres::Error| Error::outside(&error);
+    let names: Vec<&str> = change.called().map(|called| called.name.as_str()).collect();
+    let known = catalog(transaction, &names).await.map_err(failed)?;
+    functions::check(change.called(), &known, allowed, Scope::Change)?;
+    let prepared = transaction.prepare(change.text()).await.map_err(failed)?;
+    let statement = readable(transaction, change, &prepared).await?;
+    let parameters = parameters(&statement, given)?;
+    let stream = transaction
+        .query_raw(&statement, parameters)
+        .await
+        .map_err(failed)?;
+    let mut stream = std::pin::pin!(stream);
+    let mut rows = Rows::new(budget);
+    while let Some(row) = stream.try_next().await.map_err(failed)? {
+        // All that it does is done; what does not fit any more is only taken off the line.
+        if rows.goes_on() {
+            continue;
+        }
+        let mut cells = Vec::with_capacity(prepared.columns().len());
+        for (index, column) in prepared.columns().iter().enumerate() {
+            let raw: Raw<'_> = row.try_get(index).map_err(failed)?;
+            cells.push(value::cell(column.type_(), &raw, false)?);
+        }
+        // A row that does not fit is left out, and that is told.
+        let _ = rows.push(cells);
+    }
+    let counts = !matches!(change.verb(), "select" | "call");
+    let affected = stream.rows_affected().filter(|_| counts).unwrap_or(0);
+    let columns = prepared.columns().iter().map(|column| Column {
+        name: column.name().to_owned(),
+        kind: value::type_name(column.type_()),
+    });
+    let columns = columns.collect();
+    Ok((affected, Answer { columns, rows }))
+}
+
+/// The statement whose columns can all be read: the same, or one that asks for texts.
+async fn readable(
+    transaction: &Transaction<'_>,
+    change: &Change,
+    prepared: &Statement,
+) -> Result<Statement, Error> {
+    let columns = prepared.columns().iter();
+    let casts: Vec<&str> = columns.map(|column| value::cast(column.type_())).collect();
+    if casts.iter().all(|cast| cast.is_empty()) || !change.returns() {
+        return Ok(prepared.clone());
+    }
+    transaction
+        .prepare_typed(&change.text_with(&casts), prepared.params())
+        .await
+        .map_err(|error| Error::outside(&error))
+}

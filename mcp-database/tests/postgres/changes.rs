@@ -1,0 +1,140 @@
+//! Changes: all or none, tried or made, counted, and only where they are meant.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use mcp_database::postgres::Error;
+use mcp_database::postgres::change::Change;
+use mcp_database::postgres::execute::Changes;
+use mcp_database::source::Mode;
+use mcp_database::table::Budget;
+use serde_json::{Value, json};
+
+use crate::database::Database;
+use crate::reads::database;
+
+fn changes(steps: &[(&str, &[Value])]) -> anyhow::Result<Changes> {
+    let steps = steps
+        .iter()
+        .map(|(sql, values)| Ok((Change::of(sql)?, values.to_vec())));
+    Ok(Changes {
+        steps: steps.collect::<anyhow::Result<_>>()?,
+        is_trial: false,
+        expected: None,
+        timeout: Duration::from_secs(30),
+        budget: Budget::default(),
+    })
+}
+
+#[tokio::test]
+async fn changes_are_made_together_or_not_at_all() -> anyhow::Result<()> {
+    let mut database = database!();
+    let writing = database.source(|settings| settings.mode = Mode::Write)?;
+    let made = writing
+        .execute(changes(&[
+            (
+                "CREATE TABLE t (a int PRIMARY KEY, at timestamptz DEFAULT 'infinity')",
+                &[],
+            ),
+            (
+                "INSERT INTO t SELECT * FROM generate_series(1, $1::int)",
+                &[json!(5)],
+            ),
+            ("DELETE FROM t WHERE a > $1 RETURNING a, at", &[json!(3)]),
+        ])?)
+        .await?;
+    assert_eq!(made.affected, [0, 5, 2]);
+    assert_eq!(
+        made.returned.rows.into_rows(),
+        [[json!(4), json!("infinity")], [json!(5), json!("infinity")]]
+    );
+    let half = changes(&[
+        ("DELETE FROM t WHERE a = 1", &[]),
+        ("INSERT INTO t VALUES (2)", &[]),
+    ])?;
+    let failed = writing.execute(half).await;
+    ensure!(matches!(failed, Err(Error::Server(_))), "{failed:?}");
+    assert_eq!(
+        database.value("SELECT count(*) FROM t", &[]).await?,
+        json!(3)
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trial_and_an_unexpected_count_change_nothing() -> anyhow::Result<()> {
+    let mut database = database!();
+    let writing = database.source(|settings| settings.mode = Mode::Write)?;
+    let table = "CREATE TABLE t AS SELECT generate_series(1, 4) AS a";
+    database.client.batch_execute(table).await?;
+    let all = changes(&[("DELETE FROM t", &[])])?;
+    let trial = Changes {
+        is_trial: true,
+        ..all.clone()
+    };
+    assert_eq!(writing.execute(trial).await?.total(), 4);
+    let expecting = Changes {
+        expected: Some(3),
+        ..all.clone()
+    };
+    let refused = writing.execute(expecting).await;
+    ensure!(
+        matches!(
+            refused,
+            Err(Error::Unexpected {
+                affected: 4,
+                expected: 3
+            })
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(
+        database.value("SELECT count(*) FROM t", &[]).await?,
+        json!(4)
+    );
+    // The positive control.
+    assert_eq!(writing.execute(all).await?.total(), 4);
+    assert_eq!(
+        database.value("SELECT count(*) FROM t", &[]).await?,
+        json!(0)
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_source_that_only_reads_changes_nothing() -> anyhow::Result<()> {
+    let database = database!();
+    let refused = database
+        .postgres
+        .execute(changes(&[("CREATE TABLE t (a int)", &[])])?)
+        .await;
+    ensure!(matches!(refused, Err(Error::ReadOnly(_))), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_change_calls_no_function_that_reaches_out_of_the_database() -> anyhow::Result<()> {
+    let database = database!();
+    let writing = database.source(|settings| settings.mode = Mode::Write)?;
+    let setup = "CREATE SEQUENCE s; CREATE TABLE t (a text); \
+                 CREATE FUNCTION writes() RETURNS int LANGUAGE sql AS 'INSERT INTO t VALUES (1) RETURNING 1'";
+    database.client.batch_execute(setup).await?;
+    for sql in [
+        "INSERT INTO t SELECT pg_read_file('PG_VERSION')",
+        "SELECT pg_terminate_backend(0)",
+        "UPDATE t SET a = query_to_xml('select 1', true, true, '')::text WHERE true",
+        "SELECT set_config('statement_timeout', '0', false)",
+    ] {
+        let refused = writing.execute(changes(&[(sql, &[])])?).await;
+        ensure!(
+            matches!(refused, Err(Error::Function(_))),
+            "{sql}: {refused:?}"
+        );
+    }
+    let fine = changes(&[
+        ("SELECT writes()", &[]),
+        ("INSERT INTO t VALUES (nextval('s'))", &[]),
+    ])?;
+    writing.execute(fine).await?;
+    Ok(())
+}
