@@ -13,17 +13,20 @@ pub enum Server {
     SpecRegistry,
     /// `mcp-bash-commander`
     BashCommander,
+    /// `mcp-database`
+    Database,
 }
 
 impl Server {
     /// Every server there is, for tests that hold of each.
-    pub const ALL: [Self; 2] = [Self::BashCommander, Self::SpecRegistry];
+    pub const ALL: [Self; 3] = [Self::BashCommander, Self::Database, Self::SpecRegistry];
 
     /// The name of its package and program.
     pub fn name(self) -> &'static str {
         match self {
             Self::SpecRegistry => "mcp-spec-registry",
             Self::BashCommander => "mcp-bash-commander",
+            Self::Database => "mcp-database",
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::binaries::Server;
+use crate::binaries::{Server, workspace};
 use crate::client::{Client, Era, HttpEndpoint};
 use crate::process::ServerProcess;
 
@@ -55,7 +55,7 @@ impl Fixture {
                 ServerProcess::start(server, folder.path(), arguments).await?
             }
             (Server::SpecRegistry, Transport::Http) => registry(folder.path(), &LOOPBACK).await?,
-            (Server::BashCommander, _) => {
+            (Server::BashCommander | Server::Database, _) => {
                 let flags: &[&str] = if transport == Transport::Http {
                     &LOOPBACK
                 } else {
@@ -112,6 +112,10 @@ pub fn places(server: Server, folder: &Path) -> Vec<OsString> {
     let place = match server {
         Server::SpecRegistry => ("--socket-dir", folder.join("sockets")),
         Server::BashCommander => ("--workspace", folder.join("workspace")),
+        Server::Database => {
+            let sources = "tests/src/fixture/sources.toml";
+            ("--sources", workspace().join(sources))
+        }
     };
     vec![
         "--state-dir".into(),

@@ -27,6 +27,7 @@ pub(super) const EFFECT: ToolEffect = ToolEffect::new("db_cursor", "Read on", Ef
 pub(crate) struct DbCursorParams {
     /// `next_cursor` of the result before.
     cursor: String,
+    /// `close` frees what it holds.
     #[serde(default)]
     action: Action,
     #[serde(default)]

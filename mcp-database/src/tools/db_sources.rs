@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use rmcp::handler::server::wrapper::Parameters;
 use rmcp::{tool, tool_router};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::effect::class::EffectClass;
 use shared::tool_error::ToolError;
 use shared::tool_result::{Json, structured};
@@ -21,6 +22,10 @@ pub(super) const EFFECT: ToolEffect =
 
 /// How long a source may take to answer; a dead one must not hide the others.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DbSourcesParams {}
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct DbSourcesResult {
@@ -60,12 +65,15 @@ struct FindingView {
 impl DatabaseServer {
     /// Lists the sources: engine, version, mode, whether it answers, and what its credential may do that it need not.
     #[tool]
-    async fn db_sources(&self) -> Result<Json<DbSourcesResult>, ToolError> {
+    async fn db_sources(
+        &self,
+        Parameters(DbSourcesParams {}): Parameters<DbSourcesParams>,
+    ) -> Result<Json<DbSourcesResult>, ToolError> {
         let looks = self.state().databases.iter().map(view);
         let sources = futures_util::future::join_all(looks).await;
         let mut text = String::new();
         for source in &sources {
-            let version = source.version.as_deref().unwrap_or_default();
+            let version = source.version.as_deref().unwrap_or("of unknown version");
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,

@@ -67,6 +67,7 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
         let what = match server {
             Server::SpecRegistry => "tools/list, mcp-spec-registry",
             Server::BashCommander => "tools/list, mcp-bash-commander",
+            Server::Database => "tools/list, mcp-database",
         };
         figures.add(
             what,
@@ -160,6 +161,7 @@ fn memory(figures: &mut Figures, server: Server, fixture: &Fixture) -> anyhow::R
     let what = match server {
         Server::SpecRegistry => "idle memory, pipe and registry",
         Server::BashCommander => "idle memory, mcp-bash-commander and launcher",
+        Server::Database => "idle memory, mcp-database",
     };
     let measured = format!(
         "{:.1} MB resident ({})",
