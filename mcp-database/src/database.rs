@@ -92,6 +92,22 @@ impl Databases {
         })
     }
 
+    /// The source that a call means: the one it names, or the only one.
+    pub(crate) fn only_or(&self, id: Option<&str>) -> Result<&Database, ToolError> {
+        if let Some(id) = id {
+            return self.get(id);
+        }
+        let mut all = self.iter();
+        match (all.next(), all.next()) {
+            (Some(only), None) => Ok(only),
+            _ => Err(ToolError::new(
+                code::INVALID_ARGUMENTS,
+                "`source` is missing, and there are several",
+            )
+            .with_hint(format!("give one of: {}", self.told(|_| true)))),
+        }
+    }
+
     /// The source of an engine that a call means: the one it names, or the only one.
     fn of_engine(&self, engine: Engine, id: Option<&str>) -> Result<&Database, ToolError> {
         let is_of_it = |database: &Database| database.settings.engine == engine;

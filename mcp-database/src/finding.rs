@@ -48,6 +48,17 @@ pub enum Status {
     Fail,
 }
 
+impl Status {
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
 /// One check of a server's health.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Check {

@@ -6,10 +6,12 @@ pub mod error;
 pub mod execute;
 pub mod fingerprint;
 pub mod functions;
+pub mod health;
 mod open;
 pub mod parameter;
 pub mod posture;
 pub mod read;
+pub mod schema;
 pub mod statement;
 pub mod tokens;
 pub mod value;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use crate::cursor::Rest;
+use crate::finding::Check;
 use crate::source::{Mode, Settings, SourceError};
 use crate::table::{Answer, Budget};
 use connect::{Connection, Connector};
@@ -73,6 +76,17 @@ impl Postgres {
         let connection = self.connection().await?;
         let allowed = self.settings.special.allow_functions.clone();
         execute::execute(connection, changes, allowed).await
+    }
+
+    /// Whether the server is well; `wanted` names some of the checks, and nothing all of them.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn health(&self, wanted: &[String]) -> Result<Vec<Check>, Error> {
+        let mut connection = self.connection().await?;
+        let checks = health::look(&mut connection, wanted).await;
+        connection.give_back().await;
+        checks
     }
 
     /// What the role may do and the server has.

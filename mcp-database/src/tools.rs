@@ -1,10 +1,12 @@
 //! The list of all tools; a server has those of the engines that it has sources of, and changing ones where a source may be changed.
 
 mod db_cursor;
+mod db_health;
 mod db_sources;
 mod error;
 mod pg_execute;
 mod pg_query;
+mod pg_schema;
 mod progress;
 mod record;
 mod reply;
@@ -17,7 +19,13 @@ use crate::server::DatabaseServer;
 use crate::source::Engine;
 
 /// The tools whose calls may take as long as a statement may.
-pub(crate) const QUERYING: [&str; 3] = ["db_cursor", "pg_execute", "pg_query"];
+pub(crate) const QUERYING: [&str; 5] = [
+    "db_cursor",
+    "db_health",
+    "pg_execute",
+    "pg_query",
+    "pg_schema",
+];
 
 /// The changing tools that need no grant.
 pub(crate) const EXEMPT: [&str; 0] = [];
@@ -27,13 +35,16 @@ pub(crate) const EXEMPT: [&str; 0] = [];
 /// # Errors
 /// A tool that declares no effect.
 pub(crate) fn router(databases: &Databases) -> Result<ToolRouter<DatabaseServer>, ToolsError> {
-    let mut tools = DatabaseServer::db_sources_router() + DatabaseServer::db_cursor_router();
-    let mut effects: Vec<ToolEffect> = vec![db_sources::EFFECT, db_cursor::EFFECT];
+    let mut tools = DatabaseServer::db_sources_router()
+        + DatabaseServer::db_cursor_router()
+        + DatabaseServer::db_health_router();
+    let mut effects: Vec<ToolEffect> =
+        vec![db_sources::EFFECT, db_cursor::EFFECT, db_health::EFFECT];
     for engine in databases.engines() {
         match engine {
             Engine::Postgres => {
-                tools += DatabaseServer::pg_query_router();
-                effects.push(pg_query::EFFECT);
+                tools += DatabaseServer::pg_query_router() + DatabaseServer::pg_schema_router();
+                effects.extend([pg_query::EFFECT, pg_schema::EFFECT]);
                 if databases.has_writable(engine) {
                     tools += DatabaseServer::pg_execute_router();
                     effects.push(pg_execute::EFFECT);

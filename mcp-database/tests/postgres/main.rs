@@ -2,6 +2,7 @@
 
 mod changes;
 mod database;
+mod looking;
 mod reads;
 mod results;
 #[path = "../common/server.rs"]
