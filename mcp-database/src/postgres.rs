@@ -4,6 +4,7 @@ pub mod change;
 mod connect;
 pub mod error;
 pub mod execute;
+pub mod explain;
 pub mod fingerprint;
 pub mod functions;
 pub mod health;
@@ -13,6 +14,7 @@ pub mod posture;
 pub mod read;
 pub mod schema;
 pub mod statement;
+mod task;
 pub mod tokens;
 pub mod value;
 
@@ -27,6 +29,7 @@ use crate::table::{Answer, Budget};
 use connect::{Connection, Connector};
 pub use error::Error;
 use execute::{Changes, Executed};
+use explain::{Explain, Explained};
 use posture::Posture;
 use read::Ask;
 
@@ -78,15 +81,34 @@ impl Postgres {
         execute::execute(connection, changes, allowed).await
     }
 
+    /// The plan of a query.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn explain(&self, wanted: Explain) -> Result<Explained, Error> {
+        let has_hypopg = self.posture().await?.has("hypopg");
+        let connection = self.connection().await?;
+        let allowed = self.settings.special.allow_functions.clone();
+        let longest = wanted.ask.timeout.saturating_mul(2);
+        task::run(connection, longest, move |connection| {
+            Box::pin(
+                async move { explain::explain(connection, &wanted, &allowed, has_hypopg).await },
+            )
+        })
+        .await
+    }
+
     /// Whether the server is well; `wanted` names some of the checks, and nothing all of them.
     ///
     /// # Errors
     /// The server cannot be asked.
     pub async fn health(&self, wanted: &[String]) -> Result<Vec<Check>, Error> {
-        let mut connection = self.connection().await?;
-        let checks = health::look(&mut connection, wanted).await;
-        connection.give_back().await;
-        checks
+        let connection = self.connection().await?;
+        let (wanted, longest) = (wanted.to_vec(), self.settings.limits.timeout);
+        task::run(connection, longest, move |connection| {
+            Box::pin(async move { health::look(connection, &wanted).await })
+        })
+        .await
     }
 
     /// What the role may do and the server has.

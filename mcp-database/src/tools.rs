@@ -5,6 +5,7 @@ mod db_health;
 mod db_sources;
 mod error;
 mod pg_execute;
+mod pg_explain;
 mod pg_query;
 mod pg_schema;
 mod progress;
@@ -19,10 +20,11 @@ use crate::server::DatabaseServer;
 use crate::source::Engine;
 
 /// The tools whose calls may take as long as a statement may.
-pub(crate) const QUERYING: [&str; 5] = [
+pub(crate) const QUERYING: [&str; 6] = [
     "db_cursor",
     "db_health",
     "pg_execute",
+    "pg_explain",
     "pg_query",
     "pg_schema",
 ];
@@ -43,8 +45,10 @@ pub(crate) fn router(databases: &Databases) -> Result<ToolRouter<DatabaseServer>
     for engine in databases.engines() {
         match engine {
             Engine::Postgres => {
-                tools += DatabaseServer::pg_query_router() + DatabaseServer::pg_schema_router();
-                effects.extend([pg_query::EFFECT, pg_schema::EFFECT]);
+                tools += DatabaseServer::pg_explain_router()
+                    + DatabaseServer::pg_query_router()
+                    + DatabaseServer::pg_schema_router();
+                effects.extend([pg_explain::EFFECT, pg_query::EFFECT, pg_schema::EFFECT]);
                 if databases.has_writable(engine) {
                     tools += DatabaseServer::pg_execute_router();
                     effects.push(pg_execute::EFFECT);

@@ -62,6 +62,7 @@ pub(super) struct Connection {
     tls: Option<MakeRustls>,
     /// Whether the limits of the source were set at its start; a pooler may refuse them.
     pub(super) has_options: bool,
+    is_spoiled: bool,
 }
 
 impl Connector {
@@ -142,6 +143,7 @@ impl Connector {
             object: Some(object),
             tls: made.tls.clone(),
             has_options: made.has_options,
+            is_spoiled: false,
         })
     }
 
@@ -249,8 +251,16 @@ impl Connection {
         drop(self.object.take().map(Object::take));
     }
 
+    /// Leaves something in the session that no cleaning takes out: nobody gets it afterwards.
+    pub(super) fn spoil(&mut self) {
+        self.is_spoiled = true;
+    }
+
     /// Gives it back, without anything that was left in it.
     pub(super) async fn give_back(self) {
+        if self.is_spoiled {
+            return self.close();
+        }
         let Some(object) = &self.object else { return };
         let cleaned = tokio::time::timeout(CANCEL_WITHIN, object.batch_execute(CLEAN)).await;
         if !matches!(cleaned, Ok(Ok(()))) {

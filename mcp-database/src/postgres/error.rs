@@ -56,6 +56,12 @@ pub enum Error {
     /// The role may do more than a source that only reads should.
     #[error("the source only reads, but its role {0}")]
     TooPowerful(String),
+    /// The server has not what is asked for.
+    #[error("the server has not {0}")]
+    Missing(&'static str),
+    /// Something else than an index to imagine.
+    #[error("`{0}` is no single CREATE INDEX")]
+    Index(String),
     /// The source only reads.
     #[error("the source `{0}` only reads")]
     ReadOnly(String),

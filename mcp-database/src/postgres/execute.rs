@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use serde_json::Value;
-use tokio::sync::oneshot;
 use tokio_postgres::{Client, Statement, Transaction};
 
 use super::change::Change;
@@ -12,11 +11,9 @@ use super::connect::Connection;
 use super::error::Error;
 use super::functions::{self, Scope};
 use super::read::{catalog, parameters};
+use super::task;
 use super::value::{self, Raw};
 use crate::table::{Answer, Budget, Column, Rows};
-
-/// How long after the server should have ended a statement it is ended from here.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// Changes that belong together.
 #[derive(Debug, Clone)]
@@ -52,41 +49,16 @@ impl Executed {
 /// Carries changes out on a connection of their own. Dropped before it has ended, everything is rolled back, but for a commit that is
 /// on its way already.
 pub(super) async fn execute(
-    mut connection: Connection,
+    connection: Connection,
     changes: Changes,
     allowed: Vec<String>,
 ) -> Result<Executed, Error> {
-    let (mut reply, answered) = oneshot::channel();
-    tokio::spawn(async move {
-        let steps = u32::try_from(changes.steps.len()).unwrap_or(u32::MAX);
-        let longest = changes.timeout.saturating_mul(steps.max(1)) + GRACE;
-        let done = tokio::select! {
-            biased;
-            done = run(&mut connection, &changes, &allowed) => Some(done),
-            () = reply.closed() => None,
-            () = tokio::time::sleep(longest) => Some(Err(Error::TimedOut(changes.timeout))),
-        };
-        let Some(done) = done else {
-            return connection.cancel().await;
-        };
-        let is_late = matches!(done, Err(Error::TimedOut(_)));
-        let is_usable = done
-            .as_ref()
-            .err()
-            .is_none_or(Error::leaves_connection_usable);
-        // Nobody may be there any more; then it is told to nobody.
-        let _ = reply.send(done);
-        if is_late {
-            connection.cancel().await;
-        } else if is_usable {
-            connection.give_back().await;
-        } else {
-            connection.close();
-        }
-    });
-    answered
-        .await
-        .map_err(|_| Error::Lost("its task has ended".to_owned()))?
+    let steps = u32::try_from(changes.steps.len()).unwrap_or(u32::MAX);
+    let longest = changes.timeout.saturating_mul(steps.max(1));
+    task::run(connection, longest, move |connection| {
+        Box::pin(async move { run(connection, &changes, &allowed).await })
+    })
+    .await
 }
 
 async fn run(

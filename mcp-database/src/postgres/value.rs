@@ -62,6 +62,13 @@ fn is_read(kind: &Type) -> bool {
 /// A value of a row, as it came.
 pub struct Raw<'a>(Option<&'a [u8]>);
 
+impl<'a> Raw<'a> {
+    /// Its bytes; `None` for NULL.
+    pub fn bytes(&self) -> Option<&'a [u8]> {
+        self.0
+    }
+}
+
 impl<'a> FromSql<'a> for Raw<'a> {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
         Ok(Self(Some(raw)))

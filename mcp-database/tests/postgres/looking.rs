@@ -2,6 +2,9 @@
 
 use anyhow::{Context as _, ensure};
 use mcp_database::finding::Status;
+use mcp_database::postgres::Error;
+use mcp_database::postgres::explain::Explain;
+use mcp_database::postgres::read::Ask;
 use mcp_database::postgres::schema::{Detail, Kind, ask};
 use mcp_database::table::Budget;
 use serde_json::{Value, json};
@@ -113,5 +116,49 @@ async fn health_is_told_by_checks_with_advice() -> anyhow::Result<()> {
     let dead = database.postgres.health(&["dead rows".to_owned()]).await?;
     ensure!(dead.len() == 1 && dead[0].status != Status::Ok, "{dead:?}");
     ensure!(dead[0].value.contains("20000 dead"), "{dead:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plan_is_told_and_an_index_that_helps_is_named() -> anyhow::Result<()> {
+    let database = database!();
+    database
+        .client
+        .batch_execute(
+            "CREATE TABLE events AS SELECT g AS id, g % 1000 AS kind, g AS at FROM generate_series(1, 100000) g; ANALYZE events",
+        )
+        .await?;
+    let explain = |sql: &str| Explain {
+        ask: Ask {
+            parameters: vec![json!(7)],
+            ..Ask::new(sql)
+        },
+        is_run: false,
+        indexes: Vec::new(),
+        is_advised: true,
+    };
+    let query = "SELECT * FROM events WHERE kind = $1";
+    let explained = database.postgres.explain(explain(query)).await?;
+    let told = explained.notices.join("\n");
+    ensure!(told.contains("reads the whole table"), "{told}");
+    ensure!(told.contains("CREATE INDEX ON events (kind)"), "{told}");
+    let run = Explain {
+        is_run: true,
+        is_advised: false,
+        ..explain(query)
+    };
+    let explained = database.postgres.explain(run).await?;
+    ensure!(
+        explained
+            .plan
+            .columns
+            .iter()
+            .any(|column| column.name == "actual_rows")
+    );
+    let changes = database
+        .postgres
+        .explain(explain("DELETE FROM events WHERE kind = $1"))
+        .await;
+    ensure!(matches!(changes, Err(Error::Statement(_))), "{changes:?}");
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod changes;
 mod database;
 mod looking;
+mod older;
 mod reads;
 mod results;
 #[path = "../common/server.rs"]

@@ -39,6 +39,10 @@ impl From<Error> for ToolError {
             Error::TooPowerful(_) => Self::new("ROLE_TOO_POWERFUL", message).with_hint(
                 "the operator can name a role that only reads (db_sources has the statements), or write allow_superuser = true",
             ),
+            Error::Missing(_) => Self::new("NOT_SUPPORTED", message)
+                .with_hint("the operator can install it: CREATE EXTENSION …; db_sources lists what there is"),
+            Error::Index(_) => Self::new(code::INVALID_ARGUMENTS, message)
+                .with_hint("give CREATE INDEX ON table (columns), one in each string"),
             Error::ReadOnly(_) => Self::new("READ_ONLY", message)
                 .with_hint("the operator's configuration says mode = \"read\""),
             Error::Unexpected { .. } => Self::new("UNEXPECTED_COUNT", message)
