@@ -6,8 +6,8 @@ use shared::call_log::AuditCommand;
 use shared::effect::args::EnforceArgs;
 use shared::serve::ServeArgs;
 
-use crate::source::{Mode, Password, Settings};
-use crate::sources::{self, SourcesError};
+use crate::source::{Mode, Password};
+use crate::sources::{self, Sources, SourcesError};
 
 /// Prefix of the environment variables: `--sources` is `DATABASE_SOURCES`.
 pub const ENVIRONMENT: &str = "DATABASE";
@@ -67,7 +67,7 @@ impl Config {
     ///
     /// # Errors
     /// None, or what of them cannot be used.
-    pub fn settings(&self) -> Result<Vec<Settings>, SourcesError> {
+    pub fn served(&self) -> Result<Sources, SourcesError> {
         match (&self.sources, &self.url) {
             (Some(file), _) => sources::of_file(file),
             (None, Some(url)) => {
@@ -78,7 +78,7 @@ impl Config {
                         std::env::var_os(PASSWORD).map(|_| Password::Variable(PASSWORD.to_owned()))
                     }
                 };
-                Ok(vec![sources::of_url(url, password, mode)?])
+                sources::of_url(url, password, mode)
             }
             (None, None) => Err(SourcesError::None),
         }
@@ -102,7 +102,7 @@ mod tests {
             "--password-file",
             "p",
         ])?;
-        let settings = config.settings()?;
+        let settings = config.served()?.sources;
         assert_eq!(settings[0].id, "main");
         assert_eq!(settings[0].mode, Mode::Read);
         assert_eq!(settings[0].password, Some(Password::File("p".into())));
@@ -113,7 +113,7 @@ mod tests {
     fn a_file_and_a_url_exclude_each_other_and_neither_is_an_error() -> anyhow::Result<()> {
         assert!(line(&["--url", "redis://localhost", "--sources", "s"]).is_err());
         assert!(line(&["--write"]).is_err());
-        assert!(line(&[])?.settings().is_err());
+        assert!(line(&[])?.served().is_err());
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ pub mod confirm;
 pub mod cursor;
 mod database;
 mod doctor;
+pub mod embedder;
 pub mod fence;
 pub mod finding;
 pub mod neo4j;

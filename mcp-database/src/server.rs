@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::confirm::Confirmations;
 use crate::cursor::Cursors;
 use crate::database::Databases;
+use crate::embedder::{Embedder, Endpoint};
 use crate::sources::LONGEST_TIMEOUT;
 use crate::tools;
 
@@ -56,6 +57,7 @@ pub(crate) struct State {
     pub(crate) databases: Databases,
     pub(crate) cursors: Cursors,
     pub(crate) confirmations: Confirmations,
+    pub(crate) embedder: Option<Arc<dyn Embedder>>,
     enforced: Option<EffectClient>,
     /// Where state is kept; made by the first call.
     pub(crate) directory: PathBuf,
@@ -75,7 +77,9 @@ impl DatabaseServer {
     /// # Errors
     /// A source or credential that cannot be used.
     pub fn new(config: &Config, metrics: Metrics) -> anyhow::Result<Self> {
-        let databases = Databases::open(config.settings()?)?;
+        let served = config.served()?;
+        let embedder = served.embedder.as_ref().map(Endpoint::open).transpose()?;
+        let databases = Databases::open(served.sources)?;
         let directory = match &config.serve.state_dir {
             Some(given) => std::path::absolute(given)?,
             None => state_dir::default_path(NAME)?,
@@ -105,6 +109,7 @@ impl DatabaseServer {
             databases,
             cursors: Cursors::default(),
             confirmations: Confirmations::default(),
+            embedder,
             enforced,
             directory,
             guard,

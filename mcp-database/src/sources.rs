@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::embedder::EmbedderSettings;
 use crate::source::{ClientCertificate, Engine, Limits, Mode, Password, Settings, Special, Tls};
 use crate::table::Budget;
 
@@ -57,9 +58,19 @@ pub enum SourcesError {
     },
 }
 
+/// What a server serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    /// Each database.
+    pub sources: Vec<Settings>,
+    /// What makes vectors of texts, if anything does.
+    pub embedder: Option<EmbedderSettings>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    embedder: Option<EmbedderSettings>,
     #[serde(default)]
     source: Vec<Written>,
 }
@@ -103,7 +114,7 @@ enum TlsWord {
 ///
 /// # Errors
 /// What in it cannot be used, by source and key.
-pub fn of_file(path: &Path) -> Result<Vec<Settings>, SourcesError> {
+pub fn of_file(path: &Path) -> Result<Sources, SourcesError> {
     let unreadable = |reason: String| SourcesError::File {
         path: path.to_owned(),
         reason,
@@ -131,17 +142,21 @@ pub fn of_file(path: &Path) -> Result<Vec<Settings>, SourcesError> {
         }
         sources.push(settings(written, folder)?);
     }
-    Ok(sources)
+    let embedder = file.embedder.map(|embedder| EmbedderSettings {
+        key_file: embedder.key_file.map(|file| folder.join(file)),
+        ..embedder
+    });
+    Ok(Sources { sources, embedder })
 }
 
 /// The one source of a command line, named `main`.
 ///
 /// # Errors
 /// A URL of no engine.
-pub fn of_url(url: &str, password: Option<Password>, mode: Mode) -> Result<Settings, SourcesError> {
+pub fn of_url(url: &str, password: Option<Password>, mode: Mode) -> Result<Sources, SourcesError> {
     let id = "main".to_owned();
     let engine = engine_of(url).ok_or_else(|| unknown_scheme(&id))?;
-    Ok(Settings {
+    let settings = Settings {
         id,
         engine,
         url: url.to_owned(),
@@ -150,6 +165,10 @@ pub fn of_url(url: &str, password: Option<Password>, mode: Mode) -> Result<Setti
         tls: Tls::default(),
         limits: Limits::default(),
         special: Special::default(),
+    };
+    Ok(Sources {
+        sources: vec![settings],
+        embedder: None,
     })
 }
 
@@ -362,7 +381,7 @@ fn limits(written: &Written) -> Result<Limits, SourcesError> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> anyhow::Result<Result<Vec<Settings>, SourcesError>> {
+    fn read(text: &str) -> anyhow::Result<Result<Sources, SourcesError>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("sources.toml");
         std::fs::write(&path, text)?;
@@ -374,7 +393,7 @@ mod tests {
         let sources = read(
             "[[source]]\nid = \"shop\"\nurl = \"postgres://app@localhost/shop\"\npassword_env = \"SHOP\"\n",
         )??;
-        let shop = &sources[0];
+        let shop = &sources.sources[0];
         assert_eq!(shop.engine, Engine::Postgres);
         assert_eq!((shop.mode, &shop.tls), (Mode::Read, &Tls::OffLoopback));
         assert_eq!(shop.limits, Limits::default());
