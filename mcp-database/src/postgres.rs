@@ -17,8 +17,10 @@ pub mod statement;
 mod task;
 pub mod tokens;
 pub mod value;
+pub mod vector;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
@@ -32,6 +34,7 @@ use execute::{Changes, Executed};
 use explain::{Explain, Explained};
 use posture::Posture;
 use read::Ask;
+use vector::VectorSearch;
 
 /// A PostgreSQL server, as one role of it.
 #[derive(Debug)]
@@ -96,6 +99,34 @@ impl Postgres {
             )
         })
         .await
+    }
+
+    /// The rows nearest to a vector, and what should be known about them.
+    ///
+    /// # Errors
+    /// No such table or column, a vector that does not fit, or what the server says.
+    pub async fn nearest(
+        &self,
+        search: VectorSearch,
+        timeout: Duration,
+        budget: Budget,
+    ) -> Result<(Answer, Vec<String>), Error> {
+        if !self.posture().await?.has("vector") {
+            return Err(Error::Missing("the extension vector (pgvector)"));
+        }
+        let look = vector::look(&search.table);
+        let (looked, _) = self.query(look, vector::LOOK_BUDGET).await?;
+        let (mut ask, mut notices) = vector::question(&search, looked)?;
+        ask.timeout = timeout;
+        let (answer, _) = self.query(ask, budget).await?;
+        if answer.rows.len() < search.k && !answer.rows.goes_on() {
+            notices.push(format!(
+                "{} of {} rows were found",
+                answer.rows.len(),
+                search.k
+            ));
+        }
+        Ok((answer, notices))
     }
 
     /// Whether the server is well; `wanted` names some of the checks, and nothing all of them.

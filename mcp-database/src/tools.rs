@@ -11,6 +11,7 @@ mod pg_schema;
 mod progress;
 mod record;
 mod reply;
+mod vector_search;
 
 use rmcp::handler::server::tool::ToolRouter;
 use shared::tools::{ToolEffect, ToolsError, finish};
@@ -20,13 +21,14 @@ use crate::server::DatabaseServer;
 use crate::source::Engine;
 
 /// The tools whose calls may take as long as a statement may.
-pub(crate) const QUERYING: [&str; 6] = [
+pub(crate) const QUERYING: [&str; 7] = [
     "db_cursor",
     "db_health",
     "pg_execute",
     "pg_explain",
     "pg_query",
     "pg_schema",
+    "vector_search",
 ];
 
 /// The changing tools that need no grant.
@@ -47,8 +49,14 @@ pub(crate) fn router(databases: &Databases) -> Result<ToolRouter<DatabaseServer>
             Engine::Postgres => {
                 tools += DatabaseServer::pg_explain_router()
                     + DatabaseServer::pg_query_router()
-                    + DatabaseServer::pg_schema_router();
-                effects.extend([pg_explain::EFFECT, pg_query::EFFECT, pg_schema::EFFECT]);
+                    + DatabaseServer::pg_schema_router()
+                    + DatabaseServer::vector_search_router();
+                effects.extend([
+                    pg_explain::EFFECT,
+                    pg_query::EFFECT,
+                    pg_schema::EFFECT,
+                    vector_search::EFFECT,
+                ]);
                 if databases.has_writable(engine) {
                     tools += DatabaseServer::pg_execute_router();
                     effects.push(pg_execute::EFFECT);

@@ -62,6 +62,9 @@ pub enum Error {
     /// Something else than an index to imagine.
     #[error("`{0}` is no single CREATE INDEX")]
     Index(String),
+    /// A search that cannot be made.
+    #[error("{0}")]
+    Search(String),
     /// The source only reads.
     #[error("the source `{0}` only reads")]
     ReadOnly(String),

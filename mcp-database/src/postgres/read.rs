@@ -50,6 +50,8 @@ pub struct Ask {
     pub timeout: Duration,
     /// What guards it.
     pub layers: Layers,
+    /// A statement of ours that sets something for its transaction.
+    pub local: String,
 }
 
 impl Ask {
@@ -61,6 +63,7 @@ impl Ask {
             whole_vectors: false,
             timeout: Duration::from_secs(30),
             layers: Layers::ALL,
+            local: String::new(),
         }
     }
 }
@@ -95,8 +98,9 @@ impl<'c> Reading<'c> {
             .map_err(failed)?;
         // Once a transaction has taken its snapshot, nobody makes it READ WRITE again.
         let opening = format!(
-            "SET LOCAL statement_timeout = {}; SELECT 1",
-            ask.timeout.as_millis()
+            "SET LOCAL standard_conforming_strings = on; SET LOCAL statement_timeout = {}; {}; SELECT 1",
+            ask.timeout.as_millis(),
+            ask.local
         );
         let names = if ask.layers.functions {
             query.called().map(|called| called.name.as_str()).collect()

@@ -73,6 +73,7 @@ impl DatabaseServer {
                 rest: None,
                 source: open.source,
                 budget: open.budget,
+                notices: Vec::new(),
             };
             return reply(
                 &context,
@@ -102,6 +103,7 @@ impl DatabaseServer {
             rest: goes_on.then_some(open.rest),
             source: open.source,
             budget: open.budget,
+            notices: Vec::new(),
         };
         reply(&context, &state.cursors, answer, left, params.format, since)
     }

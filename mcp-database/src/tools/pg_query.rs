@@ -84,6 +84,7 @@ impl DatabaseServer {
             rest,
             source: database.settings.id.clone(),
             budget,
+            notices: Vec::new(),
         };
         reply(
             &context,

@@ -93,6 +93,7 @@ pub(super) struct Left {
     pub(super) rest: Option<Box<dyn Rest>>,
     pub(super) source: String,
     pub(super) budget: Budget,
+    pub(super) notices: Vec<String>,
 }
 
 /// The reply of an answer, what is left of it kept for the caller.
@@ -104,7 +105,7 @@ pub(super) fn reply(
     format: Format,
     since: Instant,
 ) -> Result<Json<Reply>, ToolError> {
-    let mut notices = Vec::new();
+    let mut notices = left.notices;
     let next_cursor = match left.rest {
         Some(rest) => {
             let owner = &principal::of(context)?.name;

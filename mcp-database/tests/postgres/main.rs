@@ -9,3 +9,4 @@ mod results;
 #[path = "../common/server.rs"]
 mod server;
 mod values;
+mod vectors;

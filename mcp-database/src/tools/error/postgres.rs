@@ -43,6 +43,8 @@ impl From<Error> for ToolError {
                 .with_hint("the operator can install it: CREATE EXTENSION …; db_sources lists what there is"),
             Error::Index(_) => Self::new(code::INVALID_ARGUMENTS, message)
                 .with_hint("give CREATE INDEX ON table (columns), one in each string"),
+            Error::Search(_) => Self::new(code::INVALID_ARGUMENTS, message)
+                .with_hint("pg_schema shows tables and their columns"),
             Error::ReadOnly(_) => Self::new("READ_ONLY", message)
                 .with_hint("the operator's configuration says mode = \"read\""),
             Error::Unexpected { .. } => Self::new("UNEXPECTED_COUNT", message)
