@@ -4,6 +4,7 @@
 //! Neo4j is spoken to.
 
 pub mod cursor;
+pub mod mongodb;
 pub mod neo4j;
 pub mod postgres;
 pub mod source;

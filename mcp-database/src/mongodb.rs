@@ -1,0 +1,12 @@
+//! MongoDB.
+
+pub mod client;
+pub mod ejson;
+pub mod error;
+pub mod gate;
+pub mod read;
+mod session;
+pub mod value;
+
+pub use client::Mongodb;
+pub use error::MongoError;
