@@ -7,6 +7,7 @@ pub mod gate;
 pub mod read;
 mod session;
 pub mod value;
+pub mod write;
 
 pub use client::Mongodb;
 pub use error::MongoError;

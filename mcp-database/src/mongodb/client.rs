@@ -143,6 +143,14 @@ impl Mongodb {
         }
     }
 
+    /// When the URL says a change is done.
+    pub(super) fn write_concern(&self) -> Option<Document> {
+        let concern = self.address.write_concern.as_ref()?;
+        bson::serialize_to_document(concern)
+            .ok()
+            .filter(|concern| !concern.is_empty())
+    }
+
     pub(super) async fn client(&self, limit: Duration) -> Result<Client, MongoError> {
         Ok(self.connected(limit).await?.0)
     }

@@ -148,18 +148,38 @@ impl MongoError {
         }
     }
 
+    /// What the server says, told apart by its code.
+    pub(super) fn spoken(code: i32, name: &str, message: &str, limit: Duration) -> Self {
+        let (name, message) = (name.to_owned(), message.to_owned());
+        match code {
+            13 | 8000 => Self::Unauthorized {
+                code,
+                name,
+                message,
+            },
+            18 => Self::Authentication(message),
+            50 | 262 => Self::Timeout(limit),
+            11000 | 11001 => Self::DuplicateKey { code, message },
+            _ => Self::Server {
+                code,
+                name,
+                message,
+            },
+        }
+    }
+
     /// What the driver says, told apart. `limit` is how long the server had.
     pub(super) fn of(error: &Error, limit: Duration) -> Self {
         match error.kind.as_ref() {
             ErrorKind::Command(error) => command(error, limit),
-            ErrorKind::Write(WriteFailure::WriteError(error)) => spoken(
+            ErrorKind::Write(WriteFailure::WriteError(error)) => Self::spoken(
                 error.code,
                 error.code_name.as_deref().unwrap_or_default(),
                 &error.message,
                 limit,
             ),
             ErrorKind::Write(WriteFailure::WriteConcernError(error)) => {
-                spoken(error.code, &error.code_name, &error.message, limit)
+                Self::spoken(error.code, &error.code_name, &error.message, limit)
             }
             ErrorKind::InsertMany(error) => {
                 let first = error
@@ -167,14 +187,14 @@ impl MongoError {
                     .as_ref()
                     .and_then(|errors| errors.first());
                 match (first, &error.write_concern_error) {
-                    (Some(first), _) => spoken(
+                    (Some(first), _) => Self::spoken(
                         first.code,
                         first.code_name.as_deref().unwrap_or_default(),
                         &first.message,
                         limit,
                     ),
                     (None, Some(error)) => {
-                        spoken(error.code, &error.code_name, &error.message, limit)
+                        Self::spoken(error.code, &error.code_name, &error.message, limit)
                     }
                     (None, None) => Self::Reply("a failure without an error".to_owned()),
                 }
@@ -207,26 +227,7 @@ impl MongoError {
 }
 
 fn command(error: &CommandError, limit: Duration) -> MongoError {
-    spoken(error.code, &error.code_name, &error.message, limit)
-}
-
-fn spoken(code: i32, name: &str, message: &str, limit: Duration) -> MongoError {
-    let (name, message) = (name.to_owned(), message.to_owned());
-    match code {
-        13 | 8000 => MongoError::Unauthorized {
-            code,
-            name,
-            message,
-        },
-        18 => MongoError::Authentication(message),
-        50 | 262 => MongoError::Timeout(limit),
-        11000 | 11001 => MongoError::DuplicateKey { code, message },
-        _ => MongoError::Server {
-            code,
-            name,
-            message,
-        },
-    }
+    MongoError::spoken(error.code, &error.code_name, &error.message, limit)
 }
 
 /// Why no server was found: the driver tells it in a description of the whole topology.
