@@ -3,7 +3,10 @@
 pub mod client;
 pub mod ejson;
 pub mod error;
+pub mod explain;
 pub mod gate;
+pub mod plan;
+pub mod posture;
 pub mod read;
 mod session;
 pub mod value;

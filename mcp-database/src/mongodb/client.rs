@@ -143,6 +143,15 @@ impl Mongodb {
         }
     }
 
+    /// Where reads may go.
+    pub(super) fn reads(&self) -> Option<SelectionCriteria> {
+        let reads = self
+            .reads
+            .clone()
+            .or_else(|| self.address.read_preference.clone());
+        reads.map(SelectionCriteria::ReadPreference)
+    }
+
     /// When the URL says a change is done.
     pub(super) fn write_concern(&self) -> Option<Document> {
         let concern = self.address.write_concern.as_ref()?;
@@ -183,8 +192,8 @@ impl Mongodb {
     ) -> Result<Document, MongoError> {
         let database = self.database(db, limit).await?;
         let mut running = database.run_command(command);
-        if let Some(reads) = &self.reads {
-            running = running.selection_criteria(SelectionCriteria::ReadPreference(reads.clone()));
+        if let Some(reads) = self.reads() {
+            running = running.selection_criteria(reads);
         }
         let answer = running.await;
         self.told(answer, limit).await
@@ -260,8 +269,8 @@ impl Mongodb {
             .concurrent
             .saturating_add(FURTHER_CONNECTIONS);
         options.max_pool_size = Some(u32::try_from(connections).unwrap_or(u32::MAX));
-        if let Some(reads) = &self.reads {
-            options.selection_criteria = Some(SelectionCriteria::ReadPreference(reads.clone()));
+        if let Some(reads) = self.reads() {
+            options.selection_criteria = Some(reads);
         }
         let made = Connected {
             client: Client::with_options(options).map_err(failed)?,

@@ -87,7 +87,7 @@ pub(super) struct Read {
     pub(super) sort: Option<Document>,
     pub(super) hint: Option<Hint>,
     pub(super) pipeline: Vec<Document>,
-    field: String,
+    pub(super) field: String,
 }
 
 impl Read {
