@@ -12,6 +12,7 @@ pub mod read;
 pub mod schema;
 pub mod search;
 mod session;
+mod stored;
 pub mod value;
 pub mod write;
 

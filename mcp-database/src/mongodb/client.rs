@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 
 use super::error::MongoError;
+use super::session::Session;
 use crate::source::{Mode, Settings, SourceError, Tls, is_loopback};
 
 /// How long a server is looked for.
@@ -50,6 +51,8 @@ pub struct Server {
     pub topology: Topology,
     /// Name of the replica set.
     pub replica_set: Option<String>,
+    /// Calls have sessions, by which they are ended at the server.
+    pub has_sessions: bool,
 }
 
 /// How servers hang together.
@@ -162,6 +165,12 @@ impl Mongodb {
 
     pub(super) async fn client(&self, limit: Duration) -> Result<Client, MongoError> {
         Ok(self.connected(limit).await?.0)
+    }
+
+    /// A session of a call's own.
+    pub(super) async fn session(&self, limit: Duration) -> Result<Session, MongoError> {
+        let (client, server) = self.connected(limit).await?;
+        Session::start(&client, server.has_sessions, limit).await
     }
 
     pub(super) async fn database(
@@ -346,6 +355,7 @@ fn server(hello: &Document, version: String) -> Server {
         wire_version: hello.get_i32("maxWireVersion").unwrap_or_default(),
         topology,
         replica_set,
+        has_sessions: hello.contains_key("logicalSessionTimeoutMinutes"),
     }
 }
 

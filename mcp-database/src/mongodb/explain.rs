@@ -10,7 +10,6 @@ use super::client::Mongodb;
 use super::error::MongoError;
 use super::plan::Plan;
 use super::read::{Layers, Operation, Read, Request};
-use super::session::Session;
 use super::write::milliseconds;
 
 /// How a read would be done, and what would make it better.
@@ -43,16 +42,18 @@ impl Mongodb {
         let reply = self
             .within(limit, async {
                 // For its name.
-                let collection = self
-                    .collection::<Document>(&request.db, &request.coll, limit)
+                self.collection::<Document>(&request.db, &request.coll, limit)
                     .await?;
                 let database = self.database(&request.db, limit).await?;
-                let mut session = Session::start(collection.client(), limit).await?;
+                let mut session = self.session(limit).await?;
                 let mut asked = database.run_command(command);
                 if let Some(reads) = self.reads() {
                     asked = asked.selection_criteria(reads);
                 }
-                let reply = asked.session(session.get()?).await;
+                if let Some(session) = session.get() {
+                    asked = asked.session(session);
+                }
+                let reply = asked.await;
                 session.finish();
                 self.told(reply, limit).await
             })

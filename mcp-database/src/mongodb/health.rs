@@ -164,7 +164,7 @@ impl Mongodb {
                     .map(|index| (collection.name.clone(), index)),
             );
         }
-        Ok(unused(&found, unknown))
+        Ok(unused(&found, unknown.as_deref()))
     }
 }
 
@@ -336,7 +336,7 @@ fn replication(status: &Document) -> Check {
     }
 }
 
-fn unused(found: &[(String, Index)], not_known: Option<String>) -> Check {
+fn unused(found: &[(String, Index)], not_known: Option<&str>) -> Check {
     let unused: Vec<Value> = found
         .iter()
         .filter(|(_, index)| index.used == Some(0) && index.name != "_id_")
@@ -344,8 +344,8 @@ fn unused(found: &[(String, Index)], not_known: Option<String>) -> Check {
         .filter(|(_, index)| index.options.get("unique").is_none() && index.options.get("expireAfterSeconds").is_none())
         .map(|(collection, index)| json!({ "collection": collection, "index": index.name, "keys": index.keys, "since": index.since }))
         .collect();
-    let (status, advice) = match (&not_known, unused.is_empty()) {
-        (Some(reason), true) => (Status::Warn, reason.clone()),
+    let (status, advice) = match (not_known, unused.is_empty()) {
+        (Some(reason), true) => (Status::Warn, reason.to_owned()),
         (None, true) => (Status::Ok, String::new()),
         (_, false) => (
             Status::Warn,

@@ -128,15 +128,40 @@ fn posture(server: Server, status: &Document, mode: Mode) -> Posture {
             advice: "start the server with authorization, and give the source a user with the role `read` of its databases".to_owned(),
         });
     }
-    let granted = granted(info);
-    let places = |actions: &[&str]| -> BTreeSet<&String> {
-        actions
-            .iter()
-            .filter_map(|action| granted.get(*action))
-            .flatten()
-            .collect()
+    findings.extend(powers(&granted(info), !users.is_empty(), mode));
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Posture {
+        server,
+        users,
+        roles,
+        findings,
+    }
+}
+
+/// What may be done, and where, beyond reading.
+fn powers(
+    granted: &BTreeMap<String, BTreeSet<String>>,
+    is_logged_in: bool,
+    mode: Mode,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if is_logged_in && granted.is_empty() {
+        findings.push(Finding {
+            severity: Severity::Info,
+            finding: "the server does not tell what the user may do".to_owned(),
+            advice: "look at the roles of the user".to_owned(),
+        });
+    }
+    let (severity, advice) = match mode {
+        Mode::Read => (
+            Severity::Medium,
+            "the source is for reading: give its user the role `read`, so that the server refuses changes as well",
+        ),
+        Mode::Write => (
+            Severity::Info,
+            "the source is for writing; keep its role to the databases it needs",
+        ),
     };
-    let for_reading = mode == Mode::Read;
     for (actions, what, severity, advice) in [
         (
             &["anyAction"][..],
@@ -150,65 +175,38 @@ fn posture(server: Server, status: &Document, mode: Mode) -> Posture {
             Severity::High,
             "take the administrator's roles from the source's user",
         ),
-        (
-            &WRITES,
-            "may change data",
-            if for_reading {
-                Severity::Medium
-            } else {
-                Severity::Info
-            },
-            if for_reading {
-                "the source is for reading: give its user the role `read`, so that the server refuses changes as well"
-            } else {
-                "the source is for writing; keep its role to the databases it needs"
-            },
-        ),
+        (&WRITES, "may change data", severity, advice),
     ] {
-        let places = places(actions);
-        if places.is_empty() {
-            continue;
-        }
         let held: Vec<&str> = actions
             .iter()
             .copied()
             .filter(|action| granted.contains_key(*action))
             .collect();
-        let shown: Vec<&str> = places
+        if held.is_empty() {
+            continue;
+        }
+        let places: BTreeSet<&str> = held
             .iter()
-            .take(MOST_PLACES)
-            .map(|place| place.as_str())
+            .filter_map(|action| granted.get(*action))
+            .flatten()
+            .map(String::as_str)
             .collect();
-        let more = places.len().saturating_sub(shown.len());
-        let more = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
+        let shown: Vec<&str> = places.iter().copied().take(MOST_PLACES).collect();
+        let rest = match places.len().saturating_sub(shown.len()) {
+            0 => String::new(),
+            left_out => format!(" and {left_out} more"),
         };
         findings.push(Finding {
             severity,
             finding: format!(
-                "the user {what}: {} on {}{more}",
+                "the user {what}: {} on {}{rest}",
                 held.join(", "),
                 shown.join(", ")
             ),
             advice: advice.to_owned(),
         });
     }
-    if !users.is_empty() && granted.is_empty() {
-        findings.push(Finding {
-            severity: Severity::Info,
-            finding: "the server does not tell what the user may do".to_owned(),
-            advice: "look at the roles of the user".to_owned(),
-        });
-    }
-    findings.sort_by(|one, other| other.severity.cmp(&one.severity));
-    Posture {
-        server,
-        users,
-        roles,
-        findings,
-    }
+    findings
 }
 
 fn documents<'a>(from: &'a Document, list: &str) -> impl Iterator<Item = &'a Document> {
@@ -266,6 +264,7 @@ mod tests {
             wire_version: 25,
             topology: Topology::Standalone,
             replica_set: None,
+            has_sessions: true,
         };
         let findings = posture(server, status, mode).findings;
         findings

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf};
+use mongodb::Collection;
 use mongodb::options::Hint;
-use mongodb::{Collection, SessionCursor};
 use serde_json::Value;
 use shared::tool_error::ToolError;
 
@@ -13,7 +13,7 @@ use super::client::Mongodb;
 use super::ejson;
 use super::error::MongoError;
 use super::gate;
-use super::session::Session;
+use super::session;
 use super::value::{self, Shown};
 use crate::cursor::{NextPart, Rest};
 use crate::table::{Answer, Budget, Cell, Column, Rows};
@@ -272,7 +272,7 @@ impl Mongodb {
     ) -> Result<Reading, MongoError> {
         let collection: Collection<RawDocumentBuf> =
             self.collection(&request.db, &request.coll, limit).await?;
-        let mut session = Session::start(collection.client(), limit).await?;
+        let mut session = self.session(limit).await?;
         // One more than fits tells whether there are more.
         let batch = u32::try_from(budget.rows.saturating_add(1)).unwrap_or(u32::MAX);
         let opened = if operation == Operation::Aggregate {
@@ -284,7 +284,7 @@ impl Mongodb {
                 asked = asked.hint(hint.clone());
             }
             let asked = asked.with_type::<RawDocumentBuf>();
-            asked.session(session.get()?).await
+            session::open!(asked, session)
         } else {
             let mut asked = collection
                 .find(read.filter.clone())
@@ -305,7 +305,7 @@ impl Mongodb {
             if let Some(skip) = request.skip {
                 asked = asked.skip(skip);
             }
-            asked.session(session.get()?).await
+            session::open!(asked, session)
         };
         let opened = match self.told(opened, limit).await {
             Ok(opened) => opened,
@@ -346,7 +346,7 @@ impl Mongodb {
     ) -> Result<Reading, MongoError> {
         let collection: Collection<Document> =
             self.collection(&request.db, &request.coll, limit).await?;
-        let mut session = Session::start(collection.client(), limit).await?;
+        let mut session = self.session(limit).await?;
         let mut asked = collection
             .count_documents(read.filter.clone())
             .max_time(limit);
@@ -359,7 +359,10 @@ impl Mongodb {
         if let Some(skip) = request.skip {
             asked = asked.skip(skip);
         }
-        let counted = asked.session(session.get()?).await;
+        if let Some(session) = session.get() {
+            asked = asked.session(session);
+        }
+        let counted = asked.await;
         session.finish();
         let counted = self.told(counted, limit).await?;
         let count = i64::try_from(counted).unwrap_or(i64::MAX);
@@ -386,11 +389,13 @@ impl Mongodb {
     ) -> Result<Reading, MongoError> {
         let collection: Collection<Document> =
             self.collection(&request.db, &request.coll, limit).await?;
-        let mut session = Session::start(collection.client(), limit).await?;
-        let asked = collection
+        let mut session = self.session(limit).await?;
+        let mut asked = collection
             .distinct(&read.field, read.filter.clone())
-            .max_time(limit)
-            .session(session.get()?);
+            .max_time(limit);
+        if let Some(session) = session.get() {
+            asked = asked.session(session);
+        }
         let values = asked.await;
         session.finish();
         let shown = Shown {
@@ -470,8 +475,8 @@ impl Rest for Values {
 
 /// An open cursor, and the session it lives in: the cursor is dropped first.
 struct Open {
-    cursor: SessionCursor<RawDocumentBuf>,
-    session: Session,
+    cursor: session::Documents,
+    session: session::Session,
     held: Option<Vec<Cell>>,
 }
 
@@ -498,7 +503,7 @@ impl Documents {
             open.held = Some(row);
         }
         while open.held.is_none() {
-            let document = match open.cursor.next(open.session.get()?).await {
+            let document = match open.cursor.next(&mut open.session).await {
                 Some(Ok(document)) => document,
                 Some(Err(error)) => match MongoError::of(&error, self.limit) {
                     // What came in time is not lost.

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use futures_util::StreamExt as _;
-use mongodb::SessionCursor;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::client::Mongodb;
 use super::error::MongoError;
-use super::session::Session;
+use super::session;
 use super::value::{self, Shown};
 
 /// Documents that are looked at where the call does not say.
@@ -291,16 +290,23 @@ impl Mongodb {
     ) -> Result<Vec<RawDocumentBuf>, MongoError> {
         let database = self.database(db, limit).await?;
         command.insert("maxTimeMS", super::write::milliseconds(limit));
-        let mut session = Session::start(database.client(), limit).await?;
+        let mut session = self.session(limit).await?;
         let mut asked = database.run_cursor_command(command);
         if let Some(reads) = self.reads() {
             asked = asked.selection_criteria(reads);
         }
-        let opened = asked.session(session.get()?).await;
-        let cursor = self.told(opened, limit).await?;
-        let mut cursor: SessionCursor<RawDocumentBuf> = cursor.with_type();
+        let opened = match session.get() {
+            Some(session) => asked
+                .session(session)
+                .await
+                .map(|cursor| session::Documents::InSession(cursor.with_type())),
+            None => asked
+                .await
+                .map(|cursor| session::Documents::Alone(cursor.with_type())),
+        };
+        let mut cursor = self.told(opened, limit).await?;
         let mut found = Vec::new();
-        while let Some(one) = cursor.next(session.get()?).await {
+        while let Some(one) = cursor.next(&mut session).await {
             found.push(self.told(one, limit).await?);
         }
         session.finish();
@@ -367,14 +373,14 @@ impl Mongodb {
         sampled: &mut Sampled,
     ) -> Result<(), MongoError> {
         let collection = self.collection::<RawDocumentBuf>(db, coll, limit).await?;
-        let mut session = Session::start(collection.client(), limit).await?;
+        let mut session = self.session(limit).await?;
         let asked = collection
             .aggregate([doc! { "$sample": { "size": size } }])
             .max_time(limit)
             .with_type::<RawDocumentBuf>();
-        let opened = asked.session(session.get()?).await;
+        let opened = session::open!(asked, session);
         let mut cursor = self.told(opened, limit).await?;
-        while let Some(document) = cursor.next(session.get()?).await {
+        while let Some(document) = cursor.next(&mut session).await {
             let document = self.told(document, limit).await?;
             sampled
                 .add(&document)
@@ -503,33 +509,33 @@ impl Sampled {
             } else {
                 format!("{path}.{}", key.as_str())
             };
-            self.value(path, value, depth)?;
+            self.value(&path, value, depth)?;
         }
         Ok(())
     }
 
     fn value(
         &mut self,
-        path: String,
+        path: &str,
         value: RawBsonRef<'_>,
         depth: usize,
     ) -> Result<(), bson::error::Error> {
-        if !self.paths.contains_key(&path) && self.paths.len() >= MOST_FIELDS {
+        if !self.paths.contains_key(path) && self.paths.len() >= MOST_FIELDS {
             self.left_out += 1;
             return Ok(());
         }
-        let seen = self.paths.entry(path.clone()).or_default();
+        let seen = self.paths.entry(path.to_owned()).or_default();
         seen.times += 1;
         *seen.types.entry(value::type_name(&value)).or_default() += 1;
         if depth >= DEEPEST {
             return Ok(());
         }
         match value {
-            RawBsonRef::Document(document) => self.fields_of(&path, document, depth + 1),
+            RawBsonRef::Document(document) => self.fields_of(path, document, depth + 1),
             RawBsonRef::Array(elements) => {
                 let path = format!("{path}[]");
                 for element in elements.into_iter().take(MOST_ELEMENTS) {
-                    self.value(path.clone(), element?, depth + 1)?;
+                    self.value(&path, element?, depth + 1)?;
                 }
                 Ok(())
             }

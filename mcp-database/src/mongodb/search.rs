@@ -214,7 +214,7 @@ mod tests {
             other => format!("{other:?}"),
         };
         assert_eq!(path(&[], Some("i")), "vector");
-        assert_eq!(path(&[0.0; MOST_DIMENSIONS + 1], Some("i")), "vector");
+        assert_eq!(path(&vec![0.0; MOST_DIMENSIONS + 1], Some("i")), "vector");
         assert_eq!(path(&[0.0, f32::NAN], Some("i")), "vector[1]");
         assert_eq!(path(&[0.0], None), "index");
     }

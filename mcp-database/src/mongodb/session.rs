@@ -1,12 +1,16 @@
 //! A session of one call, which ends at the server when the call does: also when the call is given up.
+//!
+//! Some servers that speak the protocol have no sessions: of a call that is given up only the connection and the cursor are closed there.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Document, RawDocumentBuf, doc};
+use futures_util::StreamExt as _;
+use mongodb::error::Error;
 use mongodb::options::{SelectionCriteria, ServerAddress};
-use mongodb::{Client, ClientSession};
+use mongodb::{Client, ClientSession, Cursor, SessionCursor};
 use tokio::runtime::Handle;
 
 use super::error::MongoError;
@@ -16,7 +20,7 @@ const KILLING: Duration = Duration::from_secs(10);
 
 /// The session. Unless [`Self::finish`] was called, everything that runs in it is killed when it is dropped.
 pub(super) struct Session {
-    /// There until it is dropped.
+    /// There until it is dropped, if the server has sessions.
     inner: Option<ClientSession>,
     client: Client,
     runtime: Handle,
@@ -24,19 +28,27 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) async fn start(client: &Client, limit: Duration) -> Result<Self, MongoError> {
-        let inner = client.start_session().await;
-        let inner = inner.map_err(|error| MongoError::of(&error, limit))?;
+    pub(super) async fn start(
+        client: &Client,
+        has_sessions: bool,
+        limit: Duration,
+    ) -> Result<Self, MongoError> {
+        let inner = if has_sessions {
+            let inner = client.start_session().await;
+            Some(inner.map_err(|error| MongoError::of(&error, limit))?)
+        } else {
+            None
+        };
         Ok(Self {
-            inner: Some(inner),
+            inner,
             client: client.clone(),
             runtime: Handle::current(),
             is_finished: false,
         })
     }
 
-    pub(super) fn get(&mut self) -> Result<&mut ClientSession, MongoError> {
-        self.inner.as_mut().ok_or(MongoError::Ended)
+    pub(super) fn get(&mut self) -> Option<&mut ClientSession> {
+        self.inner.as_mut()
     }
 
     /// Nothing runs in it any more.
@@ -62,6 +74,42 @@ impl Drop for Session {
         });
     }
 }
+
+/// A cursor, in its call's session if there is one.
+pub(super) enum Documents {
+    InSession(SessionCursor<RawDocumentBuf>),
+    Alone(Cursor<RawDocumentBuf>),
+}
+
+impl Documents {
+    /// The next document; `session` is the one it was opened in. A cursor whose next document was not waited for is of no use any more.
+    pub(super) async fn next(
+        &mut self,
+        session: &mut Session,
+    ) -> Option<Result<RawDocumentBuf, Error>> {
+        match (self, session.get()) {
+            (Self::InSession(cursor), Some(session)) => cursor.next(session).await,
+            (Self::Alone(cursor), _) => cursor.next().await,
+            (Self::InSession(_), None) => None,
+        }
+    }
+}
+
+/// Opens what a find, an aggregation or a command gives, in the session if there is one.
+macro_rules! open {
+    ($asked:expr, $session:expr) => {
+        match $session.get() {
+            Some(session) => $asked
+                .session(session)
+                .await
+                .map(|cursor| $crate::mongodb::session::Documents::InSession(cursor)),
+            None => $asked
+                .await
+                .map(|cursor| $crate::mongodb::session::Documents::Alone(cursor)),
+        }
+    };
+}
+pub(super) use open;
 
 /// Ends what runs in the session at every server that may run it.
 async fn kill(client: &Client, id: &Document) {
