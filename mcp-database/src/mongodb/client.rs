@@ -196,9 +196,10 @@ impl Mongodb {
     pub(super) async fn command(
         &self,
         db: &str,
-        command: Document,
+        mut command: Document,
         limit: Duration,
     ) -> Result<Document, MongoError> {
+        command.insert("maxTimeMS", milliseconds(limit));
         let database = self.database(db, limit).await?;
         let mut running = database.run_command(command);
         if let Some(reads) = self.reads() {
@@ -455,6 +456,13 @@ fn read_preference(name: &str) -> Option<ReadPreference> {
         "nearest" => ReadPreference::Nearest { options: None },
         _ => return None,
     })
+}
+
+/// How long a server may take, as it is told.
+pub(super) fn milliseconds(limit: Duration) -> i64 {
+    i64::try_from(limit.as_millis())
+        .unwrap_or(i64::MAX)
+        .clamp(1, i32::MAX.into())
 }
 
 /// What a server would misread, or take in silence.

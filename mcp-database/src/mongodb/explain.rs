@@ -6,11 +6,10 @@ use bson::{Bson, Document, doc};
 use mongodb::options::Hint;
 use serde::Serialize;
 
-use super::client::Mongodb;
+use super::client::{Mongodb, milliseconds};
 use super::error::MongoError;
 use super::plan::Plan;
 use super::read::{Layers, Operation, Read, Request};
-use super::write::milliseconds;
 
 /// How a read would be done, and what would make it better.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -54,7 +53,7 @@ impl Mongodb {
                     asked = asked.session(session);
                 }
                 let reply = asked.await;
-                session.finish();
+                session.settle(&reply);
                 self.told(reply, limit).await
             })
             .await

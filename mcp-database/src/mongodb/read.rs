@@ -307,13 +307,10 @@ impl Mongodb {
             }
             session::open!(asked, session)
         };
-        let opened = match self.told(opened, limit).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                session.finish();
-                return Err(error);
-            }
-        };
+        if opened.is_err() {
+            session.settle(&opened);
+        }
+        let opened = self.told(opened, limit).await?;
         let mut rest = Documents {
             open: Some(Open {
                 cursor: opened,
@@ -363,7 +360,7 @@ impl Mongodb {
             asked = asked.session(session);
         }
         let counted = asked.await;
-        session.finish();
+        session.settle(&counted);
         let counted = self.told(counted, limit).await?;
         let count = i64::try_from(counted).unwrap_or(i64::MAX);
         let notices = if counted == 0 {
@@ -397,7 +394,7 @@ impl Mongodb {
             asked = asked.session(session);
         }
         let values = asked.await;
-        session.finish();
+        session.settle(&values);
         let shown = Shown {
             bytes: budget.bytes,
             whole_vectors: request.whole_vectors,

@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::client::Mongodb;
+use super::client::{Mongodb, milliseconds};
 use super::error::MongoError;
 use super::session;
 use super::value::{self, Shown};
@@ -289,7 +289,7 @@ impl Mongodb {
         limit: Duration,
     ) -> Result<Vec<RawDocumentBuf>, MongoError> {
         let database = self.database(db, limit).await?;
-        command.insert("maxTimeMS", super::write::milliseconds(limit));
+        command.insert("maxTimeMS", milliseconds(limit));
         let mut session = self.session(limit).await?;
         let mut asked = database.run_cursor_command(command);
         if let Some(reads) = self.reads() {

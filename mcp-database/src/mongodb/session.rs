@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, doc};
 use futures_util::StreamExt as _;
-use mongodb::error::Error;
+use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{SelectionCriteria, ServerAddress};
 use mongodb::{Client, ClientSession, Cursor, SessionCursor};
 use tokio::runtime::Handle;
@@ -54,6 +54,17 @@ impl Session {
     /// Nothing runs in it any more.
     pub(super) fn finish(&mut self) {
         self.is_finished = true;
+    }
+
+    /// Nothing runs in it any more if the server itself said how it came out; where only the line broke, it goes on there.
+    pub(super) fn settle<T>(&mut self, outcome: &Result<T, Error>) {
+        self.is_finished = match outcome {
+            Ok(_) => true,
+            Err(error) => matches!(
+                *error.kind,
+                ErrorKind::Command(_) | ErrorKind::ServerSelection { .. }
+            ),
+        };
     }
 }
 

@@ -7,7 +7,7 @@ use bson::{Bson, Document, doc};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::client::Mongodb;
+use super::client::{Mongodb, milliseconds};
 use super::ejson;
 use super::error::MongoError;
 use super::gate::{self, GateError};
@@ -185,12 +185,6 @@ impl Write {
     }
 }
 
-pub(super) fn milliseconds(limit: Duration) -> i64 {
-    i64::try_from(limit.as_millis())
-        .unwrap_or(i64::from(i32::MAX))
-        .clamp(1, i64::from(i32::MAX))
-}
-
 fn belongs(request: &Request) -> Result<(), MongoError> {
     use Change::{Delete, Insert, Replace, Update};
     for (argument, is_given, to, is_wanted) in [
@@ -282,7 +276,7 @@ impl Mongodb {
                 changing = changing.session(session);
             }
             let changed = changing.await;
-            session.finish();
+            session.settle(&changed);
             outcome(write, &self.told(changed, limit).await?, limit)
         })
         .await
@@ -307,7 +301,7 @@ impl Mongodb {
             counting = counting.session(session);
         }
         let counted = counting.await;
-        session.finish();
+        session.settle(&counted);
         self.told(counted, limit).await
     }
 }
