@@ -472,7 +472,7 @@ impl Rest for Values {
 
 /// An open cursor, and the session it lives in: the cursor is dropped first.
 struct Open {
-    cursor: session::Documents,
+    cursor: session::Batches,
     session: session::Session,
     held: Option<Vec<Cell>>,
 }

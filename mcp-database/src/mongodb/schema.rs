@@ -299,10 +299,10 @@ impl Mongodb {
             Some(session) => asked
                 .session(session)
                 .await
-                .map(|cursor| session::Documents::InSession(cursor.with_type())),
+                .map(|cursor| session::Batches::InSession(cursor.with_type())),
             None => asked
                 .await
-                .map(|cursor| session::Documents::Alone(cursor.with_type())),
+                .map(|cursor| session::Batches::Alone(cursor.with_type())),
         };
         let mut cursor = self.told(opened, limit).await?;
         let mut found = Vec::new();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::Mongodb;
 use super::ejson;
@@ -115,11 +115,7 @@ impl Mongodb {
 
 /// Canonical, so that nothing becomes another type on its way through the gate.
 fn json_of(stage: Document) -> Value {
-    match Bson::Document(stage).into_canonical_extjson() {
-        // A score is the only key that is sorted by.
-        stage @ Value::Object(_) => stage,
-        _ => json!({}),
-    }
+    Bson::Document(stage).into_canonical_extjson()
 }
 
 fn by_words(words: &str, mut filter: Document, limit: u64) -> Vec<Document> {

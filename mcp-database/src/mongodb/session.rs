@@ -87,12 +87,12 @@ impl Drop for Session {
 }
 
 /// A cursor, in its call's session if there is one.
-pub(super) enum Documents {
+pub(super) enum Batches {
     InSession(SessionCursor<RawDocumentBuf>),
     Alone(Cursor<RawDocumentBuf>),
 }
 
-impl Documents {
+impl Batches {
     /// The next document; `session` is the one it was opened in. A cursor whose next document was not waited for is of no use any more.
     pub(super) async fn next(
         &mut self,
@@ -113,10 +113,10 @@ macro_rules! open {
             Some(session) => $asked
                 .session(session)
                 .await
-                .map(|cursor| $crate::mongodb::session::Documents::InSession(cursor)),
+                .map(|cursor| $crate::mongodb::session::Batches::InSession(cursor)),
             None => $asked
                 .await
-                .map(|cursor| $crate::mongodb::session::Documents::Alone(cursor)),
+                .map(|cursor| $crate::mongodb::session::Batches::Alone(cursor)),
         }
     };
 }

@@ -10,6 +10,7 @@ mod recorded;
 #[path = "../common/server.rs"]
 mod server;
 mod support;
+mod tls;
 mod values;
 mod wire;
 mod writes;

@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result};
 use bson::{Document, doc};
 use mcp_database::mongodb::Mongodb;
 use mcp_database::source::Settings;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::{PATIENCE, settings};
 
@@ -42,6 +43,14 @@ impl Recorded {
     pub(crate) async fn start(
         answering: impl Fn(&str, &Document) -> Reply + Send + Sync + 'static,
     ) -> Result<Self> {
+        Self::start_within(None, answering).await
+    }
+
+    /// The same, behind TLS.
+    pub(crate) async fn start_within(
+        tls: Option<TlsAcceptor>,
+        answering: impl Fn(&str, &Document) -> Reply + Send + Sync + 'static,
+    ) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -52,8 +61,16 @@ impl Recorded {
             while let Ok((stream, _)) = listener.accept().await {
                 let (answering, keeping, tell) =
                     (Arc::clone(&answering), Arc::clone(&keeping), tell.clone());
+                let tls = tls.clone();
                 tokio::spawn(async move {
-                    drop(serve(stream, &answering, &keeping, &tell).await);
+                    let served = match tls {
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => serve(stream, &answering, &keeping, &tell).await,
+                            Err(error) => Err(error.into()),
+                        },
+                        None => serve(stream, &answering, &keeping, &tell).await,
+                    };
+                    drop(served);
                 });
             }
         });
@@ -95,7 +112,7 @@ impl Recorded {
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     answering: &Arc<Answering>,
     asked: &Mutex<Vec<Document>>,
     tell: &watch::Sender<usize>,
