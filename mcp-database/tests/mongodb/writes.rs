@@ -158,7 +158,7 @@ async fn a_second_document_with_the_same_id_is_told_and_what_was_done_before_is_
     Ok(())
 }
 
-/// What is refused here the server would take, in another sense: the positive control is a field that `find` never finds again.
+/// Sent without the check, the stand-in stores the operator as if it were a value, and nobody asks for it by that name again.
 #[tokio::test]
 async fn an_operator_where_a_value_is_stored_is_refused() -> Result<()> {
     let source = source!("java");
@@ -180,6 +180,26 @@ async fn an_operator_where_a_value_is_stored_is_refused() -> Result<()> {
         );
     }
     assert_eq!(source.find("c", json!({})).await?, [json!({ "a": 1 })]);
+    let client = mongodb::Client::with_uri_str(&source.settings.url).await?;
+    let collection = client
+        .database(&source.db)
+        .collection::<bson::Document>("c");
+    collection
+        .update_one(
+            bson::doc! { "_id": 1 },
+            bson::doc! { "$set": { "a": { "$gt": "" } } },
+        )
+        .await?;
+    assert_eq!(
+        source.find("c", json!({})).await?,
+        [json!({ "a": { "$gt": "" } })]
+    );
+    assert!(
+        source
+            .find("c", json!({ "a": { "$gt": "" } }))
+            .await?
+            .is_empty()
+    );
     Ok(())
 }
 
