@@ -176,6 +176,11 @@ impl Cell {
         }
     }
 
+    /// JSON that whoever made it keeps short.
+    pub fn bounded(value: Value) -> Self {
+        Self::whole(value)
+    }
+
     /// A whole number; as a string where JSON readers would round it.
     pub fn integer(value: i64) -> Self {
         if value.unsigned_abs() <= LARGEST_EXACT.unsigned_abs() {
