@@ -1,9 +1,13 @@
-//! The Bolt client against real servers of Neo4j, without TLS and with it.
+//! The Bolt client, and what is built on it, against real servers of Neo4j, without TLS and with it.
 
 mod cancelling;
 mod connecting;
 mod damage;
+mod graph;
+mod layers;
+mod opening;
 mod querying;
+mod reads;
 #[path = "../common/server.rs"]
 mod server;
 mod support;
