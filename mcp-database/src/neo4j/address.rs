@@ -75,16 +75,16 @@ impl Address {
             }
             Tls::Disabled => false,
         };
-        let part = |text: &str, what: &str| {
+        let read = |text: &str, what: &str| {
             decoded(text).ok_or_else(|| wrong(format!("its {what} is not encoded rightly")))
         };
         let user = user
             .filter(|user| !user.is_empty())
-            .map(|user| part(user, "user"))
+            .map(|user| read(user, "user"))
             .transpose()?;
         let mut database = Some(path.trim_end_matches('/'))
             .filter(|path| !path.is_empty())
-            .map(|path| part(path, "database"))
+            .map(|path| read(path, "database"))
             .transpose()?;
         for pair in query
             .unwrap_or_default()
@@ -95,7 +95,7 @@ impl Address {
                 let name = pair.split('=').next().unwrap_or_default();
                 return Err(wrong(format!("it knows `?database=`, and not `{name}`")));
             };
-            let named = part(named, "database")?;
+            let named = read(named, "database")?;
             if database.as_ref().is_some_and(|database| *database != named) {
                 return Err(wrong("it names two databases".to_owned()));
             }

@@ -138,12 +138,11 @@ impl Shared {
         let tls = match &self.server_name {
             None => None,
             Some(server_name) => {
-                let config = match self.tls_config.get() {
-                    Some(config) => Arc::clone(config),
-                    None => {
-                        let config = tls::config(&self.id, &self.tls)?;
-                        Arc::clone(self.tls_config.get_or_init(|| config))
-                    }
+                let config = if let Some(config) = self.tls_config.get() {
+                    Arc::clone(config)
+                } else {
+                    let config = tls::config(&self.id, &self.tls)?;
+                    Arc::clone(self.tls_config.get_or_init(|| config))
                 };
                 Some(bolt::Tls {
                     config,

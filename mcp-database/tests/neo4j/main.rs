@@ -3,12 +3,18 @@
 mod cancelling;
 mod connecting;
 mod damage;
+mod dependencies;
 mod graph;
 mod layers;
 mod opening;
 mod querying;
 mod reads;
+mod schema;
+mod searching;
 #[path = "../common/server.rs"]
 mod server;
 mod support;
+mod surveying;
+mod upserts;
 mod values;
+mod writes;

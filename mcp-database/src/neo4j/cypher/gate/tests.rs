@@ -51,6 +51,7 @@ fn key_words_as_names_pass() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of attempts")]
 fn what_reads_beyond_the_graph_is_refused_with_its_place() {
     use GateError::{Function, InTransactions, LoadCsv, Procedure, Terminate, Use};
     let procedure = |name: &str, position| Procedure {
