@@ -184,7 +184,8 @@ impl Describing {
         let counts = counted(reading, &counts).await?;
         for (label, count) in labels.iter().zip(counts) {
             let pattern = format!("MATCH (n:{})", quoted(label));
-            let sampled = self.properties(reading, &pattern, "n", count).await?;
+            let sampled = properties(reading, &pattern, "n", count, self.sample).await?;
+            self.note(&sampled);
             let told = sampled.told(|property| self.rules.is_unique(label, property));
             let line = format!("(:{}{told}) {}", plain(label), rounded(count));
             if !take(&mut self.schema.nodes, line, &mut self.room) {
@@ -207,7 +208,7 @@ impl Describing {
         let counts = counted(reading, &counts).await?;
         for (kind, count) in types.iter().zip(counts) {
             let pattern = format!("MATCH ()-[r:{}]->()", quoted(kind));
-            let sampled = self.properties(reading, &pattern, "r", count).await?;
+            let sampled = properties(reading, &pattern, "r", count, self.sample).await?;
             let told = sampled.told(|_| false);
             let looked_at = count.min(as_integer(self.sample)).max(1);
             for (from, to, found) in pairs(reading, kind, self.sample).await? {
@@ -215,6 +216,7 @@ impl Describing {
                 if !names.any(|name| self.is_meant(name)) {
                     continue;
                 }
+                self.note(&sampled);
                 let estimate = i128::from(found) * i128::from(count) / i128::from(looked_at);
                 let size = rounded(i64::try_from(estimate).unwrap_or(i64::MAX));
                 let size = if sampled.is_part {
@@ -237,18 +239,10 @@ impl Describing {
         Ok(())
     }
 
-    /// Looks at the properties of some of a kind, and notes what was left out.
-    async fn properties(
-        &mut self,
-        reading: &mut Reading,
-        pattern: &str,
-        variable: &str,
-        count: i64,
-    ) -> Result<Sampled, GraphError> {
-        let sampled = properties(reading, pattern, variable, count, self.sample).await?;
+    /// Notes what is left out of what is told.
+    fn note(&mut self, sampled: &Sampled) {
         self.schema.is_sampled |= sampled.is_part;
         self.schema.is_truncated |= sampled.is_truncated;
-        Ok(sampled)
     }
 
     fn rules(&mut self, labels: &[String], types: &[String]) {

@@ -237,13 +237,14 @@ fn operators(plan: &Value) -> Vec<String> {
 }
 
 fn destruction(statement: &Statement, operators: &[String]) -> Option<Destruction> {
-    if statement.has_word(&["DROP"]) {
+    if statement.first_word().as_deref() == Some("DROP") {
         return Some(Destruction::DropsSchema);
     }
     let some = |found: &dyn Fn(&str) -> bool| operators.iter().any(|name| found(name));
     let deletes = |name: &str| name.contains("Delete");
     let is_keyed = |name: &str| KEYED.contains(&name) || deletes(name);
-    if statement.has_word(&["DELETE"]) || some(&deletes) {
+    // A `FOREACH` does not show in the plan what it deletes.
+    if statement.has_word("DELETE") || some(&deletes) {
         let all_keyed = !operators.is_empty() && operators.iter().all(|name| is_keyed(name));
         return (!all_keyed).then_some(Destruction::DeletesWithoutKey);
     }

@@ -271,11 +271,19 @@ impl Statement {
         &self.text
     }
 
-    /// Whether some bare word of it, that is no property, label or parameter, is one of these.
-    pub fn has_word(&self, wanted: &[&str]) -> bool {
+    /// The first bare word of it, in upper case.
+    pub fn first_word(&self) -> Option<String> {
+        bare(&tokens(&self.text).ok()?, 0)
+    }
+
+    /// Whether some bare word of it, that is no property, label, parameter or key of a map, is this one in upper case.
+    pub fn has_word(&self, wanted: &str) -> bool {
         let words = tokens(&self.text).unwrap_or_default();
         (0..words.len()).any(|index| {
-            key_word(&words, index).is_some_and(|word| wanted.contains(&word.as_str()))
+            let is_key = words
+                .get(index + 1)
+                .is_some_and(|next| next.kind == Kind::Other(':'));
+            !is_key && key_word(&words, index).is_some_and(|word| word == wanted)
         })
     }
 }
