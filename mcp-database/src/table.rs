@@ -259,6 +259,11 @@ impl Cell {
         Self::cut(json!({ "$vector": numbers.len(), "head": head }))
     }
 
+    /// A value that its engine has bounded itself, and whether something of it is cut.
+    pub fn shaped(value: Value, is_cut: bool) -> Self {
+        Self { value, is_cut }
+    }
+
     fn whole(value: Value) -> Self {
         Self {
             value,

@@ -133,6 +133,19 @@ pub(crate) async fn running(observer: &mut Connection, tag: &str) -> Result<i64>
     one(observer, &text).await?.as_integer().context("a count")
 }
 
+/// Waits until the server runs nothing with this text in it.
+pub(crate) async fn wait_until_idle(observer: &mut Connection, marker: &str) -> Result<()> {
+    let text = format!(
+        "SHOW TRANSACTIONS YIELD currentQuery WHERE currentQuery CONTAINS '{marker}' \
+         AND NOT currentQuery STARTS WITH 'SHOW' RETURN count(*)"
+    );
+    tokio::time::timeout(PATIENCE, async {
+        while one(observer, &text).await? != Value::Integer(0) {}
+        Ok(())
+    })
+    .await?
+}
+
 /// Waits until the number of transactions with this tag is `wanted`.
 pub(crate) async fn wait_until_running(
     observer: &mut Connection,

@@ -225,6 +225,11 @@ impl Connection {
         self.exchange.phase == Phase::Streaming
     }
 
+    /// Whether nothing is open or running, so that somebody else may go on with it.
+    pub fn is_idle(&self) -> bool {
+        self.exchange.phase == Phase::Ready && !self.in_transaction
+    }
+
     /// Whether the socket is of no use any more.
     pub fn is_closed(&self) -> bool {
         self.exchange.phase == Phase::Closed
