@@ -6,5 +6,6 @@
 pub mod cursor;
 pub mod neo4j;
 pub mod postgres;
+pub mod redis;
 pub mod source;
 pub mod table;

@@ -242,6 +242,11 @@ impl Cell {
         Self::cut(json!({ "$vector": numbers.len(), "head": head }))
     }
 
+    /// JSON whose parts are bounded already; `is_cut` where less of them stands here than there is.
+    pub fn nested(value: Value, is_cut: bool) -> Self {
+        Self { value, is_cut }
+    }
+
     fn whole(value: Value) -> Self {
         Self {
             value,
