@@ -166,6 +166,24 @@ impl Lines {
         };
         in_time(connecting, deadline.at_most(CONNECTING), address).await
     }
+
+    /// Whether somebody who does not log in is let in as `default`.
+    pub(super) async fn lets_anybody_in(&self, deadline: Deadline) -> Result<bool, Error> {
+        let mut nobody = self.address.clone();
+        nobody.user = None;
+        nobody.password = None;
+        nobody.database = 0;
+        nobody.protocol = ProtocolVersion::RESP2;
+        let outcome = async {
+            let link = Link::connect(&nobody, LARGEST_ANSWER, deadline).await?;
+            link.ask(&redis::cmd("PING"), deadline, &nobody).await
+        };
+        match outcome.await {
+            Ok(_) => Ok(true),
+            Err(Error::Server { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Deadline {

@@ -229,6 +229,11 @@ impl Error {
             .to_owned()
         };
         match error.kind() {
+            // A connection that ends within an answer is no bad answer.
+            ErrorKind::Parse if reason().contains("end of input") => Self::Connection {
+                address,
+                reason: "it ended within an answer".to_owned(),
+            },
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Self::Protocol {
                 address,
                 reason: reason(),

@@ -2,7 +2,10 @@
 
 mod commands;
 mod connecting;
+mod faults;
+mod looking;
 mod messages;
+mod proxy;
 mod reads;
 mod searching;
 #[path = "../common/server.rs"]
