@@ -50,7 +50,8 @@ struct Part {
 
 impl Redis {
     /// Reads keys: a row for each, in their order, with `key`, `type` (null for a key that is missing), `ttl_ms` (null for one that
-    /// stays), `length` (bytes, elements), `value`, and `next`, the start of the next window, null at the end.
+    /// stays), `length` (bytes, elements), `value`, and `next`, the start of the next window, null at the end. Keys that do not fit
+    /// the budget are left out at the end, and have to be asked for again.
     ///
     /// `value` is by type: a text or bytes; for a hash pairs of field and value; for a list and a set elements; for a sorted set
     /// pairs of member and score, by score; for a stream entries `{id, fields}`; for JSON itself.

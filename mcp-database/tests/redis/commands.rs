@@ -202,7 +202,7 @@ async fn every_command_of_the_lists_passes_the_servers_word_or_is_unknown_to_it(
 async fn keys_of_a_command_have_the_prefix_or_it_is_refused() -> Result<()> {
     for server in servers()? {
         let base = unique("jail");
-        let mut settings = server.settings("admin", Mode::Write);
+        let mut settings = server.settings("admin", Mode::Write)?;
         settings.special.key_prefix = Some(format!("{base}:"));
         let redis = Redis::open(&settings)?;
         let fill = argv(&format!("MSET {base}:a 1 {base}:b 2"));
@@ -255,7 +255,7 @@ async fn answers_have_the_same_rows_in_both_protocols_and_go_on() -> Result<()> 
                 "redis://reader@127.0.0.1:{}?protocol={protocol}",
                 server.port
             );
-            let redis = Redis::open(&settings(&url, Mode::Read))?;
+            let redis = Redis::open(&settings(&url, Mode::Read)?)?;
             let small = Call {
                 budget: Budget {
                     rows: 20,

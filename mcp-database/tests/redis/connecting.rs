@@ -22,7 +22,7 @@ async fn users_log_in_with_both_protocols() -> Result<()> {
             format!("redis://localhost:{}?protocol=3", server.port),
             format!("redis://127.0.0.1:{}", server.port),
         ] {
-            let redis = Redis::open(&settings(&url, Mode::Read))?;
+            let redis = Redis::open(&settings(&url, Mode::Read)?)?;
             ping(&redis).await.with_context(|| url.clone())?;
         }
     }
@@ -32,7 +32,7 @@ async fn users_log_in_with_both_protocols() -> Result<()> {
 #[tokio::test]
 async fn a_user_without_a_password_is_not_taken_for_default() -> Result<()> {
     for server in servers()? {
-        let mut settings = server.settings("reader", Mode::Read);
+        let mut settings = server.settings("reader", Mode::Read)?;
         settings.password = None;
         let refused = ping(&Redis::open(&settings)?).await.err();
         assert_eq!(
@@ -57,7 +57,7 @@ async fn a_refused_login_says_so_and_never_the_password() -> Result<()> {
                 "redis://{user}@127.0.0.1:{}?protocol={protocol}",
                 server.port
             );
-            let error = ping(&Redis::open(&settings(&url, Mode::Read))?).await;
+            let error = ping(&Redis::open(&settings(&url, Mode::Read)?)?).await;
             let error = error.err().context("logged in")?;
             assert_eq!(error.refusal(), Some(Refusal::WrongPass), "{error}");
             assert!(!format!("{error} {error:?}").contains(password()));
@@ -71,7 +71,7 @@ async fn a_server_that_is_not_there_is_told_by_the_call_and_not_by_opening() -> 
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let port = free.local_addr()?.port();
     drop(free);
-    let redis = Redis::open(&settings(&format!("redis://127.0.0.1:{port}"), Mode::Read))?;
+    let redis = Redis::open(&settings(&format!("redis://127.0.0.1:{port}"), Mode::Read)?)?;
     let error = ping(&redis).await.err().context("connected")?;
     assert!(matches!(error, Error::Connection { .. }), "{error}");
     Ok(())
@@ -82,7 +82,7 @@ async fn a_password_file_that_is_missing_is_told_by_its_place() -> Result<()> {
     let Some(server) = server("redis")? else {
         return Ok(());
     };
-    let mut settings = server.settings("reader", Mode::Read);
+    let mut settings = server.settings("reader", Mode::Read)?;
     settings.password = Some(Password::File("/no/such/file".into()));
     let error = ping(&Redis::open(&settings)?).await.err();
     assert!(error.is_some_and(|error| error.to_string().contains("/no/such/file")));
@@ -115,7 +115,7 @@ async fn tls_is_verified_by_authority_and_name() -> Result<()> {
         let mut settings = settings(
             &format!("rediss://reader@{host}:{}", server.port),
             Mode::Read,
-        );
+        )?;
         settings.tls = tls;
         let outcome = ping(&Redis::open(&settings)?).await;
         assert_eq!(outcome.is_ok(), is_good, "{host} {outcome:?}");
@@ -132,7 +132,9 @@ async fn tls_on_one_side_only_is_an_error_and_not_a_wait() -> Result<()> {
         format!("rediss://reader@127.0.0.1:{}", plain.port),
         format!("redis://reader@127.0.0.1:{}", encrypted.port),
     ] {
-        let error = ping(&Redis::open(&settings(&url, Mode::Read))?).await.err();
+        let error = ping(&Redis::open(&settings(&url, Mode::Read)?)?)
+            .await
+            .err();
         assert!(
             matches!(
                 error,

@@ -42,7 +42,7 @@ fn scan() -> Scan {
 
 fn open(port: u16) -> Result<Redis> {
     let url = format!("redis://admin@127.0.0.1:{port}");
-    Ok(Redis::open(&settings(&url, Mode::Write))?)
+    Ok(Redis::open(&settings(&url, Mode::Write)?)?)
 }
 
 fn name(error: Option<&Error>) -> &'static str {

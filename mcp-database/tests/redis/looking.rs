@@ -101,7 +101,7 @@ async fn a_user_that_reads_is_good_for_reading() -> Result<()> {
 async fn a_prefix_that_only_this_server_keeps_is_told() -> Result<()> {
     for server in servers()? {
         for (user, is_found) in [("reader", true), ("app", false)] {
-            let mut settings = server.settings(user, Mode::Write);
+            let mut settings = server.settings(user, Mode::Write)?;
             settings.special.key_prefix = Some("app:".to_owned());
             let posture = Redis::open(&settings)?.posture(call()).await?;
             let found = says(&posture, Severity::Medium, "without the source's prefix");
@@ -181,7 +181,7 @@ async fn nothing_needs_a_command_that_dragonfly_lacks() -> Result<()> {
                 "redis://{user}@127.0.0.1:{}?protocol={protocol}",
                 server.port
             );
-            let redis = Redis::open(&settings(&url, Mode::Write))?;
+            let redis = Redis::open(&settings(&url, Mode::Write)?)?;
             for expected in [None, Some("1".into())] {
                 let write = Write::Set {
                     key: key.as_str().into(),

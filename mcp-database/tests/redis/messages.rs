@@ -8,8 +8,11 @@ use mcp_database::redis::bus::claim::Claim;
 use mcp_database::redis::bus::{Beginning, BusError, Membership, Take};
 use mcp_database::redis::error::{Error, Refusal};
 use mcp_database::redis::read::Read;
+use mcp_database::redis::search::Search;
+use mcp_database::redis::subscribe::Wanted;
 use mcp_database::redis::value::Blob;
 use mcp_database::source::Mode;
+use mcp_database::table::Budget;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
@@ -61,7 +64,7 @@ async fn taken(redis: &Redis, take: &Take) -> Result<Vec<(String, Value)>> {
 async fn bus(server: &Server, protocol: u8) -> Result<(Redis, String, MultiplexedConnection)> {
     let stream = format!("app:{}", unique("bus"));
     let url = format!("redis://app@127.0.0.1:{}?protocol={protocol}", server.port);
-    let mut settings = settings(&url, Mode::Write);
+    let mut settings = settings(&url, Mode::Write)?;
     settings.special.streams = vec![stream.clone()];
     Ok((Redis::open(&settings)?, stream, server.bare().await?))
 }
@@ -384,5 +387,21 @@ async fn what_makes_no_sense_is_refused_before_it_is_sent() -> Result<()> {
         let groups = redis.groups(&stream, call()).await?;
         assert_eq!((groups.length, groups.groups_in_all), (0, 0));
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_call_may_move_between_threads() -> Result<()> {
+    fn moves<T: Send>(_: T) {}
+    let redis = Redis::open(&settings("redis://127.0.0.1:1", Mode::Write)?)?;
+    moves(redis.take(&take("a", None), call()));
+    moves(redis.claim(&claim("a", "b", 1), call()));
+    moves(redis.groups("a", call()));
+    moves(redis.subscribe("a", &Wanted::default(), call()));
+    moves(redis.poll("a", "b", 1, AT_ONCE, Budget::default()));
+    moves(redis.posture(call()));
+    moves(redis.health(call()));
+    moves(redis.search(&Search::default(), call()));
+    moves(redis.command(&[], false, call()));
     Ok(())
 }

@@ -54,7 +54,7 @@ async fn every_type_is_read_the_same_by_both_protocols() -> Result<()> {
                 "redis://reader@127.0.0.1:{}?protocol={protocol}",
                 server.port
             );
-            let redis = Redis::open(&settings(&url, Mode::Read))?;
+            let redis = Redis::open(&settings(&url, Mode::Read)?)?;
             for (name, kind, length, value) in [
                 ("string", "string", 4, json!("text")),
                 ("hash", "hash", 2, json!([["a", "1"], ["b", "2"]])),
@@ -333,7 +333,7 @@ async fn keys_outside_the_prefix_are_neither_read_nor_found() -> Result<()> {
         let mut bare = server.bare().await?;
         let prefix = unique("jail");
         send(&mut bare, &format!("MSET {prefix}:in:a 1 {prefix}:out:a 2")).await?;
-        let mut settings = server.settings("reader", Mode::Read);
+        let mut settings = server.settings("reader", Mode::Read)?;
         let free = Redis::open(&settings)?;
         settings.special.key_prefix = Some(format!("{prefix}:in:"));
         let jailed = Redis::open(&settings)?;

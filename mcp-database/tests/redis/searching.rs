@@ -72,7 +72,7 @@ fn sources(server: &Server) -> Result<[Redis; 2]> {
             "redis://reader@127.0.0.1:{}?protocol={protocol}",
             server.port
         );
-        Redis::open(&settings(&url, Mode::Read))
+        anyhow::Ok(Redis::open(&settings(&url, Mode::Read)?)?)
     };
     Ok([source(2)?, source(3)?])
 }
@@ -262,7 +262,7 @@ async fn an_index_of_more_than_the_prefix_is_not_searched() -> Result<()> {
     let mut bare = server.bare().await?;
     let name = index(&mut bare).await?;
     for (prefix, is_good) in [(format!("{name}:"), true), (format!("{name}:a"), false)] {
-        let mut settings = server.settings("reader", Mode::Read);
+        let mut settings = server.settings("reader", Mode::Read)?;
         settings.special.key_prefix = Some(prefix);
         let redis = Redis::open(&settings)?;
         let search = Search {
@@ -301,6 +301,11 @@ async fn json_is_read_and_searched_by_its_paths() -> Result<()> {
         };
         let row = one(redis.read(&read, call()).await?)?;
         assert_eq!(row[4], json!({ "vec": [1, 0], "title": "a" }));
+        let get = crate::support::argv(&format!("JSON.GET {name}:a $.title"));
+        assert_eq!(
+            one(redis.command(&get, false, call()).await?.0)?,
+            [r#"["a"]"#]
+        );
         let like = Search {
             like_key: Some(format!("{name}:b").as_str().into()),
             count: 1,

@@ -1,7 +1,10 @@
 //! Sources of real servers for tests, and a bare connection to look at what they did.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -48,17 +51,17 @@ pub(crate) fn servers() -> Result<Vec<Server>> {
 }
 
 impl Server {
-    pub(crate) fn settings(&self, user: &str, mode: Mode) -> Settings {
+    pub(crate) fn settings(&self, user: &str, mode: Mode) -> Result<Settings> {
         settings(&format!("redis://{user}@127.0.0.1:{}", self.port), mode)
     }
 
     pub(crate) fn source(&self, user: &str, mode: Mode) -> Result<Redis> {
-        Ok(Redis::open(&self.settings(user, mode))?)
+        Ok(Redis::open(&self.settings(user, mode)?)?)
     }
 
     /// A source with streams of its own.
     pub(crate) fn bus(&self, user: &str, mode: Mode, streams: &[&str]) -> Result<Redis> {
-        let mut settings = self.settings(user, mode);
+        let mut settings = self.settings(user, mode)?;
         settings.special.streams = streams.iter().map(|name| (*name).to_owned()).collect();
         Ok(Redis::open(&settings)?)
     }
@@ -86,27 +89,30 @@ impl Server {
     }
 }
 
-pub(crate) fn settings(url: &str, mode: Mode) -> Settings {
-    Settings {
+pub(crate) fn settings(url: &str, mode: Mode) -> Result<Settings> {
+    Ok(Settings {
         id: "cache".to_owned(),
         engine: Engine::Redis,
         url: url.to_owned(),
-        password: Some(Password::File(password_file().clone())),
+        password: Some(Password::File(password_file()?)),
         mode,
         tls: Tls::default(),
         limits: Limits::default(),
         special: Special::default(),
-    }
+    })
 }
 
-fn password_file() -> &'static PathBuf {
-    static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
-        let path = std::env::temp_dir().join(unique("redis-test-password"));
-        // Where it cannot be written, every login fails and says so.
-        drop(std::fs::write(&path, password()));
-        path
-    });
-    &FILE
+/// A file without a name, so that nothing of it is left when the tests end.
+fn password_file() -> Result<PathBuf> {
+    static FILE: OnceLock<File> = OnceLock::new();
+    if FILE.get().is_none() {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(password().as_bytes())?;
+        // Of several tests that come first, one has its file taken.
+        drop(FILE.set(file));
+    }
+    let file = FILE.get().context("no file")?;
+    Ok(format!("/proc/self/fd/{}", file.as_raw_fd()).into())
 }
 
 /// Sends one command as it is.
