@@ -12,6 +12,7 @@ pub mod mongodb;
 pub mod neo4j;
 pub mod postgres;
 pub mod server;
+pub mod redis;
 pub mod source;
 pub mod sources;
 pub mod table;
