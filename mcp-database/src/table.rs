@@ -259,8 +259,6 @@ impl Cell {
         Self::cut(json!({ "$vector": numbers.len(), "head": head }))
     }
 
-    /// A value that its engine has bounded itself, and whether something of it is cut.
-    pub fn shaped(value: Value, is_cut: bool) -> Self {
     /// JSON whose parts are bounded already; `is_cut` where less of them stands here than there is.
     pub fn nested(value: Value, is_cut: bool) -> Self {
         Self { value, is_cut }

@@ -30,7 +30,7 @@ pub fn cell(value: &Value, whole_vectors: bool) -> Cell {
         is_cut: false,
     };
     let json = shaping.value(value, 0);
-    Cell::shaped(json, shaping.is_cut)
+    Cell::nested(json, shaping.is_cut)
 }
 
 /// The name of a value's type, for a column of which nothing else is known.
