@@ -1,5 +1,7 @@
 //! The databases of a server: each with its limits, whatever its engine.
 
+mod look;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,10 @@ use std::time::Duration;
 use shared::tool_error::{ToolError, code};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::mongodb::Mongodb;
+use crate::neo4j::Neo4j;
 use crate::postgres::Postgres;
+use crate::redis::Redis;
 use crate::source::{Engine, Mode, Settings, SourceError};
 use crate::table::Budget;
 
@@ -15,14 +20,14 @@ use crate::table::Budget;
 const WAIT_AT_MOST: Duration = Duration::from_secs(10);
 
 /// A client of an engine.
-#[derive(Debug)]
 pub(crate) enum Client {
-    /// PostgreSQL.
     Postgres(Postgres),
+    Redis(Redis),
+    Mongodb(Mongodb),
+    Neo4j(Neo4j),
 }
 
 /// A source with its client.
-#[derive(Debug)]
 pub(crate) struct Database {
     pub(crate) settings: Arc<Settings>,
     pub(crate) client: Client,
@@ -38,7 +43,6 @@ pub(crate) struct Wanted {
 }
 
 /// Every source.
-#[derive(Debug)]
 pub(crate) struct Databases(BTreeMap<String, Database>);
 
 impl Databases {
@@ -49,12 +53,9 @@ impl Databases {
             let settings = Arc::new(settings);
             let client = match settings.engine {
                 Engine::Postgres => Client::Postgres(Postgres::open(Arc::clone(&settings))?),
-                other => {
-                    return Err(SourceError::Url {
-                        id: settings.id.clone(),
-                        reason: format!("{other} is not served yet"),
-                    });
-                }
+                Engine::Redis => Client::Redis(Redis::open(&settings)?),
+                Engine::Mongodb => Client::Mongodb(Mongodb::open(&settings)?),
+                Engine::Neo4j => Client::Neo4j(Neo4j::open(&settings)?),
             };
             let database = Database {
                 slots: Semaphore::new(settings.limits.concurrent),
@@ -137,8 +138,12 @@ impl Databases {
     /// The PostgreSQL that a call means.
     pub(crate) fn postgres(&self, id: Option<&str>) -> Result<(&Database, &Postgres), ToolError> {
         let database = self.of_engine(Engine::Postgres, id)?;
-        let Client::Postgres(postgres) = &database.client;
-        Ok((database, postgres))
+        match &database.client {
+            Client::Postgres(postgres) => Ok((database, postgres)),
+            _ => Err(ToolError::internal(
+                &"a source has the client of another engine",
+            )),
+        }
     }
 
     fn told(&self, is_meant: impl Fn(&Database) -> bool) -> String {

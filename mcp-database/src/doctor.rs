@@ -5,7 +5,7 @@ use shared::metrics::Metrics;
 use shared::state_dir;
 
 use crate::config::Config;
-use crate::database::{Client, Database};
+use crate::database::Database;
 use crate::finding::{Finding, Severity};
 use crate::server::{DatabaseServer, NAME};
 
@@ -41,21 +41,17 @@ pub(crate) async fn of_configuration(config: &Config) -> Doctor {
 
 async fn examine(report: &mut Doctor, database: &Database) {
     let check = format!("source {}", database.settings.id);
-    let Client::Postgres(postgres) = &database.client;
-    match postgres.posture().await {
-        Ok(posture) => {
-            report.ok(
-                &check,
-                format!(
-                    "PostgreSQL {}, database {}, as {}",
-                    posture.version, posture.database, posture.role
-                ),
-            );
-            findings(report, &check, &posture.findings);
+    match database.look().await {
+        Ok(looked) => {
+            let version = looked.version.as_deref().unwrap_or("of unknown version");
+            let role = looked.role.as_deref().unwrap_or("nobody");
+            let engine = database.settings.engine;
+            report.ok(&check, format!("{engine} {version}, as {role}"));
+            findings(report, &check, &looked.findings);
         }
         Err(error) => report.fail(
             &check,
-            error.to_string(),
+            error.message,
             "look at url, password and tls of the source, and whether the server runs",
         ),
     }

@@ -14,7 +14,6 @@ use shared::tools::ToolEffect;
 
 use super::progress::told;
 use super::record::{self, Recorded};
-use crate::database::{Client, Database};
 use crate::fence::fenced;
 use crate::finding::{Check, Status};
 use crate::server::DatabaseServer;
@@ -66,7 +65,7 @@ impl DatabaseServer {
         let database = self.state().databases.only_or(params.source.as_deref())?;
         record::note(&context, Recorded::of(&database.settings.id));
         let _slot = database.slot().await?;
-        let checks = told(&context, "the look", look(database, &params.checks)).await?;
+        let checks = told(&context, "the look", database.health(&params.checks)).await?;
         if checks.is_empty() {
             return Err(ToolError::new(
                 code::INVALID_ARGUMENTS,
@@ -99,11 +98,6 @@ impl DatabaseServer {
         };
         Ok(structured(result, format!("{status}\n{text}")))
     }
-}
-
-async fn look(database: &Database, wanted: &[String]) -> Result<Vec<Check>, ToolError> {
-    let Client::Postgres(postgres) = &database.client;
-    Ok(postgres.health(wanted).await?)
 }
 
 impl From<Check> for CheckView {

@@ -13,7 +13,7 @@ use shared::tool_result::{Json, structured};
 use shared::tools::ToolEffect;
 use shared::visible;
 
-use crate::database::{Client, Database};
+use crate::database::Database;
 use crate::finding::Finding;
 use crate::server::DatabaseServer;
 
@@ -126,13 +126,12 @@ async fn view(database: &Database) -> SourceView {
 }
 
 async fn look(database: &Database, view: &mut SourceView) -> Result<(), ToolError> {
-    let Client::Postgres(postgres) = &database.client;
-    let posture = postgres.posture().await?;
-    view.version = Some(posture.version.clone());
-    view.database = Some(posture.database.clone());
-    view.role = Some(posture.role.clone());
-    view.features.clone_from(&posture.extensions);
-    view.findings = posture.findings.iter().map(FindingView::from).collect();
+    let looked = database.look().await?;
+    view.version = looked.version;
+    view.database = looked.database;
+    view.role = looked.role;
+    view.features = looked.features;
+    view.findings = looked.findings.iter().map(FindingView::from).collect();
     Ok(())
 }
 
