@@ -5,5 +5,8 @@ mod attacks;
 mod bad_input;
 mod contracts;
 mod crash;
+mod database;
 mod demo;
 mod every_server;
+#[path = "../../mcp-database/tests/common/server.rs"]
+mod server;

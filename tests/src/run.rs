@@ -201,7 +201,8 @@ impl Place {
     pub async fn add_token(&self, kind: &str, name: &str, out: &Path) -> anyhow::Result<()> {
         let mut words = vec!["token", "add", "--kind", kind, "--name", name];
         if kind == "service" {
-            words.extend(["--server", SHELL]);
+            // A service is named after what it is.
+            words.extend(["--server", name]);
         }
         words.extend(["--out", path_text(out)?]);
         self.human(&words, None).await?;
