@@ -31,7 +31,7 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MongoExplainParams {
-    /// As in mongo_read, like all but `execute`.
+    /// As in mongo_read.
     #[serde(default)]
     source: Option<String>,
     /// Database.
@@ -53,7 +53,7 @@ pub(crate) struct MongoExplainParams {
     /// How many.
     #[serde(default)]
     limit: Option<u64>,
-    /// How many not.
+    /// Of them.
     #[serde(default)]
     skip: Option<u64>,
     /// An index.
@@ -65,10 +65,10 @@ pub(crate) struct MongoExplainParams {
     /// Of distinct.
     #[serde(default)]
     field: Option<String>,
-    /// Runs it: tells what it took.
+    /// Runs it.
     #[serde(default)]
     execute: bool,
-    /// Default 30000.
+    /// Time.
     #[serde(default)]
     timeout_ms: Option<u64>,
 }
@@ -84,7 +84,7 @@ pub(crate) struct MongoExplainResult {
 
 #[tool_router(router = mongo_explain_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Tells how MongoDB answers a read: stages, indexes, and which index would help.
+    /// Tells how MongoDB answers a read: stages, indexes, and which index would help; executed, what it took.
     #[tool]
     async fn mongo_explain(
         &self,

@@ -31,17 +31,17 @@ const LONGEST_NAME: usize = 120;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MongoReadParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
-    /// Default that of the url.
+    /// Default: of the url.
     #[serde(default)]
     db: Option<String>,
     /// Collection.
     coll: String,
     #[serde(default)]
     op: Op,
-    /// Of find, count, distinct.
+    /// Not of aggregate.
     #[serde(default)]
     filter: Option<Value>,
     /// Of find.
@@ -65,23 +65,18 @@ pub(crate) struct MongoReadParams {
     /// Of distinct.
     #[serde(default)]
     field: Option<String>,
-    #[serde(default)]
-    format: Format,
     /// Whole.
     #[serde(default)]
     include_vectors: bool,
     /// Default 100.
     #[serde(default)]
     max_rows: Option<usize>,
-    /// Default 65536.
-    #[serde(default)]
-    max_bytes: Option<usize>,
     /// Default 30000.
     #[serde(default)]
     timeout_ms: Option<u64>,
 }
 
-/// What is asked.
+/// Default find.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
@@ -106,7 +101,7 @@ impl From<Op> for Operation {
 
 #[tool_router(router = mongo_read_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Reads documents. Arguments are JSON or text of extended JSON: `{"_id": {"$oid": "…"}}`, `{"at": {"$gt": {"$date": "…"}}}`.
+    /// Reads documents. Arguments are JSON or its text; values as {"$oid": "…"}, {"$date": "…"}. Text search: $text, $search.
     #[tool]
     async fn mongo_read(
         &self,
@@ -117,8 +112,8 @@ impl DatabaseServer {
         let (database, mongo) = self.state().databases.mongodb(params.source.as_deref())?;
         let wanted = Wanted {
             rows: params.max_rows,
-            bytes: params.max_bytes,
             timeout_ms: params.timeout_ms,
+            ..Wanted::default()
         };
         let budget = database.budget(wanted)?;
         let timeout = database.timeout(wanted)?;
@@ -152,7 +147,7 @@ impl DatabaseServer {
             notices: read.notices,
         };
         let cursors = &self.state().cursors;
-        reply(&context, cursors, read.answer, left, params.format, since)
+        reply(&context, cursors, read.answer, left, Format::Rows, since)
     }
 }
 

@@ -35,10 +35,10 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MongoWriteParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
-    /// Default that of the url.
+    /// Default: of the url.
     #[serde(default)]
     db: Option<String>,
     /// Collection.
@@ -51,7 +51,7 @@ pub(crate) struct MongoWriteParams {
     /// Which; {} is all.
     #[serde(default)]
     filter: Option<Value>,
-    /// Operators, pipeline; the document that replaces.
+    /// Operators, or the new document.
     #[serde(default)]
     update: Option<Value>,
     /// What $[name] means.
@@ -66,7 +66,7 @@ pub(crate) struct MongoWriteParams {
     /// Only counts.
     #[serde(default)]
     dry_run: bool,
-    /// If more would change, nothing does.
+    /// Of changed documents.
     #[serde(default)]
     expect_max: Option<u64>,
     /// From `CONFIRM_REQUIRED`.
@@ -301,12 +301,12 @@ fn result(outcome: Outcome, since: Instant) -> MongoWriteResult {
 }
 
 fn text(result: &MongoWriteResult) -> Result<String, ToolError> {
-    let mut text = if result.dry_run {
+    let text = if result.dry_run {
         "a trial, nothing was changed; it would be:"
     } else {
         "done:"
-    }
-    .to_owned();
+    };
+    let mut counts = Vec::new();
     for (count, what) in [
         (result.inserted, "inserted"),
         (result.matched, "matched"),
@@ -314,15 +314,16 @@ fn text(result: &MongoWriteResult) -> Result<String, ToolError> {
         (result.deleted, "deleted"),
     ] {
         if count > 0 {
-            // Writing to a String cannot fail.
-            let _ = write!(text, " {count} {what}");
+            counts.push(format!("{count} {what}"));
         }
     }
-    if text.ends_with(':') {
-        text.push_str(" 0 documents");
+    if counts.is_empty() {
+        counts.push("no documents".to_owned());
     }
+    let mut text = format!("{text} {}", counts.join(", "));
     let mut said = String::new();
     if let Some(failed) = &result.failed {
+        // Writing to a String cannot fail.
         let _ = write!(text, "; then document {} (from 0) failed", failed.index);
         let _ = writeln!(said, "{}", failed.reason);
     }

@@ -23,15 +23,17 @@ impl From<MongoError> for ToolError {
         let message = error.to_string();
         let (code, hint) = match error {
             MongoError::Source(error) => return error.into(),
-            MongoError::Ejson(_) | MongoError::Argument { .. } => (
-                code::INVALID_ARGUMENTS,
-                "mongo_schema shows collections, fields and their types",
-            ),
+            MongoError::Ejson(_) | MongoError::Argument { .. } => {
+                return Self::new(code::INVALID_ARGUMENTS, message);
+            }
             MongoError::Gate(error) if error.place == "a change" => (
                 "NOT_A_CHANGE",
                 "give plain documents, filters and update operators",
             ),
-            MongoError::Gate(_) => ("NOT_A_QUERY", "changes are mongo_write's"),
+            MongoError::Gate(error) if error.writes() => {
+                ("NOT_A_QUERY", "changes are mongo_write's")
+            }
+            MongoError::Gate(_) => return Self::new("NOT_A_QUERY", message),
             MongoError::ReadOnly(_) => (
                 "READ_ONLY",
                 "the operator's configuration says mode = \"read\"",
