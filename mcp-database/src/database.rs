@@ -21,9 +21,9 @@ const WAIT_AT_MOST: Duration = Duration::from_secs(10);
 
 /// A client of an engine.
 pub(crate) enum Client {
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     Redis(Redis),
-    Mongodb(Mongodb),
+    Mongodb(Box<Mongodb>),
     Neo4j(Neo4j),
 }
 
@@ -52,9 +52,11 @@ impl Databases {
         for settings in sources {
             let settings = Arc::new(settings);
             let client = match settings.engine {
-                Engine::Postgres => Client::Postgres(Postgres::open(Arc::clone(&settings))?),
+                Engine::Postgres => {
+                    Client::Postgres(Box::new(Postgres::open(Arc::clone(&settings))?))
+                }
                 Engine::Redis => Client::Redis(Redis::open(&settings)?),
-                Engine::Mongodb => Client::Mongodb(Mongodb::open(&settings)?),
+                Engine::Mongodb => Client::Mongodb(Box::new(Mongodb::open(&settings)?)),
                 Engine::Neo4j => Client::Neo4j(Neo4j::open(&settings)?),
             };
             let database = Database {
@@ -138,7 +140,7 @@ impl Databases {
     /// The PostgreSQL that a call means.
     pub(crate) fn postgres(&self, id: Option<&str>) -> Result<(&Database, &Postgres), ToolError> {
         self.client(Engine::Postgres, id, |client| match client {
-            Client::Postgres(postgres) => Some(postgres),
+            Client::Postgres(postgres) => Some(&**postgres),
             _ => None,
         })
     }
@@ -146,7 +148,7 @@ impl Databases {
     /// The MongoDB that a call means.
     pub(crate) fn mongodb(&self, id: Option<&str>) -> Result<(&Database, &Mongodb), ToolError> {
         self.client(Engine::Mongodb, id, |client| match client {
-            Client::Mongodb(mongo) => Some(mongo),
+            Client::Mongodb(mongo) => Some(&**mongo),
             _ => None,
         })
     }

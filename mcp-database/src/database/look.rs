@@ -36,7 +36,7 @@ impl Database {
                 })
             }
             Client::Mongodb(mongo) => {
-                let posture = mongo.posture(self.settings.limits.timeout).await?;
+                let posture = Box::pin(mongo.posture(self.settings.limits.timeout)).await?;
                 let server = posture.server;
                 let users = posture.users.join(", ");
                 Ok(Looked {
@@ -58,9 +58,8 @@ impl Database {
             Client::Mongodb(mongo) => {
                 let wanted = health::Wanted::named(wanted);
                 let limit = self.settings.limits.timeout;
-                Ok(mongo
-                    .health(&wanted, mongo.database_of_url(), limit)
-                    .await?)
+                let looking = mongo.health(&wanted, mongo.database_of_url(), limit);
+                Ok(Box::pin(looking).await?)
             }
             Client::Redis(_) | Client::Neo4j(_) => Ok(Vec::new()),
         }

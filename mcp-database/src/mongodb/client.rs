@@ -478,10 +478,8 @@ fn read_preference(name: &str) -> Option<ReadPreference> {
 }
 
 /// How long a server may take, as it is told.
-pub(super) fn milliseconds(limit: Duration) -> i64 {
-    i64::try_from(limit.as_millis())
-        .unwrap_or(i64::MAX)
-        .clamp(1, i32::MAX.into())
+pub(super) fn milliseconds(limit: Duration) -> i32 {
+    i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1)
 }
 
 /// What a server would misread, or take in silence.

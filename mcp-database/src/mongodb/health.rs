@@ -129,14 +129,13 @@ impl Mongodb {
     }
 
     async fn unused_indexes(&self, db: Option<&str>, limit: Duration) -> Result<Check, MongoError> {
-        let databases = match db {
-            Some(db) => vec![db.to_owned()],
-            None => {
-                let all = self.databases(limit).await?.into_iter();
-                all.map(|one| one.name)
-                    .filter(|name| !OWN.contains(&name.as_str()))
-                    .collect()
-            }
+        let databases = if let Some(db) = db {
+            vec![db.to_owned()]
+        } else {
+            let all = self.databases(limit).await?.into_iter();
+            all.map(|one| one.name)
+                .filter(|name| !OWN.contains(&name.as_str()))
+                .collect()
         };
         let mut found = Vec::new();
         let mut unknown = None;

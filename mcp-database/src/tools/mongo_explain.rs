@@ -31,7 +31,7 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MongoExplainParams {
-    /// As in mongo_read.
+    /// As in `mongo_read`.
     #[serde(default)]
     source: Option<String>,
     /// Database.
@@ -116,7 +116,7 @@ impl DatabaseServer {
         };
         let _slot = database.slot().await?;
         let work = mongo.explain(params.op.into(), &request, params.execute, timeout);
-        let explained = told(&context, "the query", work).await;
+        let explained = Box::pin(told(&context, "the query", work)).await;
         let explained = explained.map_err(|error| refusal(&context, error))?;
         let text = fenced(&text(&explained)).map_err(|error| ToolError::internal(&error))?;
         let plan = serde_json::to_value(explained.plan);

@@ -136,7 +136,7 @@ impl DatabaseServer {
         };
         let _slot = database.slot().await?;
         let reading = mongo.read(operation, &request, budget, timeout, Layers::ALL);
-        let read = told(&context, "the query", reading).await;
+        let read = Box::pin(told(&context, "the query", reading)).await;
         recorded.rows(read.as_ref().ok().map(|read| read.answer.rows.len()));
         record::note(&context, recorded);
         let read = read.map_err(|error| refusal(&context, error))?;

@@ -91,7 +91,7 @@ impl DatabaseServer {
                 }
             }
         };
-        let listing = told(&context, "the look", looking).await;
+        let listing = Box::pin(told(&context, "the look", looking)).await;
         recorded.rows(listing.as_ref().ok().map(Listing::len));
         record::note(&context, recorded);
         let mut listing = listing.map_err(|error| refusal(&context, error))?;

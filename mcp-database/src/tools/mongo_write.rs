@@ -198,7 +198,7 @@ impl DatabaseServer {
         let is_counted = params.dry_run || unconfirmed.is_some();
         let _slot = asked.database.slot().await?;
         let work = asked.mongo.write(&asked.write, is_counted, asked.timeout);
-        let work = told(context, "the change", work);
+        let work = Box::pin(told(context, "the change", work));
         let outcome = tokio::select! {
             biased;
             outcome = work => outcome.map_err(|error| refusal(context, error))?,
