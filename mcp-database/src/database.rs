@@ -21,9 +21,9 @@ const WAIT_AT_MOST: Duration = Duration::from_secs(10);
 
 /// A client of an engine.
 pub(crate) enum Client {
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     Redis(Redis),
-    Mongodb(Mongodb),
+    Mongodb(Box<Mongodb>),
     Neo4j(Neo4j),
 }
 
@@ -52,9 +52,11 @@ impl Databases {
         for settings in sources {
             let settings = Arc::new(settings);
             let client = match settings.engine {
-                Engine::Postgres => Client::Postgres(Postgres::open(Arc::clone(&settings))?),
+                Engine::Postgres => {
+                    Client::Postgres(Box::new(Postgres::open(Arc::clone(&settings))?))
+                }
                 Engine::Redis => Client::Redis(Redis::open(&settings)?),
-                Engine::Mongodb => Client::Mongodb(Mongodb::open(&settings)?),
+                Engine::Mongodb => Client::Mongodb(Box::new(Mongodb::open(&settings)?)),
                 Engine::Neo4j => Client::Neo4j(Neo4j::open(&settings)?),
             };
             let database = Database {
@@ -137,13 +139,31 @@ impl Databases {
 
     /// The PostgreSQL that a call means.
     pub(crate) fn postgres(&self, id: Option<&str>) -> Result<(&Database, &Postgres), ToolError> {
-        let database = self.of_engine(Engine::Postgres, id)?;
-        match &database.client {
-            Client::Postgres(postgres) => Ok((database, postgres)),
-            _ => Err(ToolError::internal(
-                &"a source has the client of another engine",
-            )),
-        }
+        self.client(Engine::Postgres, id, |client| match client {
+            Client::Postgres(postgres) => Some(&**postgres),
+            _ => None,
+        })
+    }
+
+    /// The MongoDB that a call means.
+    pub(crate) fn mongodb(&self, id: Option<&str>) -> Result<(&Database, &Mongodb), ToolError> {
+        self.client(Engine::Mongodb, id, |client| match client {
+            Client::Mongodb(mongo) => Some(&**mongo),
+            _ => None,
+        })
+    }
+
+    fn client<T>(
+        &self,
+        engine: Engine,
+        id: Option<&str>,
+        pick: impl FnOnce(&Client) -> Option<&T>,
+    ) -> Result<(&Database, &T), ToolError> {
+        let database = self.of_engine(engine, id)?;
+        let client = pick(&database.client);
+        let client = client
+            .ok_or_else(|| ToolError::internal(&"a source has the client of another engine"))?;
+        Ok((database, client))
     }
 
     fn told(&self, is_meant: impl Fn(&Database) -> bool) -> String {

@@ -6,6 +6,7 @@ pub mod error;
 pub mod explain;
 pub mod gate;
 pub mod health;
+pub mod listing;
 pub mod plan;
 pub mod posture;
 pub mod read;

@@ -4,6 +4,10 @@ mod db_cursor;
 mod db_health;
 mod db_sources;
 mod error;
+mod mongo_explain;
+mod mongo_read;
+mod mongo_schema;
+mod mongo_write;
 mod pg_execute;
 mod pg_explain;
 mod pg_query;
@@ -21,9 +25,13 @@ use crate::server::DatabaseServer;
 use crate::source::Engine;
 
 /// The tools whose calls may take as long as a statement may.
-pub(crate) const QUERYING: [&str; 7] = [
+pub(crate) const QUERYING: [&str; 11] = [
     "db_cursor",
     "db_health",
+    "mongo_explain",
+    "mongo_read",
+    "mongo_schema",
+    "mongo_write",
     "pg_execute",
     "pg_explain",
     "pg_query",
@@ -62,7 +70,21 @@ pub(crate) fn router(databases: &Databases) -> Result<ToolRouter<DatabaseServer>
                     effects.push(pg_execute::EFFECT);
                 }
             }
-            Engine::Redis | Engine::Mongodb | Engine::Neo4j => {}
+            Engine::Mongodb => {
+                tools += DatabaseServer::mongo_explain_router()
+                    + DatabaseServer::mongo_read_router()
+                    + DatabaseServer::mongo_schema_router();
+                effects.extend([
+                    mongo_explain::EFFECT,
+                    mongo_read::EFFECT,
+                    mongo_schema::EFFECT,
+                ]);
+                if databases.has_writable(engine) {
+                    tools += DatabaseServer::mongo_write_router();
+                    effects.push(mongo_write::EFFECT);
+                }
+            }
+            Engine::Redis | Engine::Neo4j => {}
         }
     }
     finish(tools, &effects)

@@ -4,6 +4,7 @@ use shared::tool_error::ToolError;
 
 use super::{Client, Database};
 use crate::finding::{Check, Finding};
+use crate::mongodb::health;
 
 /// What a source is.
 #[derive(Debug, Default)]
@@ -34,7 +35,19 @@ impl Database {
                     findings: posture.findings.clone(),
                 })
             }
-            Client::Redis(_) | Client::Mongodb(_) | Client::Neo4j(_) => Ok(Looked::default()),
+            Client::Mongodb(mongo) => {
+                let posture = Box::pin(mongo.posture(self.settings.limits.timeout)).await?;
+                let server = posture.server;
+                let users = posture.users.join(", ");
+                Ok(Looked {
+                    features: server.features(),
+                    version: Some(server.version).filter(|version| !version.is_empty()),
+                    database: mongo.database_of_url().map(str::to_owned),
+                    role: Some(users).filter(|users| !users.is_empty()),
+                    findings: posture.findings,
+                })
+            }
+            Client::Redis(_) | Client::Neo4j(_) => Ok(Looked::default()),
         }
     }
 
@@ -42,7 +55,13 @@ impl Database {
     pub(crate) async fn health(&self, wanted: &[String]) -> Result<Vec<Check>, ToolError> {
         match &self.client {
             Client::Postgres(postgres) => Ok(postgres.health(wanted).await?),
-            Client::Redis(_) | Client::Mongodb(_) | Client::Neo4j(_) => Ok(Vec::new()),
+            Client::Mongodb(mongo) => {
+                let wanted = health::Wanted::named(wanted);
+                let limit = self.settings.limits.timeout;
+                let looking = mongo.health(&wanted, mongo.database_of_url(), limit);
+                Ok(Box::pin(looking).await?)
+            }
+            Client::Redis(_) | Client::Neo4j(_) => Ok(Vec::new()),
         }
     }
 }

@@ -55,6 +55,20 @@ pub struct Server {
     pub has_sessions: bool,
 }
 
+impl Server {
+    /// What it is, and what it has of what not every server has: for [`crate::database`].
+    pub(crate) fn features(&self) -> Vec<String> {
+        let topology = match (self.topology, &self.replica_set) {
+            (Topology::Standalone, _) => "standalone".to_owned(),
+            (Topology::ReplicaSet, None) => "replica set".to_owned(),
+            (Topology::ReplicaSet, Some(name)) => format!("replica set {name}"),
+            (Topology::Sharded, _) => "sharded".to_owned(),
+        };
+        let sessions = self.has_sessions.then(|| "sessions".to_owned());
+        std::iter::once(topology).chain(sessions).collect()
+    }
+}
+
 /// How servers hang together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -125,6 +139,11 @@ impl Mongodb {
     /// What the operator says of it.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The database that the URL names, which is meant where a call names none.
+    pub fn database_of_url(&self) -> Option<&str> {
+        self.address.default_database.as_deref()
     }
 
     /// Which server it is; the first call connects.
@@ -459,10 +478,8 @@ fn read_preference(name: &str) -> Option<ReadPreference> {
 }
 
 /// How long a server may take, as it is told.
-pub(super) fn milliseconds(limit: Duration) -> i64 {
-    i64::try_from(limit.as_millis())
-        .unwrap_or(i64::MAX)
-        .clamp(1, i32::MAX.into())
+pub(super) fn milliseconds(limit: Duration) -> i32 {
+    i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1)
 }
 
 /// What a server would misread, or take in silence.

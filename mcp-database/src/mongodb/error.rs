@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use mongodb::error::{CommandError, Error, ErrorKind, WriteFailure};
-use shared::tool_error::{ToolError, code};
 
 use super::ejson::EjsonError;
 use super::gate::GateError;
@@ -256,54 +255,6 @@ fn without_kinds(message: &str) -> &str {
     let start = message.rfind("Kind: ").map_or(0, |at| at + "Kind: ".len());
     let rest = &message[start..];
     rest.find(", labels: ").map_or(rest, |end| &rest[..end])
-}
-
-/// What a model reads of it.
-impl From<MongoError> for ToolError {
-    fn from(error: MongoError) -> Self {
-        let message = error.to_string();
-        let (code, hint): (&'static str, &str) = match &error {
-            MongoError::Source(_) => ("SOURCE_UNUSABLE", "tell the operator"),
-            MongoError::Ejson(_) | MongoError::Argument { .. } => (code::INVALID_ARGUMENTS, ""),
-            MongoError::Gate(_) => ("NOT_A_READ", ""),
-            MongoError::ReadOnly(_) => (
-                "READ_ONLY",
-                "read, or tell the operator that the source has to be written to",
-            ),
-            MongoError::TooMany { .. } => (
-                "TOO_MANY",
-                "narrow the filter, or raise expect_max if so many are meant",
-            ),
-            MongoError::NoServer(_)
-            | MongoError::NoPrimary
-            | MongoError::NoMember
-            | MongoError::Dns(_)
-            | MongoError::TooOld(_)
-            | MongoError::Authentication(_)
-            | MongoError::Connection(_)
-            | MongoError::Reply(_) => (
-                "DATABASE_UNAVAILABLE",
-                "try again once; if it fails again, tell the operator",
-            ),
-            MongoError::Unauthorized { .. } => (
-                "NOT_AUTHORIZED",
-                "the source's user may not do this; do without, or tell the operator",
-            ),
-            MongoError::Timeout(_) => (
-                code::TIMEOUT,
-                "narrow it by a field that has an index, or give a longer timeout_ms",
-            ),
-            MongoError::NotSupported { .. } => ("NOT_SUPPORTED", "do it in another way"),
-            MongoError::DuplicateKey { .. } | MongoError::Server { .. } => ("DATABASE_REFUSED", ""),
-            MongoError::Ended => ("CURSOR_ENDED", "ask the whole question again"),
-        };
-        let error = Self::new(code, message);
-        if hint.is_empty() {
-            error
-        } else {
-            error.with_hint(hint)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -89,6 +89,13 @@ pub struct GateError {
     pub reason: String,
 }
 
+impl GateError {
+    /// Whether it is a change that was asked for.
+    pub fn writes(&self) -> bool {
+        self.reason == WRITES
+    }
+}
+
 fn refused(path: impl Into<String>, reason: impl Into<String>) -> GateError {
     GateError {
         path: path.into(),

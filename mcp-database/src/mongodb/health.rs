@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
-use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::client::{Mongodb, Topology};
 use super::error::MongoError;
 use super::schema::{Index, Kind};
+use crate::finding::{Check, Status};
 
 /// Part of the connections from which on there are too many.
 const MANY_CONNECTIONS: f64 = 0.8;
@@ -28,33 +27,8 @@ const MOST_NAMED: usize = 20;
 const LONGEST_COMMAND: usize = 300;
 /// Collections whose indexes are looked at.
 const MOST_COLLECTIONS: usize = 50;
-
-/// How a check came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// As it should be.
-    Ok,
-    /// It should be looked at, or is not known.
-    Warn,
-    /// It does harm.
-    Fail,
-}
-
-/// One thing that was checked.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Check {
-    /// What: `connections`, `operations`, `replication`, `unused_indexes`.
-    pub check: &'static str,
-    /// How it came out.
-    pub status: Status,
-    /// What was found.
-    pub value: Value,
-    /// From where on it is no longer ok.
-    pub threshold: Value,
-    /// What to do; empty if nothing.
-    pub advice: String,
-}
+/// Databases of the server's own.
+const OWN: [&str; 3] = ["admin", "config", "local"];
 
 /// What can be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +52,13 @@ impl Wanted {
         Self::UnusedIndexes,
     ];
 
+    /// Those of these names; without any name, everything.
+    pub fn named(names: &[String]) -> Vec<Self> {
+        let is_wanted =
+            |one: &Self| names.is_empty() || names.iter().any(|name| name == one.name());
+        Self::ALL.into_iter().filter(is_wanted).collect()
+    }
+
     /// Its name in calls and results.
     pub fn name(self) -> &'static str {
         match self {
@@ -90,8 +71,8 @@ impl Wanted {
 }
 
 impl Mongodb {
-    /// Checks what is wanted; the indexes are those of the database `db`, without one they are not checked. What may not be asked is
-    /// told in the check.
+    /// Checks what is wanted; the indexes are those of the database `db`, without one those of all. What may not be asked is told in
+    /// the check.
     ///
     /// # Errors
     /// Nobody answers at all.
@@ -108,20 +89,19 @@ impl Mongodb {
                 let checked = match one {
                     Wanted::Connections => self.connections(limit).await,
                     Wanted::Operations => self.operations(limit).await,
-                    Wanted::Replication if server.topology != Topology::ReplicaSet => Ok(Check {
-                        check: Wanted::Replication.name(),
-                        status: Status::Ok,
-                        value: Value::Null,
-                        threshold: Value::Null,
-                        advice: "it is no replica set; its data is in one place".to_owned(),
-                    }),
+                    Wanted::Replication if server.topology != Topology::ReplicaSet => Ok(check(
+                        Wanted::Replication,
+                        Status::Ok,
+                        "it is no replica set; its data is in one place",
+                        "",
+                    )),
                     Wanted::Replication => self.replication(limit).await,
-                    Wanted::UnusedIndexes => match db {
-                        Some(db) => self.unused_indexes(db, limit).await,
-                        None => continue,
-                    },
+                    Wanted::UnusedIndexes => self.unused_indexes(db, limit).await,
                 };
-                checks.push(checked.unwrap_or_else(|error| unknown(one.name(), &error)));
+                checks.push(checked.unwrap_or_else(|error| {
+                    let value = format!("cannot be looked at: {error}");
+                    check(*one, Status::Warn, value, "")
+                }));
             }
             Ok(checks)
         })
@@ -148,33 +128,60 @@ impl Mongodb {
         Ok(replication(&status))
     }
 
-    async fn unused_indexes(&self, db: &str, limit: Duration) -> Result<Check, MongoError> {
+    async fn unused_indexes(&self, db: Option<&str>, limit: Duration) -> Result<Check, MongoError> {
+        let databases = if let Some(db) = db {
+            vec![db.to_owned()]
+        } else {
+            let all = self.databases(limit).await?.into_iter();
+            all.map(|one| one.name)
+                .filter(|name| !OWN.contains(&name.as_str()))
+                .collect()
+        };
         let mut found = Vec::new();
         let mut unknown = None;
-        let listed = self.collections(db, limit).await?.collections;
-        let with_indexes = listed
-            .iter()
-            .filter(|one| one.kind != Kind::View && !one.name.starts_with("system."));
-        for collection in with_indexes.take(MOST_COLLECTIONS) {
-            let (indexes, notice) = self.indexes(db, &collection.name, limit).await?;
-            unknown = unknown.or(notice);
-            found.extend(
-                indexes
-                    .into_iter()
-                    .map(|index| (collection.name.clone(), index)),
-            );
+        let mut left = MOST_COLLECTIONS;
+        for db in databases {
+            let listed = self.listed(&db, None, limit).await?;
+            let with_indexes = listed
+                .iter()
+                .filter(|one| one.kind != Kind::View && !one.name.starts_with("system."));
+            for collection in with_indexes.take(left) {
+                left -= 1;
+                let (indexes, notice) = self.indexes(&db, &collection.name, limit).await?;
+                unknown = unknown.or(notice);
+                let name = format!("{db}.{}", collection.name);
+                found.extend(indexes.into_iter().map(|index| (name.clone(), index)));
+            }
         }
         Ok(unused(&found, unknown.as_deref()))
     }
 }
 
-fn unknown(check: &'static str, error: &MongoError) -> Check {
+fn check(wanted: Wanted, status: Status, value: impl Into<String>, advice: &str) -> Check {
+    let threshold = match wanted {
+        Wanted::Connections => format!("{} %", MANY_CONNECTIONS * 100.0),
+        Wanted::Operations => format!("{LONG} s"),
+        Wanted::Replication => format!("{BEHIND} s behind, or a member that is not well"),
+        Wanted::UnusedIndexes => "never used since the server started".to_owned(),
+    };
     Check {
-        check,
-        status: Status::Warn,
-        value: Value::Null,
-        threshold: Value::Null,
-        advice: format!("it is not known: {error}"),
+        check: wanted.name().to_owned(),
+        status,
+        value: value.into(),
+        threshold: Some(threshold),
+        advice: (!advice.is_empty()).then(|| advice.to_owned()),
+    }
+}
+
+/// The first of what was found, as one text.
+fn named(all: &[String], nothing: &str) -> String {
+    if all.is_empty() {
+        return nothing.to_owned();
+    }
+    let shown = all[..all.len().min(MOST_NAMED)].join("; ");
+    match all.len().saturating_sub(MOST_NAMED) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
     }
 }
 
@@ -214,17 +221,12 @@ fn connections(status: &Document) -> Result<Check, MongoError> {
     } else {
         (Status::Ok, "")
     };
-    Ok(Check {
-        check: Wanted::Connections.name(),
-        status,
-        value: json!({ "current": current, "available": available }),
-        threshold: json!(MANY_CONNECTIONS),
-        advice: advice.to_owned(),
-    })
+    let value = format!("{current} of {}", current.saturating_add(available));
+    Ok(check(Wanted::Connections, status, value, advice))
 }
 
 fn operations(reply: &Document) -> Check {
-    let mut running: Vec<(i64, Value)> = reply
+    let mut running: Vec<(i64, String)> = reply
         .get_array("inprog")
         .into_iter()
         .flatten()
@@ -233,20 +235,7 @@ fn operations(reply: &Document) -> Check {
         .filter(|one| one.get_str("op").is_ok_and(|op| op != "none"))
         .filter_map(|one| {
             let seconds = number(one, "secs_running").filter(|seconds| *seconds >= LONG)?;
-            let command = one.get_document("command").cloned().unwrap_or_default();
-            let command = Bson::Document(command).into_relaxed_extjson().to_string();
-            Some((
-                seconds,
-                json!({
-                    "opid": one.get("opid").map(|opid| opid.clone().into_relaxed_extjson()),
-                    "op": one.get_str("op").ok(),
-                    "ns": one.get_str("ns").ok(),
-                    "seconds": seconds,
-                    "plan": one.get_str("planSummary").ok(),
-                    "client": one.get_str("appName").ok(),
-                    "command": command.chars().take(LONGEST_COMMAND).collect::<String>(),
-                }),
-            ))
+            Some((seconds, operation(one, seconds)))
         })
         .collect();
     running.sort_by_key(|(seconds, _)| -seconds);
@@ -262,18 +251,30 @@ fn operations(reply: &Document) -> Check {
         ),
         None => (Status::Ok, ""),
     };
-    let named: Vec<Value> = running
-        .into_iter()
-        .take(MOST_NAMED)
-        .map(|(_, one)| one)
-        .collect();
-    Check {
-        check: Wanted::Operations.name(),
+    let all: Vec<String> = running.into_iter().map(|(_, one)| one).collect();
+    check(
+        Wanted::Operations,
         status,
-        value: named.into(),
-        threshold: json!({ "seconds": LONG }),
-        advice: advice.to_owned(),
-    }
+        named(&all, "none is long"),
+        advice,
+    )
+}
+
+fn operation(one: &Document, seconds: i64) -> String {
+    let text = |key: &str| one.get_str(key).unwrap_or("?");
+    let opid = one
+        .get("opid")
+        .map(|opid| opid.clone().into_relaxed_extjson());
+    let command = one.get_document("command").cloned().unwrap_or_default();
+    let command = Bson::Document(command).into_relaxed_extjson().to_string();
+    let command: String = command.chars().take(LONGEST_COMMAND).collect();
+    format!(
+        "{} of {} for {seconds} s, {}, opid {}: {command}",
+        text("op"),
+        text("ns"),
+        text("planSummary"),
+        opid.unwrap_or_default()
+    )
 }
 
 fn replication(status: &Document) -> Check {
@@ -297,7 +298,7 @@ fn replication(status: &Document) -> Check {
     } else {
         "there is no primary: see why no member is elected"
     };
-    let mut named = Vec::new();
+    let mut told = Vec::new();
     for member in &members {
         let is_healthy = number(member, "health") == Some(1)
             && ["PRIMARY", "SECONDARY", "ARBITER"]
@@ -318,52 +319,55 @@ fn replication(status: &Document) -> Check {
                 advice = "see what the member that is behind waits for: its disk, the network, or an operation";
             }
         }
-        if named.len() < MOST_NAMED {
-            named.push(json!({
-                "name": member.get_str("name").ok(),
-                "state": member.get_str("stateStr").ok(),
-                "healthy": is_healthy,
-                "seconds_behind": behind,
-            }));
+        let mut one = format!(
+            "{} {}",
+            member.get_str("name").unwrap_or("?"),
+            member.get_str("stateStr").unwrap_or("?")
+        );
+        if !is_healthy {
+            one.push_str(", not well");
         }
+        if let Some(behind) = behind {
+            one = format!("{one}, {behind} s behind");
+        }
+        told.push(one);
     }
-    Check {
-        check: Wanted::Replication.name(),
-        status: worst,
-        value: named.into(),
-        threshold: json!({ "seconds_behind": BEHIND }),
-        advice: advice.to_owned(),
-    }
+    let value = named(&told, "no members");
+    check(Wanted::Replication, worst, value, advice)
 }
 
 fn unused(found: &[(String, Index)], not_known: Option<&str>) -> Check {
-    let unused: Vec<Value> = found
+    let unused: Vec<String> = found
         .iter()
         .filter(|(_, index)| index.used == Some(0) && index.name != "_id_")
         // These are kept for what they forbid or delete, not for what they find.
-        .filter(|(_, index)| index.options.get("unique").is_none() && index.options.get("expireAfterSeconds").is_none())
-        .map(|(collection, index)| json!({ "collection": collection, "index": index.name, "keys": index.keys, "since": index.since }))
+        .filter(|(_, index)| {
+            index.options.get("unique").is_none()
+                && index.options.get("expireAfterSeconds").is_none()
+        })
+        .map(|(collection, index)| format!("{collection}: {} {}", index.name, index.keys))
         .collect();
-    let (status, advice) = match (not_known, unused.is_empty()) {
-        (Some(reason), true) => (Status::Warn, reason.to_owned()),
-        (None, true) => (Status::Ok, String::new()),
+    let (status, nothing, advice) = match (not_known, unused.is_empty()) {
+        (Some(reason), true) => (Status::Warn, reason, ""),
+        (None, true) => (Status::Ok, "none", ""),
         (_, false) => (
             Status::Warn,
-            "each costs on every write; hide it first, and drop it if nothing gets slower; every server counts by itself, from its start".to_owned(),
+            "",
+            "each costs on every write; hide it first, and drop it if nothing gets slower; every server counts by itself, from its start",
         ),
     };
-    Check {
-        check: Wanted::UnusedIndexes.name(),
+    check(
+        Wanted::UnusedIndexes,
         status,
-        value: unused.into_iter().take(MOST_NAMED).collect(),
-        threshold: json!({ "used": 0 }),
+        named(&unused, nothing),
         advice,
-    }
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use bson::DateTime;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -392,8 +396,10 @@ mod tests {
         ] };
         let check = operations(&reply);
         assert_eq!(check.status, Status::Warn);
-        assert_eq!(check.value[0]["opid"], 1);
-        assert_eq!(check.value.as_array().map(Vec::len), Some(1));
+        assert_eq!(
+            check.value,
+            r#"query of shop.orders for 12 s, COLLSCAN, opid 1: {"find":"orders"}"#
+        );
         assert_eq!(operations(&doc! { "inprog": [] }).status, Status::Ok);
         let reply = doc! { "inprog": [{ "op": "command", "secs_running": 400 }] };
         assert_eq!(operations(&reply).status, Status::Fail);
@@ -464,8 +470,7 @@ mod tests {
             None,
         );
         assert_eq!(check.status, Status::Warn);
-        assert_eq!(check.value.as_array().map(Vec::len), Some(1));
-        assert_eq!(check.value[0]["index"], "a_1");
+        assert_eq!(check.value, r#"orders: a_1 {"a": 1}"#);
         assert_eq!(unused(&[], None).status, Status::Ok);
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::client::{Mongodb, Server};
 use super::error::MongoError;
+use crate::finding::{Finding, Severity};
 use crate::source::Mode;
 
 /// Privileges that change data.
@@ -49,29 +50,6 @@ const RULES: [&str; 17] = [
 ];
 /// Places a finding names.
 const MOST_PLACES: usize = 5;
-
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Good to know.
-    Info,
-    /// One layer less than there could be.
-    Medium,
-    /// Only this server keeps an agent from doing it.
-    High,
-}
-
-/// Something that could be tighter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How much it matters.
-    pub severity: Severity,
-    /// What was found.
-    pub finding: String,
-    /// What to do about it.
-    pub advice: String,
-}
 
 /// Who the source is to the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -147,7 +125,7 @@ fn powers(
     let mut findings = Vec::new();
     if is_logged_in && granted.is_empty() {
         findings.push(Finding {
-            severity: Severity::Info,
+            severity: Severity::Low,
             finding: "the server does not tell what the user may do".to_owned(),
             advice: "look at the roles of the user".to_owned(),
         });
@@ -158,7 +136,7 @@ fn powers(
             "the source is for reading: give its user the role `read`, so that the server refuses changes as well",
         ),
         Mode::Write => (
-            Severity::Info,
+            Severity::Low,
             "the source is for writing; keep its role to the databases it needs",
         ),
     };
@@ -302,7 +280,7 @@ mod tests {
         );
         assert_eq!(
             found(&writer, Mode::Write),
-            [(Severity::Info, expected.to_owned())]
+            [(Severity::Low, expected.to_owned())]
         );
         let root = status(Bson::Array(vec![
             doc! { "resource": { "anyResource": true }, "actions": ["anyAction"] }.into(),

@@ -56,6 +56,18 @@ pub enum Kind {
     Timeseries,
 }
 
+impl Kind {
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Collection => "collection",
+            Self::View => "view",
+            Self::Capped => "capped collection",
+            Self::Timeseries => "timeseries",
+        }
+    }
+}
+
 /// A collection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CollectionEntry {
@@ -313,7 +325,7 @@ impl Mongodb {
         Ok(found)
     }
 
-    async fn listed(
+    pub(super) async fn listed(
         &self,
         db: &str,
         name: Option<&str>,

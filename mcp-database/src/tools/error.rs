@@ -1,5 +1,6 @@
 //! How the databases' errors read to the model.
 
+pub(super) mod mongodb;
 mod postgres;
 
 use shared::tool_error::ToolError;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bson::doc;
-use mcp_database::mongodb::posture::Severity;
+use mcp_database::finding::Severity;
 use mcp_database::mongodb::read::{Layers, Operation, Request};
 use mcp_database::mongodb::{MongoError, Mongodb};
 use mcp_database::source::SourceError;

@@ -196,7 +196,7 @@ async fn a_next_page_that_was_given_up_is_the_end_of_the_result() -> Result<()> 
     }
     server.wait_for("killSessions", 1).await?;
     let error = rest.next(budget).await.err().context("it was answered")?;
-    assert_eq!(error.code, "CURSOR_ENDED");
+    assert_eq!(error.code, "UNKNOWN_CURSOR");
     Ok(())
 }
 
