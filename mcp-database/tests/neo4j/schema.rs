@@ -60,6 +60,22 @@ async fn case_66_a_graph_is_told_in_lines_without_apoc() -> Result<()> {
         "{schema:?}"
     );
     ensure!(!schema.is_truncated && !schema.is_sampled);
+    // A label that only a constraint knows is counted as such.
+    run(
+        &graph,
+        "CREATE CONSTRAINT FOR (n:L_Empty) REQUIRE n.name IS UNIQUE",
+        &label,
+    )
+    .await?;
+    let empty = SchemaAsk {
+        matching: Some(label.clone()),
+        ..SchemaAsk::default()
+    };
+    let schema = graph.schema(&empty).await?;
+    ensure!(
+        schema.nodes.len() == 2 && schema.nodes[1] == format!("(:{label}_Empty) 0"),
+        "{schema:#?}"
+    );
     let sampled = SchemaAsk { sample: 100, ..ask };
     ensure!(graph.schema(&sampled).await?.is_sampled);
     Ok(())
