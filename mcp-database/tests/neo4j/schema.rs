@@ -86,9 +86,10 @@ async fn case_66_ten_thousand_labels_are_told_in_part_and_within_bounds() -> Res
     let graph = graph!(Read);
     let label = unique("Kind");
     for part in 0..20 {
-        let labels: String = (0..500)
+        let labels: Vec<String> = (0..500)
             .map(|number| format!(":{label}_{part:02}_{number:03}"))
             .collect();
+        let labels = labels.concat();
         run(&graph, &format!("CREATE (n{labels} {{x: 1}})"), "L").await?;
     }
     let schema = graph.schema(&SchemaAsk::default()).await?;
