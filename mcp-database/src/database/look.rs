@@ -34,7 +34,17 @@ impl Database {
                     findings: posture.findings.clone(),
                 })
             }
-            Client::Redis(_) | Client::Mongodb(_) | Client::Neo4j(_) => Ok(Looked::default()),
+            Client::Neo4j(neo4j) => {
+                let posture = neo4j.posture(None).await?;
+                Ok(Looked {
+                    version: Some(format!("{} {}", posture.version, posture.edition)),
+                    database: posture.database,
+                    role: posture.user,
+                    features: posture.features,
+                    findings: posture.findings,
+                })
+            }
+            Client::Redis(_) | Client::Mongodb(_) => Ok(Looked::default()),
         }
     }
 
@@ -42,7 +52,8 @@ impl Database {
     pub(crate) async fn health(&self, wanted: &[String]) -> Result<Vec<Check>, ToolError> {
         match &self.client {
             Client::Postgres(postgres) => Ok(postgres.health(wanted).await?),
-            Client::Redis(_) | Client::Mongodb(_) | Client::Neo4j(_) => Ok(Vec::new()),
+            Client::Neo4j(neo4j) => Ok(neo4j.health(wanted, None).await?),
+            Client::Redis(_) | Client::Mongodb(_) => Ok(Vec::new()),
         }
     }
 }

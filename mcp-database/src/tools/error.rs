@@ -1,5 +1,6 @@
 //! How the databases' errors read to the model.
 
+mod neo4j;
 mod postgres;
 
 use shared::tool_error::ToolError;
