@@ -23,7 +23,7 @@ pub enum GraphError {
     #[error("{0}")]
     Argument(String),
     /// Nodes at the ends of relationships that are not there; nothing was changed.
-    #[error("{count} ends of relationships are not there, and nothing was changed; missing: {}", .missing.join(", "))]
+    #[error("ends of relationships are not there ({count}), and nothing was changed; missing: {}", .missing.join(", "))]
     MissingEnds {
         /// How many.
         count: usize,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::service::RequestContext;
@@ -35,12 +36,12 @@ pub(crate) struct GraphDepsParams {
     /// Needed where there are several.
     #[serde(default)]
     source: Option<String>,
-    /// A node: `id` (element id), or `label` and `key`.
-    start: StartView,
-    /// Default down, along the arrows; of impact up.
+    /// `{label, key}`, or `{id}`: an element id.
+    start: Map<String, Value>,
+    /// Default down; of impact up.
     #[serde(default)]
     direction: Option<Direction>,
-    /// Relationship types; default all.
+    /// Of relationships; default all.
     #[serde(default)]
     types: Vec<String>,
     /// Default 5, at most 10.
@@ -53,9 +54,9 @@ pub(crate) struct GraphDepsParams {
     max_nodes: Option<usize>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+/// A node; the schema leaves out what it holds.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[schemars(inline)]
 struct StartView {
     #[serde(default)]
     id: Option<String>,
@@ -127,8 +128,7 @@ struct LevelView {
 
 #[tool_router(router = graph_deps_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Follows relationships from a node: what it depends on (down) or what depends on it (up), as list, tree, cycles, or impact
-    /// counted by depth and label.
+    /// Follows relationships from a node: what it depends on (down), or what depends on it (up); impact counts by depth and label.
     #[tool]
     async fn graph_deps(
         &self,
@@ -153,37 +153,18 @@ impl DatabaseServer {
 fn question(
     params: GraphDepsParams,
     nodes: usize,
-    timeout: std::time::Duration,
+    timeout: Duration,
 ) -> Result<Question, ToolError> {
-    let start = match params.start {
-        StartView {
-            id: Some(id),
-            label: None,
-            key,
-        } if key.is_empty() => Start::Id(id),
-        StartView {
-            id: None,
-            label: Some(label),
-            key,
-        } => Start::Key { label, key },
-        _ => {
-            return Err(ToolError::new(
-                code::INVALID_ARGUMENTS,
-                "`start` names no node: it has `id`, or `label` and `key`",
-            )
-            .with_hint("give {\"label\": \"Service\", \"key\": {\"name\": \"billing\"}}"));
-        }
-    };
+    let start = start(&params.start)?;
     let nodes = params.max_nodes.unwrap_or(nodes);
     if !(1..=MOST_NODES).contains(&nodes) {
         let error = ToolError::new(code::INVALID_ARGUMENTS, format!("`max_nodes` is {nodes}"));
         return Err(error.with_hint(format!("give 1 to {MOST_NODES}")));
     }
     let direction = match (params.direction, params.mode) {
-        (Some(Direction::Down), _) => walk::Direction::Down,
-        (Some(Direction::Up), _) | (None, Mode::Impact) => walk::Direction::Up,
         (Some(Direction::Both), _) => walk::Direction::Both,
-        (None, _) => walk::Direction::Down,
+        (Some(Direction::Up), _) | (None, Mode::Impact) => walk::Direction::Up,
+        (Some(Direction::Down) | None, _) => walk::Direction::Down,
     };
     Ok(Question {
         start,
@@ -199,6 +180,27 @@ fn question(
         },
         timeout: Some(timeout),
     })
+}
+
+fn start(given: &Map<String, Value>) -> Result<Start, ToolError> {
+    let refused = |why: &str| {
+        ToolError::new(code::INVALID_ARGUMENTS, format!("`start` names no node: {why}"))
+            .with_hint("give {\"label\": \"Service\", \"key\": {\"name\": \"billing\"}}, or the element id as {\"id\": …}")
+    };
+    let start = StartView::deserialize(given).map_err(|error| refused(&error.to_string()))?;
+    match start {
+        StartView {
+            id: Some(id),
+            label: None,
+            key,
+        } if key.is_empty() => Ok(Start::Id(id)),
+        StartView {
+            id: None,
+            label: Some(label),
+            key,
+        } => Ok(Start::Key { label, key }),
+        _ => Err(refused("it has `id`, or `label` and `key`")),
+    }
 }
 
 /// What of it fits the bytes of a reply.
@@ -264,7 +266,7 @@ fn text(result: &GraphDepsResult) -> Result<String, ToolError> {
         let _ = writeln!(lines, "{}", cycle.join(" → "));
     }
     let lines = fenced(lines.trim_end()).map_err(|error| ToolError::internal(&error))?;
-    let mut text = format!("{} nodes reached", result.reached);
+    let mut text = format!("nodes reached: {}", result.reached);
     if let Some(reason) = result.truncated {
         let _ = write!(text, "; there is more ({reason})");
     }

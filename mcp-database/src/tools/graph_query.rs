@@ -79,7 +79,7 @@ impl DatabaseServer {
             whole_vectors: params.include_vectors,
         };
         let _slot = database.slot().await?;
-        let found = told(&context, "the query", neo4j.read(ask)).await;
+        let found = told(&context, "the query", Box::pin(neo4j.read(ask))).await;
         recorded.rows(found.as_ref().ok().map(|found| found.answer.rows.len()));
         record::note(&context, recorded);
         let found = found.map_err(|error| graph::refusal(&context, error))?;

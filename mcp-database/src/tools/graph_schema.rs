@@ -29,15 +29,15 @@ pub(crate) struct GraphSchemaParams {
     /// Needed where there are several.
     #[serde(default)]
     source: Option<String>,
-    /// Part of a label or type, in any case.
+    /// Part of a label or type.
     #[serde(default)]
     r#match: Option<String>,
-    /// `full` looks at 10,000 of each, `summary` at 1,000.
+    /// `full` samples 10000 of each, `summary` 1000.
     #[serde(default)]
     detail: Detail,
     /// Labels and types to pass over.
     #[serde(default)]
-    offset: usize,
+    offset: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -74,7 +74,7 @@ pub(crate) struct GraphSchemaResult {
 
 #[tool_router(router = graph_schema_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Tells what labels, relationship types, properties, indexes and constraints there are, and how many of each.
+    /// Tells labels, relationship types, their properties and counts, indexes and constraints.
     #[tool]
     async fn graph_schema(
         &self,
@@ -92,7 +92,7 @@ impl DatabaseServer {
         let ask = SchemaAsk {
             matching: params.r#match,
             kinds,
-            skip: params.offset,
+            skip: params.offset.unwrap_or(0),
             names_only: params.detail == Detail::Names,
             sample,
             bytes: database.settings.limits.reply.bytes,
@@ -135,7 +135,7 @@ fn text(schema: &Schema) -> Result<String, ToolError> {
     }
     let lines = fenced(lines.trim_end()).map_err(|error| ToolError::internal(&error))?;
     let mut text = format!(
-        "{} nodes, {} relationships; {} labels and {} types match ({})",
+        "nodes: {}, relationships: {}; of what matches, labels: {}, types: {} ({})",
         schema.node_count,
         schema.relationship_count,
         schema.label_count,

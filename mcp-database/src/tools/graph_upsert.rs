@@ -7,10 +7,11 @@ use rmcp::handler::server::wrapper::Parameters;
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, tool, tool_router};
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use shared::effect::class::EffectClass;
-use shared::tool_error::ToolError;
+use shared::tool_error::{ToolError, code};
 use shared::tool_result::{Json, structured};
 use shared::tools::ToolEffect;
 
@@ -20,7 +21,7 @@ use super::record::{self, Recorded};
 use crate::database::{Database, Wanted};
 use crate::neo4j::Neo4j;
 use crate::neo4j::error::GraphError;
-use crate::neo4j::upsert::{Count, Node, NodeKey, Relationship, Upsert, Upserted};
+use crate::neo4j::upsert::{Count, Node, Relationship, Upsert, Upserted};
 use crate::server::DatabaseServer;
 use crate::source::Mode;
 
@@ -40,50 +41,18 @@ pub(crate) struct GraphUpsertParams {
     /// Needed where there are several.
     #[serde(default)]
     source: Option<String>,
-    /// `key` tells a node from others of its label; `props` are set, null removes.
+    /// `{label, key, props}`: found by `key`; `props` are set, null removes.
     #[serde(default)]
-    nodes: Vec<NodeView>,
-    /// Both ends exist or are in `nodes`.
+    nodes: Vec<Map<String, Value>>,
+    /// `{type, from: {label, key}, to: {label, key}, key, props}`; `key` only among several.
     #[serde(default)]
-    relationships: Vec<RelationshipView>,
+    relationships: Vec<Map<String, Value>>,
     /// Rolls back.
     #[serde(default)]
     dry_run: bool,
     /// Default 30000.
     #[serde(default)]
     timeout_ms: Option<u64>,
-}
-
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(inline)]
-struct NodeView {
-    label: String,
-    key: Map<String, Value>,
-    #[serde(default)]
-    props: Map<String, Value>,
-}
-
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(inline)]
-struct RelationshipView {
-    r#type: String,
-    from: EndView,
-    to: EndView,
-    /// Tells it from others between the same nodes.
-    #[serde(default)]
-    key: Map<String, Value>,
-    #[serde(default)]
-    props: Map<String, Value>,
-}
-
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(inline)]
-struct EndView {
-    label: String,
-    key: Map<String, Value>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -107,7 +76,7 @@ struct CountView {
 
 #[tool_router(router = graph_upsert_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Makes or updates nodes and relationships found by their keys, all or none; calling it again changes nothing more.
+    /// Makes or updates nodes and relationships by their keys, all or none; ends that are missing are named.
     #[tool]
     async fn graph_upsert(
         &self,
@@ -116,13 +85,26 @@ impl DatabaseServer {
     ) -> Result<Json<GraphUpsertResult>, ToolError> {
         let since = Instant::now();
         let (database, neo4j) = self.state().databases.neo4j(params.source.as_deref())?;
-        record::note(&context, recorded(database, &params));
+        let nodes: Vec<Node> = read("nodes", &params.nodes)?;
+        let relationships: Vec<Relationship> = read("relationships", &params.relationships)?;
+        let recorded = recorded(&database.settings.id, &nodes, &relationships);
+        record::note(&context, recorded);
         if database.settings.mode != Mode::Write {
             let error = GraphError::ReadOnly(database.settings.id.clone());
             return Err(graph::refusal(&context, error));
         }
+        let wanted = Wanted {
+            timeout_ms: params.timeout_ms,
+            ..Wanted::default()
+        };
+        let upsert = Upsert {
+            nodes: &nodes,
+            relationships: &relationships,
+            timeout: Some(database.timeout(wanted)?),
+            dry_run: params.dry_run,
+        };
         let action = self.begin(&context, "graph_upsert", &params).await?;
-        let result = upsert(&context, database, neo4j, &params).await;
+        let result = bring_in(&context, database, neo4j, upsert).await;
         let result = match action {
             Some(action) => action.end(result, |_, _| {}).await,
             None => result,
@@ -140,37 +122,39 @@ impl DatabaseServer {
     }
 }
 
-async fn upsert(
+async fn bring_in(
     context: &RequestContext<RoleServer>,
     database: &Database,
     neo4j: &Neo4j,
-    params: &GraphUpsertParams,
+    upsert: Upsert<'_>,
 ) -> Result<Upserted, ToolError> {
-    let wanted = Wanted {
-        timeout_ms: params.timeout_ms,
-        ..Wanted::default()
-    };
-    let nodes: Vec<Node> = params.nodes.iter().cloned().map(Node::from).collect();
-    let relationships = params.relationships.iter().cloned();
-    let relationships: Vec<Relationship> = relationships.map(Relationship::from).collect();
-    let upsert = Upsert {
-        nodes: &nodes,
-        relationships: &relationships,
-        timeout: Some(database.timeout(wanted)?),
-        dry_run: params.dry_run,
-    };
     let _slot = database.slot().await?;
     let work = told(context, "the change", neo4j.upsert(upsert));
     graph::unless_cancelled(context, work).await
 }
 
-fn recorded(database: &Database, params: &GraphUpsertParams) -> Recorded {
-    let mut recorded = Recorded::of(&database.settings.id);
-    let (nodes, relationships) = (&params.nodes, &params.relationships);
+/// The elements of a list; the schema leaves out what they hold, as it costs every request.
+fn read<T: DeserializeOwned>(
+    list: &str,
+    given: &[Map<String, Value>],
+) -> Result<Vec<T>, ToolError> {
+    let read = |(index, element): (usize, &Map<String, Value>)| {
+        T::deserialize(element).map_err(|error| {
+            let message = format!("{list}[{index}]: {error}");
+            ToolError::new(code::INVALID_ARGUMENTS, message).with_hint(
+                "a node is {\"label\": …, \"key\": {…}, \"props\": {…}}, a relationship {\"type\": …, \"from\": {\"label\": …, \"key\": {…}}, \"to\": {…}}",
+            )
+        })
+    };
+    given.iter().enumerate().map(read).collect()
+}
+
+fn recorded(source: &str, nodes: &[Node], relationships: &[Relationship]) -> Recorded {
+    let mut recorded = Recorded::of(source);
     recorded.with("nodes", json!(nodes.len()));
     recorded.with("relationships", json!(relationships.len()));
     let labels = nodes.iter().map(|node| node.label.as_str());
-    let types = relationships.iter().map(|one| one.r#type.as_str());
+    let types = relationships.iter().map(|one| one.kind.as_str());
     let kinds: BTreeSet<&str> = labels.chain(types).collect();
     let kinds = kinds.into_iter().take(MOST_RECORDED);
     let kinds: Vec<&str> = kinds
@@ -196,30 +180,6 @@ fn text(upserted: &Upserted) -> String {
         text = format!("{text}\n{notice}");
     }
     text
-}
-
-impl From<NodeView> for Node {
-    fn from(NodeView { label, key, props }: NodeView) -> Self {
-        Self { label, key, props }
-    }
-}
-
-impl From<EndView> for NodeKey {
-    fn from(EndView { label, key }: EndView) -> Self {
-        Self { label, key }
-    }
-}
-
-impl From<RelationshipView> for Relationship {
-    fn from(view: RelationshipView) -> Self {
-        Self {
-            kind: view.r#type,
-            from: view.from.into(),
-            to: view.to.into(),
-            key: view.key,
-            props: view.props,
-        }
-    }
 }
 
 impl From<Count> for CountView {

@@ -43,7 +43,7 @@ pub(crate) struct GraphWriteParams {
     /// Values of $name.
     #[serde(default)]
     params: Map<String, Value>,
-    /// Rolls back, and tells what would be changed.
+    /// Rolls back.
     #[serde(default)]
     dry_run: bool,
     /// From `CONFIRM_REQUIRED`.
@@ -74,8 +74,7 @@ pub(crate) struct GraphWriteResult {
 
 #[tool_router(router = graph_write_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Changes the graph or its schema by one Cypher statement, all or nothing. What destroys more than it names is tried first and
-    /// needs the `confirm_token` of its refusal.
+    /// Changes the graph or its schema. What destroys more than it names is tried first and needs the `confirm_token` of its refusal.
     #[tool]
     async fn graph_write(
         &self,
@@ -194,7 +193,7 @@ fn result(changed: Changed, since: Instant) -> Result<(GraphWriteResult, String)
         "a trial, rolled back"
     };
     let mut text = format!("{how}: {}", counted(&changed));
-    let changes = changed.total();
+    let total = changed.total();
     let destroys = changed.plan.destruction.filter(|_| !changed.is_committed);
     let notices = graph::notices(&changed.plan.notices);
     for notice in &notices {
@@ -206,7 +205,7 @@ fn result(changed: Changed, since: Instant) -> Result<(GraphWriteResult, String)
     });
     let result = GraphWriteResult {
         committed: changed.is_committed,
-        changes,
+        changes: total,
         counters: changed.counters,
         destroys: destroys.map(Destruction::told),
         returned,
