@@ -183,8 +183,8 @@ async fn constraints(
 ) -> Result<Check, GraphError> {
     let text = "SHOW CONSTRAINTS YIELD name, type RETURN name + ' ' + type ORDER BY name";
     let names = names(&rows(session, options, text).await?);
-    let labels = rows(session, options, "MATCH (n) RETURN count(n)").await?;
-    let nodes = labels
+    let found = rows(session, options, "MATCH (n) RETURN count(n)").await?;
+    let nodes = found
         .first()
         .and_then(|row| row.first())
         .and_then(Value::as_integer);
@@ -255,7 +255,7 @@ async fn transactions(
 }
 
 async fn size(session: &mut Session, options: &TransactionOptions) -> Result<Check, GraphError> {
-    let text = "MATCH (n) WITH count(n) AS nodes MATCH ()-[r]->() RETURN nodes, count(r)";
+    let text = "RETURN COUNT { () }, COUNT { ()-->() }";
     let all = rows(session, options, text).await?;
     let number = |place: usize| {
         let value = all.first().and_then(|row| row.get(place));

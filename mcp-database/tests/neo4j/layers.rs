@@ -1,12 +1,13 @@
 //! What each of the layers that keep a read from changing anything is good for, alone; cases 59 to 62 of the anchors.
 
 use anyhow::{Result, ensure};
+use mcp_database::neo4j::cypher::gate::{Purpose, Statement};
 use mcp_database::neo4j::error::{GraphError, Refusal};
 use mcp_database::neo4j::read::Layers;
 use serde_json::json;
 
 use crate::graph::{count, graph, read_within, refusal, rows, value};
-use crate::support::unique;
+use crate::support::{all, connect, server, unique};
 
 const ONLY_ACCESS_MODE: Layers = Layers {
     access_mode: true,
@@ -272,5 +273,100 @@ async fn case_62_commands_are_refused_by_the_gate_alone() -> Result<()> {
         ensure!(outcome.is_ok(), "{cypher}: {:?}", outcome.err());
     }
     rows(&graph, "SHOW ALL INDEXES YIELD name RETURN name LIMIT 1").await?;
+    Ok(())
+}
+
+/// Whole numbers below a bound by Knuth's generator: the same attempts each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> Result<usize> {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        Ok(usize::try_from(self.0 >> 33)? % bound)
+    }
+
+    fn some(&mut self, pieces: &[&str], most: usize) -> Result<String> {
+        let mut text = String::new();
+        for _ in 0..self.below(most + 1)? {
+            text.push_str(pieces[self.below(pieces.len())?]);
+        }
+        Ok(text)
+    }
+
+    /// A comment or a blank.
+    fn gap(&mut self) -> Result<String> {
+        let inner = self.some(
+            &["'", "\"", "`", "//", "/*", "\\\\", " * ", "\\u0027", "x"],
+            3,
+        )?;
+        Ok(match self.below(5)? {
+            0 => format!("/*{inner}*/"),
+            1 => format!("//{inner}\n"),
+            2 => format!(" //{inner}\r"),
+            3 => format!("\u{2028}//{inner}\\u000a"),
+            _ => " ".to_owned(),
+        })
+    }
+
+    /// A statement with a call, among strings, names and comments that look like others of these.
+    fn statement(&mut self) -> Result<String> {
+        let within = [
+            "//", "/*", "*/", "\\\\", "\\n", "\\u0041", "\n", "CALL ", "x", ";",
+        ];
+        let text = format!(
+            "WITH '{}' AS a, \"{}\" AS b, 1 AS `{}` {}CALL{} db{}.stats.`clear`{}('QUERIES') YIELD section{}RETURN section{}",
+            self.some(&[&within[..], &["\"", "`", "\\'"]].concat(), 4)?,
+            self.some(&[&within[..], &["'", "`", "\\\""]].concat(), 4)?,
+            self.some(
+                &[&within[..], &["'", "\"", "``", "\\u0060\\u0060", "\\"]].concat(),
+                4
+            )? + "n",
+            self.gap()?,
+            self.gap()?,
+            self.gap()?,
+            self.gap()?,
+            self.gap()?,
+            self.gap()?,
+        );
+        // Now and then something that does not belong there.
+        let stray = [
+            "'", "\"", "`", "\\", "\\u0027", "\\u0060", "\\u000a", "//", "/*", "*/", "\r",
+            "\u{85}", "\0",
+        ];
+        let mut characters: Vec<char> = text.chars().collect();
+        for _ in 0..self.below(3)? {
+            let at = self.below(characters.len())?;
+            let piece = stray[self.below(stray.len())?];
+            characters.splice(at..at, piece.chars());
+        }
+        Ok(characters.into_iter().collect())
+    }
+}
+
+/// Wherever the server's own plan has the call, the gate must have seen it.
+#[tokio::test]
+async fn case_61_the_server_sees_no_call_that_the_gate_does_not() -> Result<()> {
+    let mut connection = connect(&server!()).await?;
+    let mut dice = Dice(0x5EED);
+    let mut called = 0;
+    for _ in 0..1_500 {
+        let text = dice.statement()?;
+        let Ok(planned) = all(&mut connection, &format!("EXPLAIN {text}")).await else {
+            continue;
+        };
+        let plan = planned.summary.and_then(|summary| summary.plan);
+        if format!("{plan:?}").contains("ProcedureCall") {
+            called += 1;
+            let verdict = Statement::of(&text, Purpose::Read, &[]);
+            ensure!(
+                verdict.is_err(),
+                "the gate does not see the call in {text:?}"
+            );
+        }
+    }
+    ensure!(called > 200, "{called} calls show little");
     Ok(())
 }

@@ -2,7 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use mcp_database::neo4j::Neo4j;
+use mcp_database::neo4j::deps::{self, Question};
 use mcp_database::neo4j::error::{GraphError, Refusal};
+use mcp_database::neo4j::schema::SchemaAsk;
+use mcp_database::neo4j::search::{Search, Sought};
+use mcp_database::neo4j::upsert::Upsert;
+use mcp_database::neo4j::walk::{Direction, Start};
 use mcp_database::source::{Mode, Password, Settings, SourceError, Tls};
 use serde_json::{Map, json};
 
@@ -211,5 +216,61 @@ async fn connections_that_died_unused_are_replaced() -> Result<()> {
         "{:?}",
         outcome.err()
     );
+    Ok(())
+}
+
+#[test]
+fn every_call_can_move_between_threads() -> Result<()> {
+    fn moves<T: Send>(_: T) {}
+    let settings = Settings {
+        id: "graph".to_owned(),
+        engine: mcp_database::source::Engine::Neo4j,
+        url: "bolt://localhost".to_owned(),
+        password: None,
+        mode: Mode::Write,
+        tls: Tls::OffLoopback,
+        limits: mcp_database::source::Limits::default(),
+        special: mcp_database::source::Special::default(),
+    };
+    let graph = Neo4j::open(&settings)?;
+    let none = Map::new();
+    let change = mcp_database::neo4j::write::Change {
+        cypher: "",
+        parameters: &none,
+        budget: mcp_database::table::Budget::default(),
+        timeout: None,
+        dry_run: true,
+    };
+    moves(graph.read(ask("", &none)));
+    moves(graph.plan(change));
+    moves(graph.write(change));
+    moves(graph.upsert(Upsert {
+        nodes: &[],
+        relationships: &[],
+        timeout: None,
+        dry_run: true,
+    }));
+    moves(graph.schema(&SchemaAsk::default()));
+    moves(graph.posture(None));
+    moves(graph.health(None));
+    let start = Start::Id(String::new());
+    moves(graph.dependencies(&Question {
+        start: start.clone(),
+        direction: Direction::Up,
+        types: Vec::new(),
+        depth: 1,
+        nodes: 1,
+        mode: deps::Mode::List,
+        timeout: None,
+    }));
+    moves(graph.search(&Search {
+        sought: Sought::Like(start),
+        index: None,
+        label: None,
+        hits: 1,
+        hops: 0,
+        around: 0,
+        timeout: None,
+    }));
     Ok(())
 }
