@@ -129,7 +129,7 @@ async fn bring_in(
     upsert: Upsert<'_>,
 ) -> Result<Upserted, ToolError> {
     let _slot = database.slot().await?;
-    let work = told(context, "the change", neo4j.upsert(upsert));
+    let work = told(context, "the change", Box::pin(neo4j.upsert(upsert)));
     graph::unless_cancelled(context, work).await
 }
 

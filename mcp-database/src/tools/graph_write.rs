@@ -152,7 +152,7 @@ impl DatabaseServer {
             }
             Ok((neo4j.write(change).await?, unconfirmed))
         };
-        let work = told(context, "the change", work);
+        let work = told(context, "the change", Box::pin(work));
         let (changed, unconfirmed) = graph::unless_cancelled(context, work).await?;
         match unconfirmed {
             Some(why) => Err(self.ask_to_confirm_graph(why, digest, owner, &changed)?),
