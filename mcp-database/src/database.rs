@@ -137,10 +137,32 @@ impl Databases {
         }
     }
 
+    /// The source of an engine that a call means, and its client.
+    fn client<T>(
+        &self,
+        engine: Engine,
+        id: Option<&str>,
+        pick: fn(&Client) -> Option<&T>,
+    ) -> Result<(&Database, &T), ToolError> {
+        let database = self.of_engine(engine, id)?;
+        let client = pick(&database.client);
+        client
+            .map(|client| (database, client))
+            .ok_or_else(|| ToolError::internal(&"a source has the client of another engine"))
+    }
+
     /// The PostgreSQL that a call means.
     pub(crate) fn postgres(&self, id: Option<&str>) -> Result<(&Database, &Postgres), ToolError> {
         self.client(Engine::Postgres, id, |client| match client {
             Client::Postgres(postgres) => Some(&**postgres),
+            _ => None,
+        })
+    }
+
+    /// The Neo4j that a call means.
+    pub(crate) fn neo4j(&self, id: Option<&str>) -> Result<(&Database, &Neo4j), ToolError> {
+        self.client(Engine::Neo4j, id, |client| match client {
+            Client::Neo4j(neo4j) => Some(neo4j),
             _ => None,
         })
     }
@@ -151,19 +173,6 @@ impl Databases {
             Client::Mongodb(mongo) => Some(&**mongo),
             _ => None,
         })
-    }
-
-    fn client<T>(
-        &self,
-        engine: Engine,
-        id: Option<&str>,
-        pick: impl FnOnce(&Client) -> Option<&T>,
-    ) -> Result<(&Database, &T), ToolError> {
-        let database = self.of_engine(engine, id)?;
-        let client = pick(&database.client);
-        let client = client
-            .ok_or_else(|| ToolError::internal(&"a source has the client of another engine"))?;
-        Ok((database, client))
     }
 
     fn told(&self, is_meant: impl Fn(&Database) -> bool) -> String {

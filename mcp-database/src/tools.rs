@@ -4,6 +4,12 @@ mod db_cursor;
 mod db_health;
 mod db_sources;
 mod error;
+mod graph;
+mod graph_deps;
+mod graph_query;
+mod graph_schema;
+mod graph_upsert;
+mod graph_write;
 mod mongo_explain;
 mod mongo_read;
 mod mongo_schema;
@@ -25,9 +31,14 @@ use crate::server::DatabaseServer;
 use crate::source::Engine;
 
 /// The tools whose calls may take as long as a statement may.
-pub(crate) const QUERYING: [&str; 11] = [
+pub(crate) const QUERYING: [&str; 16] = [
     "db_cursor",
     "db_health",
+    "graph_deps",
+    "graph_query",
+    "graph_schema",
+    "graph_upsert",
+    "graph_write",
     "mongo_explain",
     "mongo_read",
     "mongo_schema",
@@ -84,7 +95,22 @@ pub(crate) fn router(databases: &Databases) -> Result<ToolRouter<DatabaseServer>
                     effects.push(mongo_write::EFFECT);
                 }
             }
-            Engine::Redis | Engine::Neo4j => {}
+            Engine::Neo4j => {
+                tools += DatabaseServer::graph_deps_router()
+                    + DatabaseServer::graph_query_router()
+                    + DatabaseServer::graph_schema_router();
+                effects.extend([
+                    graph_deps::EFFECT,
+                    graph_query::EFFECT,
+                    graph_schema::EFFECT,
+                ]);
+                if databases.has_writable(engine) {
+                    tools += DatabaseServer::graph_upsert_router()
+                        + DatabaseServer::graph_write_router();
+                    effects.extend([graph_upsert::EFFECT, graph_write::EFFECT]);
+                }
+            }
+            Engine::Redis => {}
         }
     }
     finish(tools, &effects)

@@ -47,7 +47,17 @@ impl Database {
                     findings: posture.findings,
                 })
             }
-            Client::Redis(_) | Client::Neo4j(_) => Ok(Looked::default()),
+            Client::Neo4j(neo4j) => {
+                let posture = neo4j.posture(None).await?;
+                Ok(Looked {
+                    version: Some(format!("{} {}", posture.version, posture.edition)),
+                    database: posture.database,
+                    role: posture.user,
+                    features: posture.features,
+                    findings: posture.findings,
+                })
+            }
+            Client::Redis(_) => Ok(Looked::default()),
         }
     }
 
@@ -61,7 +71,8 @@ impl Database {
                 let looking = mongo.health(&wanted, mongo.database_of_url(), limit);
                 Ok(Box::pin(looking).await?)
             }
-            Client::Redis(_) | Client::Neo4j(_) => Ok(Vec::new()),
+            Client::Neo4j(neo4j) => Ok(neo4j.health(wanted, None).await?),
+            Client::Redis(_) => Ok(Vec::new()),
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use shared::tool_error::{ToolError, code};
-
 use super::bolt::{self, QueryType};
 use super::cypher::gate::{EXPLAIN, GateError};
 use super::parameter::ParameterError;
@@ -25,12 +23,20 @@ pub enum GraphError {
     #[error("{0}")]
     Argument(String),
     /// Nodes at the ends of relationships that are not there; nothing was changed.
-    #[error("{count} ends of relationships are not there, and nothing was changed; missing: {}", .missing.join(", "))]
+    #[error("ends of relationships are not there ({count}), and nothing was changed; missing: {}", .missing.join(", "))]
     MissingEnds {
         /// How many.
         count: usize,
         /// The first of them, as `(:Label {key: value})`.
         missing: Vec<String>,
+    },
+    /// Another number of changes than was expected; nothing was changed.
+    #[error("{total} changes would be made where {expected} were expected; nothing was changed")]
+    Unexpected {
+        /// As the caller said.
+        expected: u64,
+        /// As the server counted.
+        total: u64,
     },
     /// The source only reads.
     #[error("the source `{0}` is read-only")]
@@ -186,28 +192,13 @@ impl GraphError {
             Self::MissingEnds { .. } => {
                 Some("give these nodes in the same call, or correct their keys")
             }
+            Self::Unexpected { .. } => {
+                Some("look with a dry_run, and decide with what is there now")
+            }
+            Self::ReadOnly(_) => Some("the operator's configuration says mode = \"read\""),
             Self::Unknown(_) => Some("read what is there before trying again"),
+            Self::Connection(_) => Some("call again"),
             _ => None,
-        }
-    }
-
-    /// The stable code that a caller reads.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Gate(_) | Self::NoRead(_) => "QUERY_REFUSED",
-            Self::Parameter(_) | Self::Argument(_) => code::INVALID_ARGUMENTS,
-            Self::MissingEnds { .. } => "NOT_FOUND",
-            Self::ReadOnly(_) => "READ_ONLY",
-            Self::Source(_) | Self::Unreachable { .. } | Self::Login { .. } => "UNREACHABLE",
-            Self::Timeout(_) => code::TIMEOUT,
-            Self::TooLarge(_) => code::RESULT_TOO_LARGE,
-            Self::Unknown(_) => "OUTCOME_UNKNOWN",
-            Self::Connection(_) => "CONNECTION_LOST",
-            Self::Server { refusal, .. } => match refusal {
-                Refusal::TimedOut => code::TIMEOUT,
-                Refusal::AccessMode => "QUERY_REFUSED",
-                _ => "QUERY_FAILED",
-            },
         }
     }
 
@@ -262,23 +253,6 @@ impl GraphError {
         };
         let reason = error.to_string();
         Self::Unreachable { reason, hint }
-    }
-}
-
-impl From<GraphError> for ToolError {
-    fn from(error: GraphError) -> Self {
-        let told = match &error {
-            GraphError::Server {
-                position: Some(position),
-                ..
-            } => format!("{error}, at character {position}"),
-            _ => error.to_string(),
-        };
-        let tool_error = Self::new(error.code(), told);
-        match error.hint() {
-            Some(hint) => tool_error.with_hint(hint),
-            None => tool_error,
-        }
     }
 }
 
@@ -338,8 +312,6 @@ mod tests {
             (refusal, message.as_str(), position),
             (Refusal::Syntax, "Variable `x` not defined", Some(8))
         );
-        let told = ToolError::from(error(8));
-        assert!(told.message.ends_with("at character 8"), "{told}");
     }
 
     #[test]

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use super::bolt::{Access, Map, TransactionOptions, Value, get};
 use super::client::{Neo4j, within};
 use super::error::{GraphError, Refusal};
 use super::pool::Session;
+use crate::finding::{Check, Status};
 
 /// Seconds after which a transaction is long.
 const LONG: i64 = 60;
@@ -18,58 +17,16 @@ const HEAP: i64 = 90;
 /// Names of one check that are told.
 const TOLD: usize = 10;
 
-/// How a check came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// As it should be.
-    Ok,
-    /// Worth a look.
-    Warn,
-    /// Something does not work.
-    Fail,
-}
-
-/// One check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// Its name.
-    pub check: &'static str,
-    /// How it came out.
-    pub status: Status,
-    /// What was found.
-    pub value: String,
-    /// From where on it would come out otherwise.
-    pub threshold: &'static str,
-    /// What to do; empty if nothing.
-    pub advice: String,
-}
-
-impl Check {
-    fn new(check: &'static str, status: Status, value: String, threshold: &'static str) -> Self {
-        Self {
-            check,
-            status,
-            value,
-            threshold,
-            advice: String::new(),
-        }
-    }
-
-    fn advising(mut self, advice: &str) -> Self {
-        if self.status != Status::Ok {
-            advice.clone_into(&mut self.advice);
-        }
-        self
-    }
-}
-
 impl Neo4j {
-    /// Checks the database.
+    /// Checks the database; `wanted` names some of the checks, and nothing all of them.
     ///
     /// # Errors
     /// Why the server did not answer; a check that it refuses to answer is left out.
-    pub async fn health(&self, timeout: Option<Duration>) -> Result<Vec<Check>, GraphError> {
+    pub async fn health(
+        &self,
+        wanted: &[String],
+        timeout: Option<Duration>,
+    ) -> Result<Vec<Check>, GraphError> {
         let limit = self.limit(timeout);
         within(limit, async {
             let begun = Instant::now();
@@ -91,9 +48,22 @@ impl Neo4j {
             checks.extend(told(size(&mut session, &options).await)?);
             checks.extend(told(heap(&mut session, &options).await)?);
             checks.extend(told(caches(&mut session, &options).await)?);
+            checks.retain(|check| wanted.is_empty() || wanted.contains(&check.check));
             Ok(checks)
         })
         .await
+    }
+}
+
+/// A check, with its advice unless it is as it should be.
+fn check(name: &str, status: Status, value: String, threshold: &str, advice: &str) -> Check {
+    let is_advised = status != Status::Ok;
+    Check {
+        check: name.to_owned(),
+        status,
+        value,
+        threshold: Some(threshold.to_owned()),
+        advice: is_advised.then(|| advice.to_owned()),
     }
 }
 
@@ -128,8 +98,13 @@ async fn answering(
     };
     let agent = session.connection()?.server_agent().to_owned();
     let value = format!("{agent} in {} ms", took.as_millis());
-    Ok(Check::new("answer", status, value, "1 s with connecting")
-        .advising("look at the load of the server and the way to it"))
+    Ok(check(
+        "answer",
+        status,
+        value,
+        "1 s with connecting",
+        "look at the load of the server and the way to it",
+    ))
 }
 
 async fn indexes(
@@ -161,15 +136,25 @@ async fn indexes(
     } else {
         Status::Fail
     };
-    let failed = Check::new("indexes_failed", status, counted(&failed, all.len()), "0")
-        .advising("SHOW INDEXES YIELD name, failureMessage tells why; drop and create them again");
+    let failed = check(
+        "indexes_failed",
+        status,
+        counted(&failed, all.len()),
+        "0",
+        "SHOW INDEXES YIELD name, failureMessage tells why; drop and create them again",
+    );
     let status = if filling.is_empty() {
         Status::Ok
     } else {
         Status::Warn
     };
-    let filling = Check::new("indexes_filling", status, counted(&filling, all.len()), "0")
-        .advising("queries do not use them yet; wait, or CALL db.awaitIndexes()");
+    let filling = check(
+        "indexes_filling",
+        status,
+        counted(&filling, all.len()),
+        "0",
+        "queries do not use them yet; wait, or CALL db.awaitIndexes()",
+    );
     Ok(vec![failed, filling])
 }
 
@@ -183,13 +168,13 @@ async fn unused(session: &mut Session, options: &TransactionOptions) -> Result<C
     } else {
         Status::Warn
     };
-    Ok(Check::new(
+    Ok(check(
         "indexes_unused",
         status,
         counted(&names, names.len()),
         "not read for 7 days of counting",
-    )
-    .advising("each costs every write; drop those that nobody needs"))
+        "each costs every write; drop those that nobody needs",
+    ))
 }
 
 async fn constraints(
@@ -205,13 +190,11 @@ async fn constraints(
         .and_then(Value::as_integer);
     let has_none = names.is_empty() && nodes.unwrap_or_default() > 0;
     let status = if has_none { Status::Warn } else { Status::Ok };
-    Ok(Check::new(
+    Ok(check(
         "constraints",
         status,
         counted(&names, names.len()),
         "at least 1 where there are nodes",
-    )
-    .advising(
         "a constraint for each key keeps nodes from being there twice, and finds them at once",
     ))
 }
@@ -249,20 +232,25 @@ async fn transactions(
         LONG.. => Status::Warn,
         _ => Status::Ok,
     };
-    let long = Check::new("long_transactions", status, counted(&long, all.len()), "60 s, 600 s")
-        .advising("find out who runs them; the operator can end them by TERMINATE TRANSACTIONS, and bound them by db.transaction.timeout");
+    let long = check(
+        "long_transactions",
+        status,
+        counted(&long, all.len()),
+        "60 s, 600 s",
+        "find out who runs them; the operator can end them by TERMINATE TRANSACTIONS, and bound them by db.transaction.timeout",
+    );
     let status = if blocked.is_empty() {
         Status::Ok
     } else {
         Status::Warn
     };
-    let blocked = Check::new(
+    let blocked = check(
         "waiting_for_locks",
         status,
         counted(&blocked, all.len()),
         "0",
-    )
-    .advising("the long transactions hold what these wait for");
+        "the long transactions hold what these wait for",
+    );
     Ok(vec![long, blocked])
 }
 
@@ -275,11 +263,12 @@ async fn size(session: &mut Session, options: &TransactionOptions) -> Result<Che
     };
     // Bytes of the store are told by metrics of Enterprise alone.
     let value = format!("{} nodes, {} relationships", number(0), number(1));
-    Ok(Check::new(
+    Ok(check(
         "size",
         Status::Ok,
         value,
         "none; bytes of the store are not told over Bolt",
+        "",
     ))
 }
 
@@ -299,12 +288,7 @@ async fn heap(session: &mut Session, options: &TransactionOptions) -> Result<Che
     };
     let (used, most) = (bytes("used"), bytes("max"));
     if most <= 0 {
-        return Ok(Check::new(
-            "heap",
-            Status::Ok,
-            "not told".to_owned(),
-            "90 %",
-        ));
+        return Ok(check("heap", Status::Ok, "not told".to_owned(), "90 %", ""));
     }
     let percent = used.saturating_mul(100) / most;
     let status = if percent >= HEAP {
@@ -318,7 +302,11 @@ async fn heap(session: &mut Session, options: &TransactionOptions) -> Result<Che
         mebibytes(most),
         mebibytes(used)
     );
-    Ok(Check::new("heap", status, value, "90 %").advising(
+    Ok(check(
+        "heap",
+        status,
+        value,
+        "90 %",
         "raise server.memory.heap.max_size, or bound queries by dbms.memory.transaction.total.max",
     ))
 }
@@ -330,8 +318,13 @@ async fn caches(session: &mut Session, options: &TransactionOptions) -> Result<C
     let unlimited = |name: &str| settings.iter().any(|setting| setting == name);
     let is_open = unlimited("db.transaction.timeout=0s");
     let status = if is_open { Status::Warn } else { Status::Ok };
-    Ok(Check::new("limits", status, settings.join(", "), "a limit for the time of transactions")
-        .advising("set db.transaction.timeout, so that what a lost client leaves behind ends; calls from here always say their own"))
+    Ok(check(
+        "limits",
+        status,
+        settings.join(", "),
+        "a limit for the time of transactions",
+        "set db.transaction.timeout, so that what a lost client leaves behind ends; calls from here always say their own",
+    ))
 }
 
 fn names(rows: &[Vec<Value>]) -> Vec<String> {

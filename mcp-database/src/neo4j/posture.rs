@@ -8,6 +8,7 @@ use super::bolt::{Access, Map, Value};
 use super::client::{Neo4j, within};
 use super::error::GraphError;
 use super::pool::Session;
+use crate::finding::{Finding, Severity};
 use crate::source::{Mode, is_loopback};
 
 /// Privileges that change something.
@@ -22,29 +23,6 @@ const CHANGING: [&str; 9] = [
     "dbms_actions",
     "admin",
 ];
-
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Worth knowing.
-    Info,
-    /// A layer less than there could be.
-    Warning,
-    /// Something is open that should not be.
-    Critical,
-}
-
-/// Something found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How much it matters.
-    pub severity: Severity,
-    /// What it is.
-    pub finding: String,
-    /// What can be done.
-    pub advice: String,
-}
 
 /// What is behind a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -61,7 +39,7 @@ pub struct Posture {
     pub database: Option<String>,
     /// What the server has beside its core: `apoc`, `gds`, `fulltext`, `vector`.
     pub features: Vec<String>,
-    /// What was found, most severe first.
+    /// What the credential and the server leave open, most severe first.
     pub findings: Vec<Finding>,
 }
 
@@ -104,7 +82,7 @@ impl Neo4j {
         let address = self.address();
         if !address.tls && !is_loopback(&address.host) {
             posture.find(
-                Severity::Warning,
+                Severity::Medium,
                 format!(
                     "everything goes to `{}` in the clear, the password too",
                     address.host
@@ -114,7 +92,7 @@ impl Neo4j {
         }
         if address.is_routing {
             posture.find(
-                Severity::Info,
+                Severity::Low,
                 "the routing scheme of the url is not followed: the server it names is asked, and no other of a cluster",
                 "for writes, name the leader of the database",
             );
@@ -183,7 +161,7 @@ async fn about_the_server(
     }
     if posture.edition == "community" {
         posture.find(
-            Severity::Warning,
+            Severity::Medium,
             "Community Edition has no roles: every user may write, and what is read-only is so by access mode, plan and gate alone",
             "nothing is to be done but to know it; Enterprise has a role `reader`",
         );
@@ -211,7 +189,7 @@ async fn about_the_user(
     }
     if posture.user.is_none() {
         posture.find(
-            Severity::Critical,
+            Severity::High,
             "the server asks nobody who they are, or does not tell",
             "set dbms.security.auth_enabled=true on the server, and name a user and a password in the source",
         );
@@ -231,7 +209,7 @@ async fn about_the_user(
         .collect();
     if !changing.is_empty() {
         posture.find(
-            Severity::Warning,
+            Severity::Medium,
             format!(
                 "the user of this read-only source may change things: {}",
                 changing.join(", ")
@@ -262,20 +240,20 @@ async fn about_procedures(
         let value = text(row.get(1)).unwrap_or_default();
         match text(row.first()).as_deref() {
             Some("dbms.security.procedures.allowlist") if value == "*" => posture.find(
-                Severity::Info,
+                Severity::Low,
                 "the server lets every procedure that is installed be called",
                 "set dbms.security.procedures.allowlist to db.*,gds.* or what is needed: then no plugin is reached \
                  even if the gate here failed",
             ),
             Some("dbms.security.procedures.unrestricted") if !value.is_empty() && value != "null" => {
                 posture.find(
-                    Severity::Warning,
+                    Severity::Medium,
                     format!("procedures go past the rights of their callers: {value}"),
                     "empty dbms.security.procedures.unrestricted, or keep it to what needs it",
                 );
             }
             Some("dbms.security.allow_csv_import_from_file_urls") if value == "true" => posture.find(
-                Severity::Info,
+                Severity::Low,
                 "LOAD CSV reads files of the server; the gate refuses it, nothing else would",
                 "set dbms.security.allow_csv_import_from_file_urls=false",
             ),

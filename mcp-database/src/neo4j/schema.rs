@@ -34,6 +34,8 @@ pub struct SchemaAsk {
     pub kinds: usize,
     /// How many labels and types are passed over, in the order of their names.
     pub skip: usize,
+    /// Whether only names and counts are told, and nothing is looked at.
+    pub names_only: bool,
     /// How many nodes and relationships of each are looked at, at most [`LARGEST_SAMPLE`].
     pub sample: usize,
     /// Bytes of all lines.
@@ -49,6 +51,7 @@ impl Default for SchemaAsk {
             matching: None,
             kinds: 50,
             skip: 0,
+            names_only: false,
             sample: 1_000,
             bytes: 32 * 1024,
             timeout: None,
@@ -69,7 +72,7 @@ pub struct Schema {
     pub type_count: usize,
     /// `(:Service {name string!, tier integer?}) ~1.2k`
     pub nodes: Vec<String>,
-    /// `(:Service)-[:DEPENDS_ON {since date}]->(:Service) ~1.2k`
+    /// `(:Service)-[:DEPENDS_ON {since date}]->(:Service) ~1.2k`; of names only `[:DEPENDS_ON] ~1.2k`
     pub relationships: Vec<String>,
     /// `name RANGE :Service(name)`, with its state unless it is online.
     pub indexes: Vec<String>,
@@ -109,6 +112,7 @@ async fn described(reading: &mut Reading, ask: &SchemaAsk) -> Result<Schema, Gra
         schema: Schema::default(),
         rules: Rules::of(reading).await?,
         matching: ask.matching.as_deref().unwrap_or_default().to_lowercase(),
+        names_only: ask.names_only,
         sample: ask.sample.clamp(1, LARGEST_SAMPLE),
         room: ask.bytes,
     };
@@ -127,7 +131,9 @@ async fn described(reading: &mut Reading, ask: &SchemaAsk) -> Result<Schema, Gra
     let (labels, types) = describing.choose(labels, types, ask.skip, kinds);
     describing.nodes(reading, &labels).await?;
     describing.relationships(reading, &types).await?;
-    describing.rules(&labels, &types);
+    if !ask.names_only {
+        describing.rules(&labels, &types);
+    }
     Ok(describing.schema)
 }
 
@@ -137,6 +143,7 @@ struct Describing {
     rules: Rules,
     /// In lower case; empty for everything.
     matching: String,
+    names_only: bool,
     sample: usize,
     /// Bytes that are left for lines.
     room: usize,
@@ -180,10 +187,14 @@ impl Describing {
             .collect();
         let counts = counted(reading, &counts).await?;
         for (label, count) in labels.iter().zip(counts) {
-            let pattern = format!("MATCH (n:{})", quoted(label));
-            let sampled = properties(reading, &pattern, "n", count, self.sample).await?;
-            self.note(&sampled);
-            let told = sampled.told(|property| self.rules.is_unique(label, property));
+            let told = if self.names_only {
+                String::new()
+            } else {
+                let pattern = format!("MATCH (n:{})", quoted(label));
+                let sampled = properties(reading, &pattern, "n", count, self.sample).await?;
+                self.note(&sampled);
+                sampled.told(|property| self.rules.is_unique(label, property))
+            };
             let line = format!("(:{}{told}) {}", plain(label), rounded(count));
             if !take(&mut self.schema.nodes, line, &mut self.room) {
                 self.schema.is_truncated = true;
@@ -204,6 +215,16 @@ impl Describing {
             .collect();
         let counts = counted(reading, &counts).await?;
         for (kind, count) in types.iter().zip(counts) {
+            if self.names_only {
+                let line = format!("[:{}] {}", plain(kind), rounded(count));
+                if self.is_meant(kind)
+                    && !take(&mut self.schema.relationships, line, &mut self.room)
+                {
+                    self.schema.is_truncated = true;
+                    return Ok(());
+                }
+                continue;
+            }
             let pattern = format!("MATCH ()-[r:{}]->()", quoted(kind));
             let sampled = properties(reading, &pattern, "r", count, self.sample).await?;
             let told = sampled.told(|_| false);

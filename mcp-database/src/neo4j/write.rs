@@ -53,6 +53,8 @@ pub struct Change<'a> {
     pub timeout: Option<Duration>,
     /// Whether it is rolled back, and only told what it would do.
     pub dry_run: bool,
+    /// How many changes it is to make ([`Changed::total`]); with any other number nothing is changed.
+    pub expected: Option<u64>,
 }
 
 /// Why a statement takes away more than what it names.
@@ -65,6 +67,19 @@ pub enum Destruction {
     DeletesWithoutKey,
     /// It sets or removes properties or labels of all that a scan finds.
     ChangesAll,
+}
+
+impl Destruction {
+    /// What the statement does, behind "it".
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::DropsSchema => "drops an index or a constraint",
+            Self::DeletesWithoutKey => {
+                "deletes what it does not find by a unique key or an element id alone"
+            }
+            Self::ChangesAll => "changes all that has a label, or everything",
+        }
+    }
 }
 
 /// What a statement would do by its plan; nothing has run.
@@ -96,6 +111,16 @@ pub struct Changed {
     pub answer: Answer,
     /// Whether it is in the database now.
     pub is_committed: bool,
+}
+
+impl Changed {
+    /// How many changes there are of all kinds.
+    pub fn total(&self) -> u64 {
+        self.counters
+            .values()
+            .map(|count| count.unsigned_abs())
+            .sum()
+    }
 }
 
 impl Neo4j {
@@ -152,6 +177,11 @@ impl Neo4j {
             Ok((session, changed))
         })
         .await?;
+        let total = changed.total();
+        if let Some(expected) = change.expected.filter(|expected| *expected != total) {
+            finish(session, true).await?;
+            return Err(GraphError::Unexpected { expected, total });
+        }
         finish(session, change.dry_run).await?;
         changed.is_committed = !change.dry_run;
         Ok(changed)

@@ -1,6 +1,7 @@
 //! How the databases' errors read to the model.
 
 pub(super) mod mongodb;
+mod neo4j;
 mod postgres;
 
 use shared::tool_error::ToolError;

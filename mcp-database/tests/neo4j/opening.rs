@@ -240,6 +240,7 @@ fn every_call_can_move_between_threads() -> Result<()> {
         budget: mcp_database::table::Budget::default(),
         timeout: None,
         dry_run: true,
+        expected: None,
     };
     moves(graph.read(ask("", &none)));
     moves(graph.plan(change));
@@ -252,7 +253,7 @@ fn every_call_can_move_between_threads() -> Result<()> {
     }));
     moves(graph.schema(&SchemaAsk::default()));
     moves(graph.posture(None));
-    moves(graph.health(None));
+    moves(graph.health(&[], None));
     let start = Start::Id(String::new());
     moves(graph.dependencies(&Question {
         start: start.clone(),

@@ -60,6 +60,14 @@ async fn case_66_a_graph_is_told_in_lines_without_apoc() -> Result<()> {
         "{schema:?}"
     );
     ensure!(!schema.is_truncated && !schema.is_sampled);
+    let names = SchemaAsk {
+        names_only: true,
+        ..ask.clone()
+    };
+    let names = graph.schema(&names).await?;
+    assert_eq!(names.nodes, [format!("(:{label}) ~1.2k")]);
+    assert_eq!(names.relationships, [format!("[:{label}_KNOWS] 1")]);
+    ensure!(names.constraints.is_empty() && names.indexes.is_empty());
     // A label that only a constraint knows is counted as such.
     run(
         &graph,

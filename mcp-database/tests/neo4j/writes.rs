@@ -16,6 +16,7 @@ fn change<'a>(cypher: &'a str, parameters: &'a Map<String, Value>) -> Change<'a>
         budget: Budget::default(),
         timeout: None,
         dry_run: false,
+        expected: None,
     }
 }
 
@@ -37,6 +38,34 @@ async fn a_change_is_counted_and_there_afterwards() -> Result<()> {
     assert_eq!(changed.counters.get("nodes-created"), Some(&5_000));
     ensure!(changed.answer.rows.goes_on());
     assert_eq!(count(&graph, &label).await?, json!(5_002));
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_number_of_changes_than_expected_leaves_nothing() -> Result<()> {
+    let graph = graph!(Write);
+    let label = unique("Expected");
+    let none = Map::new();
+    let create = format!("UNWIND range(1, 3) AS i CREATE (n:{label})");
+    let expecting = |expected| Change {
+        expected: Some(expected),
+        ..change(&create, &none)
+    };
+    let refused = graph.write(expecting(5)).await;
+    ensure!(
+        matches!(
+            refused,
+            Err(GraphError::Unexpected {
+                expected: 5,
+                total: 6
+            })
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(count(&graph, &label).await?, json!(0));
+    // Three nodes and three labels.
+    assert_eq!(graph.write(expecting(6)).await?.total(), 6);
+    assert_eq!(count(&graph, &label).await?, json!(3));
     Ok(())
 }
 
