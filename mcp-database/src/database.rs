@@ -85,6 +85,12 @@ impl Databases {
         })
     }
 
+    /// Whether agents have streams to talk through.
+    pub(crate) fn has_streams(&self) -> bool {
+        self.iter()
+            .any(|database| !database.settings.special.streams.is_empty())
+    }
+
     /// A source by its name.
     pub(crate) fn get(&self, id: &str) -> Result<&Database, ToolError> {
         self.0.get(id).ok_or_else(|| {
@@ -137,13 +143,30 @@ impl Databases {
 
     /// The PostgreSQL that a call means.
     pub(crate) fn postgres(&self, id: Option<&str>) -> Result<(&Database, &Postgres), ToolError> {
-        let database = self.of_engine(Engine::Postgres, id)?;
-        match &database.client {
-            Client::Postgres(postgres) => Ok((database, postgres)),
-            _ => Err(ToolError::internal(
-                &"a source has the client of another engine",
-            )),
-        }
+        self.of(Engine::Postgres, id, |client| match client {
+            Client::Postgres(postgres) => Some(postgres),
+            _ => None,
+        })
+    }
+
+    /// The Redis that a call means.
+    pub(crate) fn redis(&self, id: Option<&str>) -> Result<(&Database, &Redis), ToolError> {
+        self.of(Engine::Redis, id, |client| match client {
+            Client::Redis(redis) => Some(redis),
+            _ => None,
+        })
+    }
+
+    fn of<T>(
+        &self,
+        engine: Engine,
+        id: Option<&str>,
+        pick: fn(&Client) -> Option<&T>,
+    ) -> Result<(&Database, &T), ToolError> {
+        let database = self.of_engine(engine, id)?;
+        let client = pick(&database.client)
+            .ok_or_else(|| ToolError::internal(&"a source has the client of another engine"))?;
+        Ok((database, client))
     }
 
     fn told(&self, is_meant: impl Fn(&Database) -> bool) -> String {

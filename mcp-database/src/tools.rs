@@ -1,9 +1,16 @@
 //! The list of all tools; a server has those of the engines that it has sources of, and changing ones where a source may be changed.
 
+mod bus_ack;
+mod bus_publish;
+mod bus_read;
+mod bus_subscribe;
 mod db_cursor;
 mod db_health;
 mod db_sources;
 mod error;
+mod kv_command;
+mod kv_read;
+mod kv_write;
 mod pg_execute;
 mod pg_explain;
 mod pg_query;
@@ -21,9 +28,16 @@ use crate::server::DatabaseServer;
 use crate::source::Engine;
 
 /// The tools whose calls may take as long as a statement may.
-pub(crate) const QUERYING: [&str; 7] = [
+pub(crate) const QUERYING: [&str; 14] = [
+    "bus_ack",
+    "bus_publish",
+    "bus_read",
+    "bus_subscribe",
     "db_cursor",
     "db_health",
+    "kv_command",
+    "kv_read",
+    "kv_write",
     "pg_execute",
     "pg_explain",
     "pg_query",
@@ -31,8 +45,8 @@ pub(crate) const QUERYING: [&str; 7] = [
     "vector_search",
 ];
 
-/// The changing tools that need no grant.
-pub(crate) const EXEMPT: [&str; 0] = [];
+/// The changing tools that need no grant: agents talk to each other without one, within the streams that the configuration lists.
+pub(crate) const EXEMPT: [&str; 4] = ["bus_ack", "bus_publish", "bus_read", "bus_subscribe"];
 
 /// The tools for these databases, with their annotations.
 ///
@@ -62,7 +76,27 @@ pub(crate) fn router(databases: &Databases) -> Result<ToolRouter<DatabaseServer>
                     effects.push(pg_execute::EFFECT);
                 }
             }
-            Engine::Redis | Engine::Mongodb | Engine::Neo4j => {}
+            Engine::Redis => {
+                tools += DatabaseServer::kv_command_router() + DatabaseServer::kv_read_router();
+                effects.extend([kv_command::EFFECT, kv_read::EFFECT]);
+                if databases.has_writable(engine) {
+                    tools += DatabaseServer::kv_write_router();
+                    effects.push(kv_write::EFFECT);
+                }
+                if databases.has_streams() {
+                    tools += DatabaseServer::bus_ack_router()
+                        + DatabaseServer::bus_publish_router()
+                        + DatabaseServer::bus_read_router()
+                        + DatabaseServer::bus_subscribe_router();
+                    effects.extend([
+                        bus_ack::EFFECT,
+                        bus_publish::EFFECT,
+                        bus_read::EFFECT,
+                        bus_subscribe::EFFECT,
+                    ]);
+                }
+            }
+            Engine::Mongodb | Engine::Neo4j => {}
         }
     }
     finish(tools, &effects)

@@ -4,6 +4,8 @@ use shared::tool_error::ToolError;
 
 use super::{Client, Database};
 use crate::finding::{Check, Finding};
+use crate::redis::Call;
+use crate::redis::info::Product;
 
 /// What a source is.
 #[derive(Debug, Default)]
@@ -34,7 +36,21 @@ impl Database {
                     findings: posture.findings.clone(),
                 })
             }
-            Client::Redis(_) | Client::Mongodb(_) | Client::Neo4j(_) => Ok(Looked::default()),
+            Client::Redis(redis) => {
+                let posture = redis.posture(self.usual_call()).await?;
+                let version = posture.version.map(|version| match posture.product {
+                    Product::Redis => version,
+                    other => format!("{version} ({})", other.name()),
+                });
+                Ok(Looked {
+                    version,
+                    database: Some(redis.database().to_string()),
+                    role: posture.user,
+                    features: posture.modules,
+                    findings: posture.findings,
+                })
+            }
+            Client::Mongodb(_) | Client::Neo4j(_) => Ok(Looked::default()),
         }
     }
 
@@ -42,7 +58,17 @@ impl Database {
     pub(crate) async fn health(&self, wanted: &[String]) -> Result<Vec<Check>, ToolError> {
         match &self.client {
             Client::Postgres(postgres) => Ok(postgres.health(wanted).await?),
-            Client::Redis(_) | Client::Mongodb(_) | Client::Neo4j(_) => Ok(Vec::new()),
+            Client::Redis(redis) => Ok(redis.health(wanted, self.usual_call()).await?),
+            Client::Mongodb(_) | Client::Neo4j(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// What Redis is asked within where nobody asks for more.
+    pub(crate) fn usual_call(&self) -> Call {
+        let limits = self.settings.limits;
+        Call {
+            budget: limits.reply,
+            timeout: limits.timeout,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How the databases' errors read to the model.
 
 mod postgres;
+pub(super) mod redis;
 
 use shared::tool_error::ToolError;
 
