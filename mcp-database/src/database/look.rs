@@ -37,7 +37,7 @@ impl Database {
                 })
             }
             Client::Redis(redis) => {
-                let posture = redis.posture(self.usual_call()).await?;
+                let posture = Box::pin(redis.posture(self.usual_call())).await?;
                 let version = posture.version.map(|version| match posture.product {
                     Product::Redis => version,
                     other => format!("{version} ({})", other.name()),
@@ -58,7 +58,7 @@ impl Database {
     pub(crate) async fn health(&self, wanted: &[String]) -> Result<Vec<Check>, ToolError> {
         match &self.client {
             Client::Postgres(postgres) => Ok(postgres.health(wanted).await?),
-            Client::Redis(redis) => Ok(redis.health(wanted, self.usual_call()).await?),
+            Client::Redis(redis) => Ok(Box::pin(redis.health(wanted, self.usual_call())).await?),
             Client::Mongodb(_) | Client::Neo4j(_) => Ok(Vec::new()),
         }
     }

@@ -25,8 +25,10 @@ const SLOW_ENTRIES: usize = 64;
 const SLOW_MS: f64 = 100.0;
 /// Bytes below which the shares of memory mean nothing.
 const LITTLE_MEMORY: f64 = 100.0 * 1024.0 * 1024.0;
-/// What is judged from what the server says of itself.
-const OF_INFO: [(&str, fn(&Info) -> Seen); 6] = [
+/// Judges what the server says of itself.
+type Judge = fn(&Info) -> Seen;
+/// What is judged so, by name.
+const OF_INFO: [(&str, Judge); 6] = [
     ("memory", memory),
     ("fragmentation", fragmentation),
     ("eviction", eviction),

@@ -35,7 +35,7 @@ pub(crate) struct BusAckParams {
     #[serde(default)]
     source: Option<String>,
     stream: String,
-    /// `ack`: `ids` are worked off. `claim`: takes over what its consumers left. `groups`: who is how far.
+    /// `groups` tells who is how far.
     action: Action,
     #[serde(default)]
     group: Option<String>,
@@ -44,18 +44,15 @@ pub(crate) struct BusAckParams {
     /// Who claims; default you.
     #[serde(default)]
     consumer: Option<String>,
-    /// Claims what was left so long; default 60000.
+    /// Left so long; default 60000.
     #[serde(default)]
     min_idle_ms: Option<u64>,
-    /// Claims so many; default 10.
+    /// Default 10.
     #[serde(default)]
     count: Option<usize>,
-    /// Claims on from here.
+    /// Claim on from here.
     #[serde(default)]
     start: Option<String>,
-    /// Default 5; beyond, a claim makes it a dead letter in `stream`:dead.
-    #[serde(default)]
-    max_deliveries: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -79,7 +76,7 @@ impl Action {
 
 #[tool_router(router = bus_ack_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Acknowledges messages of a group, takes over those that were left, or shows groups, lag and dead letters.
+    /// Acknowledges `ids` of a group; claims what its consumers left, where a sixth delivery makes a dead letter; or shows the groups.
     #[tool]
     async fn bus_ack(
         &self,
@@ -128,7 +125,6 @@ fn check_arguments(params: &BusAckParams) -> Result<(), ToolError> {
         ("min_idle_ms", params.min_idle_ms.is_some()),
         ("count", params.count.is_some()),
         ("start", params.start.is_some()),
-        ("max_deliveries", params.max_deliveries.is_some()),
     ];
     let action = params.action;
     let of_no_use = of_claim
@@ -172,7 +168,7 @@ fn claim(params: &BusAckParams, caller: &str) -> Claim {
         min_idle: Duration::from_millis(params.min_idle_ms.unwrap_or(MIN_IDLE)),
         count: params.count.unwrap_or(10),
         start: params.start.clone(),
-        max_deliveries: params.max_deliveries.unwrap_or(MAX_DELIVERIES),
+        max_deliveries: MAX_DELIVERIES,
     }
 }
 
@@ -181,10 +177,10 @@ fn claimed(claimed: Claimed, claim: &Claim) -> (Answer, Vec<String>) {
     if !claimed.dead.is_empty() {
         let dead = claimed.dead.iter();
         let dead: Vec<String> = dead
-            .map(|dead| format!("{} as {} after {}", dead.id, dead.dead_id, dead.deliveries))
+            .map(|dead| format!("{} is {} there", dead.id, dead.dead_id))
             .collect();
         notices.push(format!(
-            "delivered too often, and now in {}{DEAD}: {}",
+            "delivered over {MAX_DELIVERIES} times, and now in {}{DEAD}: {}",
             claim.stream,
             dead.join(", ")
         ));

@@ -32,16 +32,16 @@ pub(crate) struct BusReadParams {
     #[serde(default)]
     source: Option<String>,
     stream: String,
-    /// Each message goes to one of its consumers, until acknowledged; without a group everybody reads everything.
+    /// A message goes to one consumer of it; without, everybody reads all.
     #[serde(default)]
     group: Option<String>,
     /// Default you.
     #[serde(default)]
     consumer: Option<String>,
-    /// Makes the group if missing, beginning here.
+    /// If missing, beginning there.
     #[serde(default)]
     create_group: Option<Begin>,
-    /// This id; "$": from now on. With a group: yours again, from "0".
+    /// An id; "$": from now on. With a group "0": yours again.
     #[serde(default)]
     after: Option<String>,
     /// Default 10.
@@ -62,7 +62,7 @@ enum Begin {
 
 #[tool_router(router = bus_read_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Reads messages of a stream, for everybody or as a consumer of a group; bus_ack says that they are worked off.
+    /// Reads messages of a stream, alone or as a consumer of a group, which acknowledges with `bus_ack`.
     #[tool]
     async fn bus_read(
         &self,

@@ -36,19 +36,19 @@ pub(crate) struct BusSubscribeParams {
     /// Needed where there are several.
     #[serde(default)]
     source: Option<String>,
-    /// `open` gives the `handle` that `poll` and `close` need.
+    /// `open` gives a `handle`.
     action: Action,
     #[serde(default)]
     channels: Vec<String>,
-    /// Of channels: * any rest.
+    /// "agents:*"
     #[serde(default)]
     patterns: Vec<String>,
     #[serde(default)]
     handle: Option<String>,
-    /// Messages of a poll; default 100.
+    /// Default 100.
     #[serde(default)]
     count: Option<usize>,
-    /// A poll waits for the first, to 20000.
+    /// Of a poll, to 20000.
     #[serde(default)]
     wait_ms: u64,
 }
@@ -94,7 +94,7 @@ pub(crate) struct BusSubscribeResult {
 
 #[tool_router(router = bus_subscribe_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Listens to channels: what comes is kept for the next poll, and what was lost is told. Without a poll for two minutes it ends.
+    /// Listens to channels: what comes is kept for the next poll, and what was lost is told. It ends two minutes after the last.
     #[tool]
     async fn bus_subscribe(
         &self,

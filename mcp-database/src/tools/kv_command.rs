@@ -32,24 +32,20 @@ pub(crate) struct KvCommandParams {
     /// Needed where there are several.
     #[serde(default)]
     source: Option<String>,
-    /// Its name, then each argument: ["ZRANGE", "board", 0, 9].
+    /// ["ZRANGE", "board", 0, 9]
     #[schemars(with = "Vec<Value>")]
     argv: Vec<Blob>,
-    #[serde(default)]
-    format: Format,
     /// Default 100.
     #[serde(default)]
     max_rows: Option<usize>,
     /// Default 65536.
     #[serde(default)]
     max_bytes: Option<usize>,
-    #[serde(default)]
-    timeout_ms: Option<u64>,
 }
 
 #[tool_router(router = kv_command_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Sends one command that reads, where kv_read does not do; those that change, block or stop a server are refused.
+    /// Sends one command that reads, for what `kv_read` cannot; others are refused.
     #[tool]
     async fn kv_command(
         &self,
@@ -61,7 +57,7 @@ impl DatabaseServer {
         let wanted = Wanted {
             rows: params.max_rows,
             bytes: params.max_bytes,
-            timeout_ms: params.timeout_ms,
+            ..Wanted::default()
         };
         let asked = Call {
             budget: database.budget(wanted)?,
@@ -80,7 +76,7 @@ impl DatabaseServer {
                 .with_hint("changes are kv_write's, on a source with mode = \"write\""));
         }
         let _slot = database.slot().await?;
-        let work = redis.command(&params.argv, false, asked);
+        let work = Box::pin(redis.command(&params.argv, false, asked));
         let answered = told(&context, "the command", work).await;
         recorded.rows(answered.as_ref().ok().map(|(answer, _)| answer.rows.len()));
         record::note(&context, recorded);
@@ -92,6 +88,6 @@ impl DatabaseServer {
             notices: Vec::new(),
         };
         let cursors = &self.state().cursors;
-        reply(&context, cursors, answer, left, params.format, since)
+        reply(&context, cursors, answer, left, Format::Rows, since)
     }
 }

@@ -35,37 +35,33 @@ pub(crate) struct KvReadParams {
     /// Needed where there are several.
     #[serde(default)]
     source: Option<String>,
-    /// Each a string or {"base64": …}.
+    /// Strings or {"base64": …}.
     #[serde(default)]
     #[schemars(with = "Vec<Value>")]
     keys: Vec<Blob>,
-    /// Of their values: an index, a byte of a string, or `next`.
+    /// Of each value: index, byte, or its `next`.
     #[serde(default)]
     start: Option<String>,
-    /// Elements, or bytes of a string.
+    /// Elements or bytes.
     #[serde(default)]
     count: Option<usize>,
-    /// Finds keys instead: * any, ? one, [ab].
+    /// Finds keys: * ? [ab].
     #[serde(default)]
     pattern: Option<String>,
     /// Only of this type.
     #[serde(default)]
     kind: Option<String>,
-    #[serde(default)]
-    format: Format,
     /// Default 100.
     #[serde(default)]
     max_rows: Option<usize>,
     /// Default 65536.
     #[serde(default)]
     max_bytes: Option<usize>,
-    #[serde(default)]
-    timeout_ms: Option<u64>,
 }
 
 #[tool_router(router = kv_read_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Reads keys of any type, with type, time to live, length and a window of each value; or finds keys by a pattern.
+    /// Reads keys with type, time to live, length and a window of the value; or finds keys by a pattern.
     #[tool]
     async fn kv_read(
         &self,
@@ -77,18 +73,17 @@ impl DatabaseServer {
         let wanted = Wanted {
             rows: params.max_rows,
             bytes: params.max_bytes,
-            timeout_ms: params.timeout_ms,
+            ..Wanted::default()
         };
         let call = Call {
             budget: database.budget(wanted)?,
             timeout: database.timeout(wanted)?,
         };
-        let format = params.format;
         let asked = asked(params)?;
         let mut recorded = Recorded::of(&database.settings.id);
         recorded.with("statement", json!(asked.name()));
         let _slot = database.slot().await?;
-        let answered = told(&context, "the read", asked.of(redis, call)).await;
+        let answered = told(&context, "the read", Box::pin(asked.of(redis, call))).await;
         recorded.rows(answered.as_ref().ok().map(|read| read.answer.rows.len()));
         record::note(&context, recorded);
         let read = answered.map_err(|error| refusal(&context, error))?;
@@ -99,7 +94,7 @@ impl DatabaseServer {
             notices: read.notices,
         };
         let cursors = &self.state().cursors;
-        reply(&context, cursors, read.answer, left, format, since)
+        reply(&context, cursors, read.answer, left, Format::Rows, since)
     }
 }
 

@@ -24,7 +24,7 @@ use super::error::redis::refusal;
 use super::progress::told;
 use super::record::{self, Recorded};
 use crate::confirm::Seen;
-use crate::database::{Database, Wanted};
+use crate::database::Database;
 use crate::fence::fenced;
 use crate::redis::error::Error;
 use crate::redis::value::Blob;
@@ -43,29 +43,29 @@ pub(crate) struct KvWriteParams {
     #[serde(default)]
     source: Option<String>,
     op: Op,
-    /// One; `del` takes many. Strings or {"base64": …}.
+    /// One; `del` takes many.
     #[schemars(with = "Vec<Value>")]
     keys: Vec<Blob>,
-    /// `set`; JSON as its text.
+    /// String, number or {"base64": …}.
     #[serde(default)]
     #[schemars(with = "Value")]
     value: Option<Blob>,
-    /// Elements or members; fields of `hdel`.
+    /// Elements, members, or fields of `hdel`.
     #[serde(default)]
     #[schemars(with = "Vec<Value>")]
     values: Vec<Blob>,
-    /// `hset`: {"field": value}; `zadd`: {"member": score}.
+    /// {"field": value}; `zadd`: {"member": score}.
     #[serde(default)]
     fields: Map<String, Value>,
-    /// Of `set` and `expire`; `set` without it stays.
+    /// `set` without it stays.
     #[serde(default)]
     ttl_ms: Option<u64>,
     #[serde(default)]
     keep_ttl: bool,
-    /// `set` only if so.
+    /// Of `set`.
     #[serde(default)]
     when: Option<When>,
-    /// `set` only if it holds this.
+    /// `set` if it holds this.
     #[serde(default)]
     #[schemars(with = "Value")]
     if_equals: Option<Blob>,
@@ -75,13 +75,11 @@ pub(crate) struct KvWriteParams {
     /// From `CONFIRM_REQUIRED`.
     #[serde(default)]
     confirm_token: Option<String>,
-    #[serde(default)]
-    timeout_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct KvWriteResult {
-    /// False for a trial, and where a condition did not hold.
+    /// False for a trial, and where nothing was there to change or a condition did not hold.
     applied: bool,
     /// Keys, fields or members that are new or gone; the length of a list.
     changed: i64,
@@ -114,14 +112,7 @@ impl DatabaseServer {
             let error = Error::ReadOnlySource(database.settings.id.clone());
             return Err(refusal(&context, error));
         }
-        let wanted = Wanted {
-            timeout_ms: params.timeout_ms,
-            ..Wanted::default()
-        };
-        let call = Call {
-            budget: database.settings.limits.reply,
-            timeout: database.timeout(wanted)?,
-        };
+        let call = database.usual_call();
         let write = change(&params)?;
         let action = self.begin(&context, "kv_write", &params).await?;
         let work = self.change_keys(&context, database, redis, &write, &params, call);
@@ -137,7 +128,7 @@ impl DatabaseServer {
             Some(action) => action.end(done, |_, _| {}).await,
             None => done,
         };
-        answer(done?, params.dry_run, since)
+        answer(done?, &params, since)
     }
 }
 
@@ -212,19 +203,25 @@ impl DatabaseServer {
 }
 
 fn answer(
-    written: Written,
-    is_trial: bool,
+    mut written: Written,
+    params: &KvWriteParams,
     since: Instant,
 ) -> Result<Json<KvWriteResult>, ToolError> {
     let internal = |error: serde_json::Error| ToolError::internal(&error);
     let before = written.before.iter().map(serde_json::to_value);
     let before: Vec<Value> = before.collect::<Result<_, _>>().map_err(internal)?;
-    let mut text = match written.existing {
-        Some(existing) if is_trial => {
+    let is_of_time = matches!(params.op, Op::Expire | Op::Persist);
+    written.applied &= !(is_of_time && written.changed == 0);
+    let mut text = match (written.existing, params.op) {
+        (Some(existing), _) if params.dry_run => {
             format!("a trial: nothing was changed; {existing} of the keys are there")
         }
-        _ if written.applied => format!("done: {}", written.changed),
-        _ => "nothing was changed: the condition does not hold".to_owned(),
+        (_, Op::Lpush | Op::Rpush) => format!("done: the list has {} elements", written.changed),
+        (_, Op::Set | Op::Expire | Op::Persist) if written.applied => "done".to_owned(),
+        (_, Op::Set) => "nothing was changed: the condition does not hold".to_owned(),
+        (_, Op::Expire) => "nothing was changed: there is no such key".to_owned(),
+        (_, Op::Persist) => "nothing was changed: there is no such key, or it stays".to_owned(),
+        _ => format!("done: {} are new or gone", written.changed),
     };
     if !before.is_empty() {
         let lines: Vec<String> = before.iter().map(Value::to_string).collect();

@@ -11,7 +11,7 @@ use super::KvWriteParams;
 use crate::redis::value::Blob;
 use crate::redis::write::{Condition, End, Ttl, Write};
 
-/// What is done, by the name of its command.
+// By the name of its command, which says to a model what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
@@ -29,7 +29,7 @@ pub(crate) enum Op {
     Zadd,
 }
 
-/// When a string is set.
+// What the key of a string must be for it to be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
