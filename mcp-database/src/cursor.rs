@@ -18,6 +18,11 @@ pub trait Rest: Send {
     /// The next rows; the last are those that are not cut short ([`crate::table::Rows::goes_on`]). A row that did not fit comes first
     /// the next time.
     fn next(&mut self, budget: Budget) -> NextPart<'_>;
+
+    /// Whether it can be read on after a part that ended for the want of time.
+    fn outlives_time(&self) -> bool {
+        false
+    }
 }
 
 /// How long an open result waits.

@@ -87,6 +87,12 @@ impl Databases {
         })
     }
 
+    /// Whether agents have streams to talk through.
+    pub(crate) fn has_streams(&self) -> bool {
+        self.iter()
+            .any(|database| !database.settings.special.streams.is_empty())
+    }
+
     /// A source by its name.
     pub(crate) fn get(&self, id: &str) -> Result<&Database, ToolError> {
         self.0.get(id).ok_or_else(|| {
@@ -163,6 +169,14 @@ impl Databases {
     pub(crate) fn neo4j(&self, id: Option<&str>) -> Result<(&Database, &Neo4j), ToolError> {
         self.client(Engine::Neo4j, id, |client| match client {
             Client::Neo4j(neo4j) => Some(neo4j),
+            _ => None,
+        })
+    }
+
+    /// The Redis that a call means.
+    pub(crate) fn redis(&self, id: Option<&str>) -> Result<(&Database, &Redis), ToolError> {
+        self.client(Engine::Redis, id, |client| match client {
+            Client::Redis(redis) => Some(redis),
             _ => None,
         })
     }

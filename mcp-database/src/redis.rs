@@ -75,6 +75,11 @@ impl Redis {
         self.inner.mode
     }
 
+    /// The number of its database.
+    pub fn database(&self) -> i64 {
+        self.lines().address().database
+    }
+
     fn id(&self) -> &str {
         &self.inner.id
     }

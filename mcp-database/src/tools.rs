@@ -1,5 +1,9 @@
 //! The list of all tools; a server has those of the engines that it has sources of, and changing ones where a source may be changed.
 
+mod bus_ack;
+mod bus_publish;
+mod bus_read;
+mod bus_subscribe;
 mod db_cursor;
 mod db_health;
 mod db_sources;
@@ -10,6 +14,9 @@ mod graph_query;
 mod graph_schema;
 mod graph_upsert;
 mod graph_write;
+mod kv_command;
+mod kv_read;
+mod kv_write;
 mod mongo_explain;
 mod mongo_read;
 mod mongo_schema;
@@ -31,7 +38,11 @@ use crate::server::DatabaseServer;
 use crate::source::Engine;
 
 /// The tools whose calls may take as long as a statement may.
-pub(crate) const QUERYING: [&str; 16] = [
+pub(crate) const QUERYING: [&str; 23] = [
+    "bus_ack",
+    "bus_publish",
+    "bus_read",
+    "bus_subscribe",
     "db_cursor",
     "db_health",
     "graph_deps",
@@ -39,6 +50,9 @@ pub(crate) const QUERYING: [&str; 16] = [
     "graph_schema",
     "graph_upsert",
     "graph_write",
+    "kv_command",
+    "kv_read",
+    "kv_write",
     "mongo_explain",
     "mongo_read",
     "mongo_schema",
@@ -50,8 +64,8 @@ pub(crate) const QUERYING: [&str; 16] = [
     "vector_search",
 ];
 
-/// The changing tools that need no grant.
-pub(crate) const EXEMPT: [&str; 0] = [];
+/// The changing tools that need no grant: agents talk to each other without one, within the streams that the configuration lists.
+pub(crate) const EXEMPT: [&str; 4] = ["bus_ack", "bus_publish", "bus_read", "bus_subscribe"];
 
 /// The tools for these databases, with their annotations.
 ///
@@ -110,7 +124,26 @@ pub(crate) fn router(databases: &Databases) -> Result<ToolRouter<DatabaseServer>
                     effects.extend([graph_upsert::EFFECT, graph_write::EFFECT]);
                 }
             }
-            Engine::Redis => {}
+            Engine::Redis => {
+                tools += DatabaseServer::kv_command_router() + DatabaseServer::kv_read_router();
+                effects.extend([kv_command::EFFECT, kv_read::EFFECT]);
+                if databases.has_writable(engine) {
+                    tools += DatabaseServer::kv_write_router();
+                    effects.push(kv_write::EFFECT);
+                }
+                if databases.has_streams() {
+                    tools += DatabaseServer::bus_ack_router()
+                        + DatabaseServer::bus_publish_router()
+                        + DatabaseServer::bus_read_router()
+                        + DatabaseServer::bus_subscribe_router();
+                    effects.extend([
+                        bus_ack::EFFECT,
+                        bus_publish::EFFECT,
+                        bus_read::EFFECT,
+                        bus_subscribe::EFFECT,
+                    ]);
+                }
+            }
         }
     }
     finish(tools, &effects)

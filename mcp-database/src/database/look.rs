@@ -5,6 +5,8 @@ use shared::tool_error::ToolError;
 use super::{Client, Database};
 use crate::finding::{Check, Finding};
 use crate::mongodb::health;
+use crate::redis::Call;
+use crate::redis::info::Product;
 
 /// What a source is.
 #[derive(Debug, Default)]
@@ -57,7 +59,20 @@ impl Database {
                     findings: posture.findings,
                 })
             }
-            Client::Redis(_) => Ok(Looked::default()),
+            Client::Redis(redis) => {
+                let posture = Box::pin(redis.posture(self.usual_call())).await?;
+                let version = posture.version.map(|version| match posture.product {
+                    Product::Redis => version,
+                    other => format!("{version} ({})", other.name()),
+                });
+                Ok(Looked {
+                    version,
+                    database: Some(redis.database().to_string()),
+                    role: posture.user,
+                    features: posture.modules,
+                    findings: posture.findings,
+                })
+            }
         }
     }
 
@@ -72,7 +87,16 @@ impl Database {
                 Ok(Box::pin(looking).await?)
             }
             Client::Neo4j(neo4j) => Ok(neo4j.health(wanted, None).await?),
-            Client::Redis(_) => Ok(Vec::new()),
+            Client::Redis(redis) => Ok(Box::pin(redis.health(wanted, self.usual_call())).await?),
+        }
+    }
+
+    /// What Redis is asked within where nobody asks for more.
+    pub(crate) fn usual_call(&self) -> Call {
+        let limits = self.settings.limits;
+        Call {
+            budget: limits.reply,
+            timeout: limits.timeout,
         }
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use redis::{Cmd, Value, cmd};
 use serde::Serialize;
-use shared::tool_error::code;
 
 use super::connection::{Deadline, Line};
 use super::error::{Error, Refusal};
@@ -63,17 +62,6 @@ pub enum BusError {
     /// Too many.
     #[error("there are {0} subscriptions already; close one first")]
     TooManySubscriptions(usize),
-}
-
-impl BusError {
-    pub(super) fn code(&self) -> &'static str {
-        match self {
-            Self::NoStreams(_) | Self::Unlisted { .. } => "NOT_A_STREAM",
-            Self::Handle(_) => "NOT_FOUND",
-            Self::TooManySubscriptions(_) => code::BUSY,
-            _ => code::INVALID_ARGUMENTS,
-        }
-    }
 }
 
 /// What was published.

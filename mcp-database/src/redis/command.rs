@@ -2,7 +2,6 @@
 //! their keys stand.
 
 use serde::Serialize;
-use shared::tool_error::code;
 
 use super::value::Blob;
 
@@ -85,18 +84,6 @@ pub enum GateError {
         "{0} is not sent: its keys cannot be told beforehand, and this source has keys of one prefix only"
     )]
     Keyless(String),
-}
-
-impl GateError {
-    pub(super) fn code(&self) -> &'static str {
-        match self {
-            Self::Empty | Self::Name(_) => code::INVALID_ARGUMENTS,
-            Self::Never { .. } | Self::Flags { .. } => "COMMAND_REFUSED",
-            Self::ReadSource(_) => "READ_ONLY",
-            Self::Unconfirmed(_) => "NEEDS_CONFIRMATION",
-            Self::Keyless(_) => "OUTSIDE_PREFIX",
-        }
-    }
 }
 
 /// A command that is known.

@@ -1,12 +1,10 @@
 //! What goes wrong between this server and Redis, told apart by what a caller can do about it.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use redis::ErrorKind;
 use serde::Serialize;
 use shared::budget::head;
-use shared::tool_error::{ToolError, code};
 
 use super::bus::BusError;
 use super::command::GateError;
@@ -80,26 +78,6 @@ impl Refusal {
             _ => Self::Other,
         }
     }
-
-    fn hint(self) -> Option<&'static str> {
-        Some(match self {
-            Self::WrongType => "read the key first: its type says which operations fit it",
-            Self::NoAuth | Self::WrongPass => {
-                "the operator has to mend user or password of this source"
-            }
-            Self::NoPerm => "the source's user may not do this; its posture says what it may",
-            Self::ReadOnlyReplica => "this is a replica; writes go to its primary",
-            Self::Loading => "try again when the server has loaded its data",
-            Self::OutOfMemory => "free memory or shorten what is written; reads still work",
-            Self::Moved => "this source is one node of a cluster, and the key is on another one",
-            Self::Busy => "a script runs too long; try again later",
-            Self::NoGroup => "ask with create_group, or look at the groups first",
-            Self::GroupExists => "use the group as it is",
-            Self::UnknownCommand => "this server has no such command, or its version lacks it",
-            Self::NotPersisted => "the server takes no writes until it can save its data",
-            Self::Other => return None,
-        })
-    }
 }
 
 /// A call that Redis did not answer as it should.
@@ -108,9 +86,17 @@ pub enum Error {
     /// The source cannot be used as it is written.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// There is no connection, or it is lost.
+    /// There is no connection.
     #[error("no connection to {address}: {reason}")]
     Connection {
+        /// Host and port.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// The connection ended before the answer was there: whether anything was done is not known.
+    #[error("the connection to {address} ended: {reason}")]
+    Lost {
         /// Host and port.
         address: String,
         /// Why.
@@ -196,6 +182,7 @@ impl Error {
         matches!(
             self,
             Self::Connection { .. }
+                | Self::Lost { .. }
                 | Self::Timeout { .. }
                 | Self::Protocol { .. }
                 | Self::TooLarge { .. }
@@ -230,7 +217,7 @@ impl Error {
         };
         match error.kind() {
             // A connection that ends within an answer is no bad answer.
-            ErrorKind::Parse if reason().contains("end of input") => Self::Connection {
+            ErrorKind::Parse if reason().contains("end of input") => Self::Lost {
                 address,
                 reason: "it ended within an answer".to_owned(),
             },
@@ -241,47 +228,11 @@ impl Error {
             ErrorKind::AuthenticationFailed => Self::of_text("WRONGPASS", &reason()),
             _ => match error.code() {
                 Some(code) => Self::of_text(code, error.detail().unwrap_or_default()),
-                None => Self::Connection {
+                None => Self::Lost {
                     address,
                     reason: reason(),
                 },
             },
-        }
-    }
-
-    fn code(&self) -> Cow<'static, str> {
-        Cow::Borrowed(match self {
-            Self::Source(_) => "SOURCE_UNUSABLE",
-            Self::Connection { .. } => "DATABASE_UNREACHABLE",
-            Self::Timeout { .. } => code::TIMEOUT,
-            Self::Protocol { .. } => "DATABASE_PROTOCOL",
-            Self::TooLarge { .. } | Self::TooMany { .. } => code::RESULT_TOO_LARGE,
-            Self::Server { .. } => "DATABASE_REFUSED",
-            Self::ReadOnlySource(_) => "READ_ONLY",
-            Self::OutsidePrefix { .. } => "OUTSIDE_PREFIX",
-            Self::Value(_) | Self::Write(_) => code::INVALID_ARGUMENTS,
-            Self::Gate(error) => error.code(),
-            Self::Bus(error) => error.code(),
-            Self::Search(error) => error.code(),
-        })
-    }
-}
-
-impl From<Error> for ToolError {
-    fn from(error: Error) -> Self {
-        let answer = ToolError::new(error.code(), error.to_string());
-        let hint = match &error {
-            Error::Server { refusal, .. } => refusal.hint(),
-            Error::TooLarge { .. } | Error::TooMany { .. } => {
-                Some("ask for less at once: a smaller window, fewer keys")
-            }
-            Error::Connection { .. } => Some("try again; the next call makes a new connection"),
-            Error::ReadOnlySource(_) => Some("use a source that may be written"),
-            _ => None,
-        };
-        match hint {
-            Some(hint) => answer.with_hint(hint),
-            None => answer,
         }
     }
 }

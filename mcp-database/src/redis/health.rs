@@ -1,7 +1,6 @@
 //! How a server is: what it says of itself, held against what is usual.
 
 use redis::{Pipeline, Value, cmd};
-use serde::Serialize;
 use serde_json::json;
 
 use super::connection::Deadline;
@@ -10,6 +9,7 @@ use super::info::Info;
 use super::read::step_of;
 use super::value::{self, Blob, elements, integer};
 use super::{Call, Redis};
+use crate::finding::{Check, Status};
 
 /// Keys that are looked at for their size.
 const SAMPLED: usize = 500;
@@ -25,61 +25,57 @@ const SLOW_ENTRIES: usize = 64;
 const SLOW_MS: f64 = 100.0;
 /// Bytes below which the shares of memory mean nothing.
 const LITTLE_MEMORY: f64 = 100.0 * 1024.0 * 1024.0;
+/// Judges what the server says of itself.
+type Judge = fn(&Info) -> Seen;
+/// What is judged so, by name.
+const OF_INFO: [(&str, Judge); 6] = [
+    ("memory", memory),
+    ("fragmentation", fragmentation),
+    ("eviction", eviction),
+    ("clients", clients),
+    ("persistence", persistence),
+    ("replication", replication),
+];
 
-/// How it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// As it should be.
-    Ok,
-    /// To be looked at, or not to be seen.
-    Warn,
-    /// Broken.
-    Fail,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Check {
-    /// What.
-    pub check: &'static str,
-    /// How it is.
-    pub status: Status,
-    /// What was found.
-    pub value: serde_json::Value,
-    /// From where it is no longer good.
-    pub threshold: serde_json::Value,
-    /// What to do.
-    pub advice: Option<String>,
+/// One thing that was looked at, as it is told; [`text`] is what becomes of its values.
+struct Seen {
+    check: &'static str,
+    status: Status,
+    value: serde_json::Value,
+    threshold: serde_json::Value,
+    advice: Option<String>,
 }
 
 impl Redis {
-    /// Looks at memory, fragmentation, eviction, clients, persistence, replication, slow commands, and a sample of keys.
+    /// Looks at memory, fragmentation, eviction, clients, persistence, replication, slow commands, and a sample of keys; `wanted`
+    /// names some of these, and nothing all.
     ///
     /// # Errors
     /// A server that cannot be reached; what it refuses to tell is a warning.
-    pub async fn health(&self, call: Call) -> Result<Vec<Check>, Error> {
+    pub async fn health(&self, wanted: &[String], call: Call) -> Result<Vec<Check>, Error> {
         let deadline = Deadline::after(call.timeout);
-        let info = Info::ask(self.lines(), deadline).await?;
-        let mut checks = if info.is_empty() {
-            vec![unseen("info", "the user may not ask INFO; give it +info")]
-        } else {
-            vec![
-                memory(&info),
-                fragmentation(&info),
-                eviction(&info),
-                clients(&info),
-                persistence(&info),
-                replication(&info),
-            ]
-        };
-        checks.push(self.slow_commands(deadline).await?);
-        checks.push(self.big_keys(deadline).await?);
-        Ok(checks)
+        let is_wanted = |check: &str| wanted.is_empty() || wanted.iter().any(|name| name == check);
+        let mut seen = Vec::new();
+        if OF_INFO.iter().any(|(name, _)| is_wanted(name)) {
+            let info = Info::ask(self.lines(), deadline).await?;
+            if info.is_empty() {
+                seen.push(unseen("info", "the user may not ask INFO; give it +info"));
+            } else {
+                let judges = OF_INFO.iter().filter(|(name, _)| is_wanted(name));
+                seen.extend(judges.map(|(_, judge)| judge(&info)));
+            }
+        }
+        if is_wanted("slow_commands") {
+            seen.push(self.slow_commands(deadline).await?);
+        }
+        if is_wanted("big_keys") {
+            seen.push(self.big_keys(deadline).await?);
+        }
+        Ok(seen.into_iter().map(Check::from).collect())
     }
 
     /// Names and times alone: the arguments are others' data.
-    async fn slow_commands(&self, deadline: Deadline) -> Result<Check, Error> {
+    async fn slow_commands(&self, deadline: Deadline) -> Result<Seen, Error> {
         let mut ask = cmd("SLOWLOG");
         ask.arg("GET").arg(SLOW_ENTRIES);
         let told = match self.lines().ask(&ask, deadline).await {
@@ -123,7 +119,7 @@ impl Redis {
     }
 
     /// Looks at some keys, wherever the server begins.
-    async fn big_keys(&self, deadline: Deadline) -> Result<Check, Error> {
+    async fn big_keys(&self, deadline: Deadline) -> Result<Seen, Error> {
         let refused = || {
             unseen(
                 "big_keys",
@@ -187,7 +183,7 @@ impl Redis {
     }
 }
 
-fn memory(info: &Info) -> Check {
+fn memory(info: &Info) -> Seen {
     let used = info.number("used_memory").unwrap_or_default();
     let limit = info.number("maxmemory").filter(|limit| *limit > 0.0);
     let machine = info
@@ -203,7 +199,7 @@ fn memory(info: &Info) -> Check {
         )
 }
 
-fn fragmentation(info: &Info) -> Check {
+fn fragmentation(info: &Info) -> Seen {
     let ratio = info.number("mem_fragmentation_ratio").unwrap_or(1.0);
     let is_much = info
         .number("used_memory")
@@ -216,7 +212,7 @@ fn fragmentation(info: &Info) -> Check {
         )
 }
 
-fn eviction(info: &Info) -> Check {
+fn eviction(info: &Info) -> Seen {
     let policy = info.get("maxmemory_policy");
     let evicted = info.number("evicted_keys").unwrap_or_default();
     let value = json!({ "policy": policy, "evicted_keys": evicted });
@@ -225,7 +221,7 @@ fn eviction(info: &Info) -> Check {
         .advising("keys were deleted for the want of memory; where none may be lost, use noeviction and more memory")
 }
 
-fn clients(info: &Info) -> Check {
+fn clients(info: &Info) -> Seen {
     let connected = info.number("connected_clients").unwrap_or_default();
     let most = info.number("maxclients").filter(|most| *most > 0.0);
     let rejected = info.number("rejected_connections").unwrap_or_default();
@@ -238,7 +234,7 @@ fn clients(info: &Info) -> Check {
         .advising("raise maxclients, or find who opens connections without closing them")
 }
 
-fn persistence(info: &Info) -> Check {
+fn persistence(info: &Info) -> Seen {
     let names = [
         "rdb_last_bgsave_status",
         "aof_last_bgrewrite_status",
@@ -260,7 +256,7 @@ fn persistence(info: &Info) -> Check {
         .advising("the data is not on disk; look at the server's log, and at the room on its disk")
 }
 
-fn replication(info: &Info) -> Check {
+fn replication(info: &Info) -> Seen {
     let role = info.get("role");
     let link = info.get("master_link_status");
     let silent = info.number("master_last_io_seconds_ago");
@@ -284,8 +280,8 @@ fn level(warns: bool, fails: bool) -> Status {
     }
 }
 
-fn check(check: &'static str, status: Status, value: serde_json::Value) -> Check {
-    Check {
+fn check(check: &'static str, status: Status, value: serde_json::Value) -> Seen {
+    Seen {
         check,
         status,
         value,
@@ -294,11 +290,49 @@ fn check(check: &'static str, status: Status, value: serde_json::Value) -> Check
     }
 }
 
-fn unseen(name: &'static str, advice: &str) -> Check {
+impl From<Seen> for Check {
+    fn from(seen: Seen) -> Self {
+        Self {
+            check: seen.check.to_owned(),
+            status: seen.status,
+            value: match seen.value {
+                serde_json::Value::Null => "not to be seen".to_owned(),
+                value => text(&value),
+            },
+            threshold: (!seen.threshold.is_null()).then(|| text(&seen.threshold)),
+            advice: seen.advice,
+        }
+    }
+}
+
+/// JSON as a line for people: `used_bytes 10, share 0.1`; what is null is left out.
+fn text(value: &serde_json::Value) -> String {
+    use serde_json::Value::{Array, Number, Object, String};
+    match value {
+        Object(members) => {
+            let members = members.iter().filter(|(_, value)| !value.is_null());
+            let members: Vec<_> = members
+                .map(|(name, value)| format!("{name} {}", text(value)))
+                .collect();
+            members.join(", ")
+        }
+        Array(list) if list.is_empty() => "none".to_owned(),
+        Array(list) => list.iter().map(text).collect::<Vec<_>>().join("; "),
+        Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 => format!("{float:.0}"),
+            Some(float) if number.is_f64() => format!("{float:.3}"),
+            _ => number.to_string(),
+        },
+        String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn unseen(name: &'static str, advice: &str) -> Seen {
     check(name, Status::Warn, serde_json::Value::Null).advising(advice)
 }
 
-impl Check {
+impl Seen {
     fn against(mut self, threshold: serde_json::Value) -> Self {
         self.threshold = threshold;
         self
@@ -317,10 +351,10 @@ mod tests {
 
     #[test]
     fn what_a_server_says_is_held_against_what_is_usual() {
-        let status = |judge: fn(&Info) -> Check, text: &str| judge(&Info::of(text)).status;
+        let status = |judge: fn(&Info) -> Seen, text: &str| judge(&Info::of(text)).status;
         for (judge, text, expected) in [
             (
-                memory as fn(&Info) -> Check,
+                memory as fn(&Info) -> Seen,
                 "used_memory:10\nmaxmemory:100",
                 Status::Ok,
             ),
@@ -374,5 +408,10 @@ mod tests {
         let good = memory(&Info::of("used_memory:1\nmaxmemory:100"));
         let bad = memory(&Info::of("used_memory:99\nmaxmemory:100"));
         assert!(good.advice.is_none() && bad.advice.is_some());
+    }
+    #[test]
+    fn what_was_seen_is_told_in_a_line() {
+        let value = json!({ "a": 1.0, "b": 0.12345, "c": null, "d": [{ "e": "f" }, 2], "g": [] });
+        assert_eq!(text(&value), "a 1, b 0.123, d e f; 2, g none");
     }
 }

@@ -21,6 +21,17 @@ pub enum Product {
     Dragonfly,
 }
 
+impl Product {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "Redis",
+            Self::Valkey => "Valkey",
+            Self::Dragonfly => "Dragonfly",
+        }
+    }
+}
+
 /// The names and values of INFO; empty where the user may not ask.
 #[derive(Debug, Default)]
 pub(super) struct Info(HashMap<String, String>);

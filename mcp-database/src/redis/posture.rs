@@ -8,32 +8,8 @@ use super::error::{Error, Refusal};
 use super::info::{Info, Product, modules};
 use super::value;
 use super::{Call, Redis};
+use crate::finding::{Finding, Severity};
 use crate::source::{Mode, is_loopback};
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// To be known.
-    Info,
-    /// To be mended some day.
-    Low,
-    /// A layer less than there should be.
-    Medium,
-    /// Only this server stands before it.
-    High,
-}
-
-/// Something about the source that could be better.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How bad.
-    pub severity: Severity,
-    /// What.
-    pub finding: String,
-    /// What to do.
-    pub advice: String,
-}
 
 /// What is known of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -194,7 +170,7 @@ impl Redis {
         }
         if !unknown.is_empty() {
             tell(
-                Severity::Info,
+                Severity::Low,
                 format!(
                     "whether `{user}` may {} is not known: the server does not tell",
                     unknown.join(", ")
@@ -204,7 +180,7 @@ impl Redis {
         }
         if posture.role.as_deref() == Some("slave") && !read_only {
             tell(
-                Severity::Info,
+                Severity::Low,
                 "this server is a replica and takes no writes".to_owned(),
                 "name the primary in the source's url",
             );

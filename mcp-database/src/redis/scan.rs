@@ -206,4 +206,8 @@ impl Rest for Found {
         let deadline = Deadline::after(self.timeout);
         Box::pin(async move { Ok(self.take(budget, deadline).await?) })
     }
+
+    fn outlives_time(&self) -> bool {
+        !self.is_over()
+    }
 }

@@ -5,7 +5,6 @@ pub mod filter;
 use std::collections::HashMap;
 
 use redis::{Cmd, Value, cmd};
-use shared::tool_error::code;
 
 use super::connection::{Deadline, Line};
 use super::error::{Error, Refusal};
@@ -93,17 +92,6 @@ pub enum SearchError {
     /// A filter that cannot be.
     #[error("{0}")]
     Filter(String),
-}
-
-impl SearchError {
-    pub(super) fn code(&self) -> &'static str {
-        match self {
-            Self::NotSupported => "NOT_SUPPORTED",
-            Self::Index { .. } | Self::NoExample { .. } => "NOT_FOUND",
-            Self::OutsidePrefix { .. } => "OUTSIDE_PREFIX",
-            _ => code::INVALID_ARGUMENTS,
-        }
-    }
 }
 
 /// What is searched for.

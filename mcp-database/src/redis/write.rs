@@ -299,7 +299,7 @@ impl Redis {
     ///
     /// # Errors
     /// [`Error::ReadOnlySource`], refused keys, and what the server says: then nothing is changed. After [`Error::Timeout`] and
-    /// [`Error::Connection`] it is unknown whether something is.
+    /// [`Error::Lost`] it is unknown whether something is.
     pub async fn write(&self, write: &Write, dry_run: bool, call: Call) -> Result<Written, Error> {
         self.check_writable()?;
         write.check()?;

@@ -95,10 +95,11 @@ impl DatabaseServer {
         let answer = told(&context, "the query", open.rest.next(open.budget)).await?;
         recorded.rows(Some(answer.rows.len()));
         record::note(&context, recorded);
-        let goes_on = matches!(
-            answer.rows.truncated(),
-            Some(Truncation::Rows | Truncation::Bytes)
-        );
+        let goes_on = match answer.rows.truncated() {
+            Some(Truncation::Rows | Truncation::Bytes) => true,
+            Some(Truncation::Time) => open.rest.outlives_time(),
+            Some(Truncation::Cells) | None => false,
+        };
         let left = Left {
             rest: goes_on.then_some(open.rest),
             source: open.source,

@@ -3,6 +3,7 @@
 pub(super) mod mongodb;
 mod neo4j;
 mod postgres;
+pub(super) mod redis;
 
 use shared::tool_error::ToolError;
 

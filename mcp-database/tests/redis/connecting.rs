@@ -138,7 +138,7 @@ async fn tls_on_one_side_only_is_an_error_and_not_a_wait() -> Result<()> {
         assert!(
             matches!(
                 error,
-                Some(Error::Connection { .. } | Error::Protocol { .. })
+                Some(Error::Connection { .. } | Error::Lost { .. } | Error::Protocol { .. })
             ),
             "{error:?}"
         );

@@ -48,7 +48,7 @@ fn open(port: u16) -> Result<Redis> {
 fn name(error: Option<&Error>) -> &'static str {
     match error {
         None => "ok",
-        Some(Error::Connection { .. }) => "connection",
+        Some(Error::Connection { .. } | Error::Lost { .. }) => "connection",
         Some(Error::Timeout { .. }) => "timeout",
         Some(Error::Protocol { .. }) => "protocol",
         Some(Error::TooLarge { .. }) => "too large",

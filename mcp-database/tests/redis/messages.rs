@@ -400,7 +400,7 @@ async fn every_call_may_move_between_threads() -> Result<()> {
     moves(redis.subscribe("a", &Wanted::default(), call()));
     moves(redis.poll("a", "b", 1, AT_ONCE, Budget::default()));
     moves(redis.posture(call()));
-    moves(redis.health(call()));
+    moves(redis.health(&[], call()));
     moves(redis.search(&Search::default(), call()));
     moves(redis.command(&[], false, call()));
     Ok(())
