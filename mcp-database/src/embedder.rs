@@ -1,4 +1,4 @@
-//! Texts become vectors by somebody else's model, behind an endpoint of the kind that OpenAI's API made common: `POST …/embeddings`.
+//! Texts become vectors by somebody else's model, behind an endpoint as many serve it: `POST …/embeddings`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -74,22 +74,21 @@ pub(crate) const EXEMPT: [&str; 4] = ["bus_ack", "bus_publish", "bus_read", "bus
 pub(crate) fn router(databases: &Databases) -> Result<ToolRouter<DatabaseServer>, ToolsError> {
     let mut tools = DatabaseServer::db_sources_router()
         + DatabaseServer::db_cursor_router()
-        + DatabaseServer::db_health_router();
-    let mut effects: Vec<ToolEffect> =
-        vec![db_sources::EFFECT, db_cursor::EFFECT, db_health::EFFECT];
+        + DatabaseServer::db_health_router()
+        + DatabaseServer::vector_search_router();
+    let mut effects: Vec<ToolEffect> = vec![
+        db_sources::EFFECT,
+        db_cursor::EFFECT,
+        db_health::EFFECT,
+        vector_search::EFFECT,
+    ];
     for engine in databases.engines() {
         match engine {
             Engine::Postgres => {
                 tools += DatabaseServer::pg_explain_router()
                     + DatabaseServer::pg_query_router()
-                    + DatabaseServer::pg_schema_router()
-                    + DatabaseServer::vector_search_router();
-                effects.extend([
-                    pg_explain::EFFECT,
-                    pg_query::EFFECT,
-                    pg_schema::EFFECT,
-                    vector_search::EFFECT,
-                ]);
+                    + DatabaseServer::pg_schema_router();
+                effects.extend([pg_explain::EFFECT, pg_query::EFFECT, pg_schema::EFFECT]);
                 if databases.has_writable(engine) {
                     tools += DatabaseServer::pg_execute_router();
                     effects.push(pg_execute::EFFECT);

@@ -90,167 +90,107 @@ struct Described {
     namespace: String,
 }
 
+/// A table as a search has to know it.
+struct Table {
+    /// As SQL names it.
+    name: String,
+    /// About how many rows it has.
+    size: i64,
+    columns: Vec<Described>,
+}
+
+impl Table {
+    fn of(looked: Answer) -> Option<Self> {
+        let rows = looked.rows.into_rows();
+        let text = |row: &[Value], at: usize| row[at].as_str().unwrap_or_default().to_owned();
+        let first = rows.first()?;
+        Some(Self {
+            name: text(first, 0),
+            size: first[6].as_i64().unwrap_or_default(),
+            columns: rows
+                .iter()
+                .map(|row| Described {
+                    name: text(row, 1),
+                    quoted: text(row, 2),
+                    kind: text(row, 3),
+                    dimensions: row[4].as_i64().unwrap_or(-1),
+                    has_index: row[5] == json!(true),
+                    namespace: text(row, 7),
+                })
+                .collect(),
+        })
+    }
+
+    fn column(&self, name: &str) -> Result<&Described, Error> {
+        let column = self.columns.iter().find(|column| column.name == name);
+        column.ok_or_else(|| {
+            let names = self.columns.iter().map(|column| column.name.as_str());
+            let names: Vec<&str> = names.take(20).collect();
+            let (table, names) = (&self.name, names.join(", "));
+            Error::Search(format!("{table} has no column `{name}`; it has {names}"))
+        })
+    }
+
+    /// The column of vectors that is meant: the named one, or the only one.
+    fn vectors(&self, named: Option<&str>) -> Result<&Described, Error> {
+        if let Some(name) = named {
+            let column = self.column(name)?;
+            if !column.is_vector() {
+                let (name, kind) = (&column.name, &column.kind);
+                return Err(Error::Search(format!("`{name}` is {kind}, no vector")));
+            }
+            return Ok(column);
+        }
+        let mut vectors = self.columns.iter().filter(|column| column.is_vector());
+        let table = &self.name;
+        match (vectors.next(), vectors.next()) {
+            (Some(only), None) => Ok(only),
+            (None, _) => Err(Error::Search(format!("{table} has no column of vectors"))),
+            (Some(_), Some(_)) => Err(Error::Search(format!(
+                "{table} has several columns of vectors; name one"
+            ))),
+        }
+    }
+}
+
+impl Described {
+    fn is_vector(&self) -> bool {
+        matches!(self.kind.as_str(), "vector" | "halfvec" | "sparsevec")
+    }
+}
+
 /// The question, and what should be known about its answer.
 pub(super) fn question(search: &VectorSearch, looked: Answer) -> Result<(Ask, Vec<String>), Error> {
-    let rows = looked.rows.into_rows();
-    let text = |row: &[Value], at: usize| row[at].as_str().unwrap_or_default().to_owned();
-    let Some(first) = rows.first() else {
-        return Err(Error::Search(format!(
-            "there is no table `{}`",
-            search.table
-        )));
+    let Some(table) = Table::of(looked) else {
+        let named = &search.table;
+        return Err(Error::Search(format!("there is no table `{named}`")));
     };
-    let (table, size) = (text(first, 0), first[6].as_i64().unwrap_or_default());
-    let columns: Vec<Described> = rows
-        .iter()
-        .map(|row| Described {
-            name: text(row, 1),
-            quoted: text(row, 2),
-            kind: text(row, 3),
-            dimensions: row[4].as_i64().unwrap_or(-1),
-            has_index: row[5] == json!(true),
-            namespace: text(row, 7),
-        })
-        .collect();
-    let is_vector =
-        |column: &Described| matches!(column.kind.as_str(), "vector" | "halfvec" | "sparsevec");
-    let column = match &search.column {
-        Some(name) => find(&columns, &table, name)?,
-        None => {
-            let mut vectors = columns.iter().filter(|column| is_vector(column));
-            match (vectors.next(), vectors.next()) {
-                (Some(only), None) => only,
-                (None, _) => {
-                    return Err(Error::Search(format!("{table} has no column of vectors")));
-                }
-                _ => {
-                    let names: Vec<&str> = columns
-                        .iter()
-                        .filter(|column| is_vector(column))
-                        .map(|column| column.name.as_str())
-                        .collect();
-                    return Err(Error::Search(format!(
-                        "{table} has several columns of vectors; name one of {}",
-                        names.join(", ")
-                    )));
-                }
-            }
-        }
-    };
-    if !is_vector(column) {
-        return Err(Error::Search(format!(
-            "`{}` is {}, no vector",
-            column.name, column.kind
-        )));
-    }
+    let column = table.vectors(search.column.as_deref())?;
     let mut question = Question::default();
-    let cast = format!("{}.{}", column.namespace, column.kind);
-    let near = match &search.near {
-        Near::Vector(vector) => {
-            check(vector, column, search.metric)?;
-            let numbers: Vec<String> = vector.iter().map(ToString::to_string).collect();
-            let parameter = question.parameter(json!(format!("[{}]", numbers.join(","))));
-            format!("{parameter}::{cast}")
-        }
-        Near::Row(keys) => {
-            let mut is_it = Vec::new();
-            for (name, value) in keys {
-                let key = find(&columns, &table, name)?;
-                let parameter = question.parameter(value.clone());
-                is_it.push(format!("{} = {parameter}", key.quoted));
-            }
-            if is_it.is_empty() {
-                return Err(Error::Search("`like` names no column".to_owned()));
-            }
-            let is_it = is_it.join(" AND ");
-            question.conditions.push(format!("NOT ({is_it})"));
-            format!(
-                "(SELECT {} FROM {table} WHERE {is_it} LIMIT 1)",
-                column.quoted
-            )
-        }
-    };
+    let near = question.near(search, &table, column)?;
     for (name, value) in &search.filter {
-        let filtered = find(&columns, &table, name)?;
-        question.filter(&filtered.quoted, name, value)?;
+        question.filter(&table.column(name)?.quoted, name, value)?;
     }
-    let shown: Vec<&str> = columns
-        .iter()
-        .filter(|column| !is_vector(column))
-        .map(|column| column.quoted.as_str())
-        .collect();
-    let operator = format!(
-        "OPERATOR({}.{})",
-        column.namespace,
-        search.metric.operator()
-    );
-    let distance = format!("{} {operator} {near}", column.quoted);
-    question
-        .conditions
-        .push(format!("{} IS NOT NULL", column.quoted));
-    let conditions = question.conditions.join(" AND ");
-    let k = search.k;
-    let sql = match &search.hybrid {
-        None => format!(
-            "SELECT {}, {distance} AS distance FROM {table} WHERE {conditions} ORDER BY {distance} LIMIT {k}",
-            shown.join(", ")
-        ),
-        Some((name, words)) => {
-            let ranked = find(&columns, &table, name)?;
-            let words = question.parameter(json!(words));
-            let document = if ranked.kind == "tsvector" {
-                ranked.quoted.clone()
-            } else {
-                format!("to_tsvector({}::text)", ranked.quoted)
-            };
-            // Reciprocal rank fusion with the constant 60 of Cormack, Clarke and Büttcher (SIGIR 2009).
-            format!(
-                "WITH near AS (SELECT ctid AS place, row_number() OVER () AS rank FROM (SELECT ctid FROM {table} WHERE {conditions} \
-                 ORDER BY {distance} LIMIT {k} * 4) n), \
-                 worded AS (SELECT ctid AS place, row_number() OVER () AS rank FROM (SELECT ctid FROM {table} WHERE {conditions} \
-                 AND {document} @@ websearch_to_tsquery({words}) \
-                 ORDER BY ts_rank_cd({document}, websearch_to_tsquery({words})) DESC LIMIT {k} * 4) w), \
-                 fused(\" place\", \" score\") AS (SELECT place, sum(1.0 / (60 + rank))::float8 AS score FROM (TABLE near UNION ALL TABLE worded) u \
-                 GROUP BY place ORDER BY score DESC LIMIT {k}) \
-                 SELECT {}, {distance} AS distance, \" score\" AS score FROM fused JOIN {table} ON {table}.ctid = \" place\" ORDER BY \" score\" DESC",
-                shown.join(", ")
-            )
-        }
-    };
-    let mut notices = Vec::new();
-    if !column.has_index && size > 10_000 {
-        notices.push(format!(
-            "`{}` has no index for vectors, so all of some {size} rows are read; CREATE INDEX ON {table} USING hnsw ({} …)",
-            column.name, column.quoted
-        ));
-    }
-    let mut ask = Ask::new(sql);
+    let quoted = &column.quoted;
+    question.conditions.push(format!("{quoted} IS NOT NULL"));
+    let operator = search.metric.operator();
+    let distance = format!("{quoted} OPERATOR({}.{operator}) {near}", column.namespace);
+    let mut ask = Ask::new(question.statement(search, &table, &distance)?);
     ask.parameters = question.parameters;
+    let mut notices = Vec::new();
     if column.has_index {
         // A filter must not leave fewer than are asked for while the index has more.
-        ask.local = "SET LOCAL hnsw.iterative_scan = strict_order".to_owned();
+        "SET LOCAL hnsw.iterative_scan = strict_order".clone_into(&mut ask.local);
         if let Some(ef_search) = search.ef_search {
             ask.local = format!("{}; SET LOCAL hnsw.ef_search = {ef_search}", ask.local);
         }
+    } else if table.size > 10_000 {
+        let (name, table, size) = (&column.name, &table.name, table.size);
+        notices.push(format!(
+            "`{name}` has no index for vectors, so all of some {size} rows are read; CREATE INDEX ON {table} USING hnsw ({quoted} …)"
+        ));
     }
     Ok((ask, notices))
-}
-
-fn find<'c>(columns: &'c [Described], table: &str, name: &str) -> Result<&'c Described, Error> {
-    columns
-        .iter()
-        .find(|column| column.name == name)
-        .ok_or_else(|| {
-            let names: Vec<&str> = columns
-                .iter()
-                .map(|column| column.name.as_str())
-                .take(20)
-                .collect();
-            Error::Search(format!(
-                "{table} has no column `{name}`; it has {}",
-                names.join(", ")
-            ))
-        })
 }
 
 fn check(vector: &[f32], column: &Described, metric: Metric) -> Result<(), Error> {
@@ -284,6 +224,78 @@ impl Question {
     fn parameter(&mut self, value: Value) -> String {
         self.parameters.push(value);
         format!("${}", self.parameters.len())
+    }
+
+    /// What rows are to be near to, as SQL.
+    fn near(
+        &mut self,
+        search: &VectorSearch,
+        table: &Table,
+        column: &Described,
+    ) -> Result<String, Error> {
+        match &search.near {
+            Near::Vector(vector) => {
+                check(vector, column, search.metric)?;
+                let numbers: Vec<String> = vector.iter().map(ToString::to_string).collect();
+                let parameter = self.parameter(json!(format!("[{}]", numbers.join(","))));
+                Ok(format!("{parameter}::{}.{}", column.namespace, column.kind))
+            }
+            Near::Row(keys) => {
+                let mut is_it = Vec::new();
+                for (name, value) in keys {
+                    let key = table.column(name)?;
+                    let parameter = self.parameter(value.clone());
+                    is_it.push(format!("{} = {parameter}", key.quoted));
+                }
+                if is_it.is_empty() {
+                    return Err(Error::Search("`like` names no column".to_owned()));
+                }
+                let is_it = is_it.join(" AND ");
+                self.conditions.push(format!("NOT ({is_it})"));
+                let (vectors, table) = (&column.quoted, &table.name);
+                Ok(format!(
+                    "(SELECT {vectors} FROM {table} WHERE {is_it} LIMIT 1)"
+                ))
+            }
+        }
+    }
+
+    fn statement(
+        &mut self,
+        search: &VectorSearch,
+        table: &Table,
+        distance: &str,
+    ) -> Result<String, Error> {
+        let shown = table.columns.iter().filter(|column| !column.is_vector());
+        let shown: Vec<&str> = shown.map(|column| column.quoted.as_str()).collect();
+        let (shown, k) = (shown.join(", "), search.k);
+        let conditions = self.conditions.join(" AND ");
+        let Some((name, words)) = &search.hybrid else {
+            let table = &table.name;
+            return Ok(format!(
+                "SELECT {shown}, {distance} AS distance FROM {table} WHERE {conditions} ORDER BY {distance} LIMIT {k}"
+            ));
+        };
+        let ranked = table.column(name)?;
+        let words = self.parameter(json!(words));
+        let document = if ranked.kind == "tsvector" {
+            ranked.quoted.clone()
+        } else {
+            format!("to_tsvector({}::text)", ranked.quoted)
+        };
+        let table = &table.name;
+        // Reciprocal rank fusion with the constant 60 of Cormack, Clarke and Büttcher (SIGIR 2009).
+        Ok(format!(
+            "WITH near AS (SELECT ctid AS place, row_number() OVER () AS rank FROM (SELECT ctid FROM {table} WHERE {conditions} \
+             ORDER BY {distance} LIMIT {k} * 4) n), \
+             worded AS (SELECT ctid AS place, row_number() OVER () AS rank FROM (SELECT ctid FROM {table} WHERE {conditions} \
+             AND {document} @@ websearch_to_tsquery({words}) \
+             ORDER BY ts_rank_cd({document}, websearch_to_tsquery({words})) DESC LIMIT {k} * 4) w), \
+             fused(\" place\", \" score\") AS (SELECT place, sum(1.0 / (60 + rank))::float8 AS score \
+             FROM (TABLE near UNION ALL TABLE worded) u GROUP BY place ORDER BY score DESC LIMIT {k}) \
+             SELECT {shown}, {distance} AS distance, \" score\" AS score FROM fused JOIN {table} ON {table}.ctid = \" place\" \
+             ORDER BY \" score\" DESC"
+        ))
     }
 
     fn filter(&mut self, column: &str, name: &str, value: &Value) -> Result<(), Error> {

@@ -1,13 +1,13 @@
 //! `vector_search`
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, tool, tool_router};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use shared::effect::class::EffectClass;
 use shared::tool_error::{ToolError, code};
 use shared::tool_result::Json;
@@ -16,9 +16,14 @@ use shared::tools::ToolEffect;
 use super::progress::told;
 use super::record::{self, Recorded};
 use super::reply::{Format, Left, Reply, reply};
-use crate::database::Wanted;
+use crate::database::{Client, Wanted};
+use crate::mongodb::{self, Mongodb};
+use crate::neo4j::{self, Neo4j};
+use crate::postgres::Postgres;
 use crate::postgres::vector::{MOST_NEIGHBOURS, Metric, Near, VectorSearch};
+use crate::redis::{self, Redis};
 use crate::server::DatabaseServer;
+use crate::table::{Answer, Budget, Cell, Column, Rows};
 
 pub(super) const EFFECT: ToolEffect =
     ToolEffect::new("vector_search", "Search by meaning", EffectClass::Read).open_world();
@@ -32,43 +37,43 @@ pub(crate) struct VectorSearchParams {
     /// Needed where there are several.
     #[serde(default)]
     source: Option<String>,
-    /// The table.
-    table: String,
-    /// With the vectors; needed where there are several.
+    /// PostgreSQL: table. Redis, Neo4j: index. MongoDB: db.collection.
+    #[serde(default)]
+    target: String,
+    /// Column, field or path with the vectors, where there are several; MongoDB always.
     #[serde(default)]
     column: Option<String>,
     /// Near to a text, by the configured embedder.
     #[serde(default)]
     text: Option<String>,
-    /// Near to a row: its key, as {"id": 7}.
+    /// Near to what is there: a row's key {"id": 7}, {"key": …} of Redis, {"id": element id}.
     #[serde(default)]
     like: Option<Map<String, Value>>,
     /// Near to a vector.
     #[serde(default)]
     vector: Option<Vec<f32>>,
+    /// By words, alone or as well.
+    #[serde(default)]
+    words: Option<String>,
+    /// PostgreSQL: the column of the words. MongoDB: the search index.
+    #[serde(default)]
+    words_column: Option<String>,
     /// How many; default 10.
     #[serde(default)]
     k: Option<usize>,
-    /// Distance.
+    /// PostgreSQL: distance.
     #[serde(default)]
     metric: MetricName,
-    /// {"column": value} or {"column": {"gte": value}}: eq, ne, gt, gte, lt, lte, in, like.
+    /// PostgreSQL: {"column": value or {"gte": value}}. MongoDB: its own. Redis: {"tag": {"field", "any_of"}}, number, text, all, any, not.
+    /// Neo4j: {"label"}.
     #[serde(default)]
-    filter: Map<String, Value>,
-    /// Also ranked by words in a text column: {"column": …, "words": …}.
-    #[serde(default)]
-    hybrid: Option<Hybrid>,
-    /// How much an HNSW index looks at, to 1000.
+    filter: Option<Map<String, Value>>,
+    /// PostgreSQL: how much an HNSW index looks at.
     #[serde(default)]
     ef_search: Option<u32>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(inline)]
-struct Hybrid {
-    column: String,
-    words: String,
+    /// Neo4j: how far around the hits, to 2.
+    #[serde(default)]
+    expand: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -91,9 +96,20 @@ impl From<MetricName> for Metric {
     }
 }
 
+/// What is looked for, whatever the engine.
+struct Sought {
+    /// What is near to it.
+    vector: Option<Vec<f32>>,
+    /// What is like it.
+    like: Option<Map<String, Value>>,
+    k: usize,
+    budget: Budget,
+    timeout: Duration,
+}
+
 #[tool_router(router = vector_search_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Finds the rows nearest in meaning to one of `text`, `like` and `vector`, with their distance.
+    /// Finds what is nearest in meaning to `text`, `like` or `vector`, or has `words`, with its distance or score.
     #[tool]
     async fn vector_search(
         &self,
@@ -101,67 +117,60 @@ impl DatabaseServer {
         context: RequestContext<RoleServer>,
     ) -> Result<Json<Reply>, ToolError> {
         let since = Instant::now();
-        let (database, postgres) = self.state().databases.postgres(params.source.as_deref())?;
-        let invalid = |message: String, hint: &str| {
-            ToolError::new(code::INVALID_ARGUMENTS, message).with_hint(hint)
-        };
+        let database = self.state().databases.only_or(params.source.as_deref())?;
         let k = params.k.unwrap_or(10);
         if !(1..=MOST_NEIGHBOURS).contains(&k) {
             return Err(invalid(format!("`k` is {k}"), "give 1 to 500"));
         }
-        if params
-            .ef_search
-            .is_some_and(|looks| !(1..=1000).contains(&looks))
-        {
+        let given = [
+            params.text.is_some(),
+            params.like.is_some(),
+            params.vector.is_some(),
+        ];
+        let given = given.into_iter().filter(|is_given| *is_given).count();
+        if given > 1 || given == 0 && params.words.is_none() {
             return Err(invalid(
-                "`ef_search` is out of range".to_owned(),
-                "give 1 to 1000",
+                "none or several of `text`, `like` and `vector` are given",
+                "give one of them, or `words`",
             ));
         }
-        let near = match (params.text, params.like, params.vector) {
-            (Some(text), None, None) => Near::Vector(self.embed(&text).await?),
-            (None, Some(keys), None) => Near::Row(keys),
-            (None, None, Some(vector)) if vector.len() <= MOST_DIMENSIONS => Near::Vector(vector),
-            (None, None, Some(vector)) => {
-                let message = format!("`vector` has {} numbers", vector.len());
-                return Err(invalid(message, "give `text` or `like`"));
-            }
-            _ => {
-                return Err(invalid(
-                    "none or several of `text`, `like` and `vector` are given".to_owned(),
-                    "give one of them",
-                ));
-            }
-        };
+        if let Some(vector) = params
+            .vector
+            .as_ref()
+            .filter(|vector| vector.len() > MOST_DIMENSIONS)
+        {
+            let message = format!("`vector` has {} numbers", vector.len());
+            return Err(invalid(message, "give `text` or `like`"));
+        }
         let wanted = Wanted {
             rows: Some(k),
             ..Wanted::default()
         };
-        let budget = database.budget(wanted)?;
-        let search = VectorSearch {
-            table: params.table,
-            column: params.column,
-            near,
+        let sought = Sought {
+            vector: match &params.text {
+                Some(text) => Some(self.embed(text).await?),
+                None => params.vector.clone(),
+            },
+            like: params.like.clone(),
             k,
-            metric: params.metric.into(),
-            filter: params.filter,
-            hybrid: params
-                .hybrid
-                .map(|Hybrid { column, words }| (column, words)),
-            ef_search: params.ef_search,
+            budget: database.budget(wanted)?,
+            timeout: database.timeout(wanted)?,
         };
+        let budget = sought.budget;
         let mut recorded = Recorded::of(&database.settings.id);
         let _slot = database.slot().await?;
-        let timeout = database.timeout(wanted)?;
-        let found = told(
-            &context,
-            "the search",
-            postgres.nearest(search, timeout, budget),
-        )
-        .await;
+        let search = async {
+            match &database.client {
+                Client::Postgres(postgres) => of_postgres(postgres, params, sought).await,
+                Client::Redis(redis) => of_redis(redis, params, sought).await,
+                Client::Mongodb(mongo) => of_mongodb(mongo, params, sought).await,
+                Client::Neo4j(neo4j) => of_neo4j(neo4j, params, sought).await,
+            }
+        };
+        let found = told(&context, "the search", Box::pin(search)).await;
         recorded.rows(found.as_ref().ok().map(|(answer, _)| answer.rows.len()));
         record::note(&context, recorded);
-        let (answer, notices) = found.map_err(|error| record::refusal(&context, error))?;
+        let (answer, notices) = found?;
         let left = Left {
             rest: None,
             source: database.settings.id.clone(),
@@ -177,6 +186,196 @@ impl DatabaseServer {
             since,
         )
     }
+}
+
+type Found = Result<(Answer, Vec<String>), ToolError>;
+
+fn invalid(message: impl Into<String>, hint: &str) -> ToolError {
+    ToolError::new(code::INVALID_ARGUMENTS, message.into()).with_hint(hint)
+}
+
+async fn of_postgres(postgres: &Postgres, params: VectorSearchParams, sought: Sought) -> Found {
+    if params
+        .ef_search
+        .is_some_and(|looks| !(1..=1000).contains(&looks))
+    {
+        return Err(invalid("`ef_search` is out of range", "give 1 to 1000"));
+    }
+    let near = match (sought.vector, sought.like) {
+        (Some(vector), _) => Near::Vector(vector),
+        (None, Some(keys)) => Near::Row(keys),
+        (None, None) => {
+            let hint = "ask pg_query with to_tsquery for words alone";
+            return Err(invalid(
+                "`words` stand without `text`, `like` or `vector`",
+                hint,
+            ));
+        }
+    };
+    let hybrid = match (params.words_column, params.words) {
+        (Some(column), Some(words)) => Some((column, words)),
+        (None, None) => None,
+        _ => {
+            return Err(invalid(
+                "`words` and `words_column` belong together",
+                "give both",
+            ));
+        }
+    };
+    let search = VectorSearch {
+        table: params.target,
+        column: params.column,
+        near,
+        k: sought.k,
+        metric: params.metric.into(),
+        filter: params.filter.unwrap_or_default(),
+        hybrid,
+        ef_search: params.ef_search,
+    };
+    Ok(postgres
+        .nearest(search, sought.timeout, sought.budget)
+        .await?)
+}
+
+async fn of_redis(redis: &Redis, params: VectorSearchParams, sought: Sought) -> Found {
+    let filter = params
+        .filter
+        .map(|filter| serde_json::from_value(Value::Object(filter)));
+    let filter = filter.transpose().map_err(|error| {
+        invalid(
+            format!("`filter`: {error}"),
+            "give {\"tag\": {\"field\", \"any_of\"}}, number, text, all, any or not",
+        )
+    })?;
+    let like = match &sought.like {
+        Some(like) => Some(like.get("key").and_then(Value::as_str).ok_or_else(|| {
+            invalid(
+                "`like` has no `key`",
+                "give {\"key\": the key that hits are like}",
+            )
+        })?),
+        None => None,
+    };
+    let search = redis::search::Search {
+        index: params.target,
+        text: params.words,
+        vector: sought.vector,
+        like_key: like.map(Into::into),
+        vector_field: params.column,
+        filter,
+        count: sought.k,
+    };
+    let call = redis::Call {
+        budget: sought.budget,
+        timeout: sought.timeout,
+    };
+    let found = redis.search(&search, call).await?;
+    Ok((
+        found.answer,
+        vec![format!("the server knows of {} hits", found.total)],
+    ))
+}
+
+async fn of_mongodb(mongo: &Mongodb, params: VectorSearchParams, sought: Sought) -> Found {
+    let Some((db, coll)) = params.target.split_once('.') else {
+        return Err(invalid("`target` is no collection", "give db.collection"));
+    };
+    let wanted = match (sought.vector, params.words) {
+        (Some(vector), None) => mongodb::search::Wanted::Vector {
+            path: params
+                .column
+                .ok_or_else(|| invalid("`column` is missing", "give the path of the vectors"))?,
+            vector,
+        },
+        (None, Some(words)) if sought.like.is_none() => mongodb::search::Wanted::Text(words),
+        _ => {
+            let hint = "give one of `text`, `vector` and `words`";
+            return Err(invalid("MongoDB is searched by one thing", hint));
+        }
+    };
+    let search = mongodb::search::Search {
+        db: db.to_owned(),
+        coll: coll.to_owned(),
+        wanted,
+        index: params.words_column,
+        filter: params.filter.map(Value::Object),
+        limit: sought.k as u64,
+    };
+    let found = mongo.search(&search, sought.budget, sought.timeout).await?;
+    Ok((found.answer, found.notices))
+}
+
+async fn of_neo4j(neo4j: &Neo4j, params: VectorSearchParams, sought: Sought) -> Found {
+    let like = sought.like.as_ref();
+    let id = like.map(|like| like.get("id").and_then(Value::as_str));
+    let wanted = match (sought.vector, id, params.words) {
+        (Some(vector), None, None) => {
+            neo4j::search::Sought::Vector(vector.into_iter().map(f64::from).collect())
+        }
+        (None, Some(Some(id)), None) => {
+            neo4j::search::Sought::Like(neo4j::walk::Start::Id(id.to_owned()))
+        }
+        (None, None, Some(words)) => neo4j::search::Sought::Text(words),
+        _ => {
+            let hint = "give one of `text`, `vector`, `words` and `like` with the element id";
+            return Err(invalid("Neo4j is searched by one thing", hint));
+        }
+    };
+    let label = params
+        .filter
+        .as_ref()
+        .and_then(|filter| filter.get("label"));
+    let search = neo4j::search::Search {
+        sought: wanted,
+        index: Some(params.target).filter(|index| !index.is_empty()),
+        label: label.and_then(Value::as_str).map(str::to_owned),
+        hits: sought.k,
+        hops: params.expand,
+        around: sought.budget.rows,
+        timeout: Some(sought.timeout),
+    };
+    let found = neo4j.search(&search).await?;
+    let mut rows = Rows::new(Budget {
+        rows: sought.k + sought.budget.rows * 2,
+        ..sought.budget
+    });
+    let hits = found
+        .hits
+        .into_iter()
+        .map(|hit| ("hit", hit.score, hit.node));
+    let around = found
+        .around
+        .iter()
+        .map(|node| ("around", Value::Null, json!(node)));
+    let links = found
+        .links
+        .iter()
+        .map(|link| ("link", Value::Null, json!(link)));
+    for (what, score, value) in hits.chain(around).chain(links) {
+        let row = vec![
+            Cell::text(what.to_owned()),
+            Cell::json(score),
+            Cell::json(value),
+        ];
+        // What does not fit is told by the rows themselves.
+        if rows.push(row).is_err() {
+            break;
+        }
+    }
+    let column = |name: &str, kind: &str| Column {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+    };
+    let columns = vec![
+        column("what", "text"),
+        column("score", "float"),
+        column("value", "map"),
+    ];
+    let mut notices = found.notices;
+    if found.cut.is_some() {
+        notices.push("there is more around the hits than is told".to_owned());
+    }
+    Ok((Answer { columns, rows }, notices))
 }
 
 impl DatabaseServer {
