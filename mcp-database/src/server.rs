@@ -100,6 +100,9 @@ impl DatabaseServer {
             }
             _ => None,
         };
+        if databases.iter().count() == 1 {
+            tools::without_source(&mut tools);
+        }
         shared::tools::shorten(&mut tools);
         let guard = tools::QUERYING.into_iter().fold(
             CallGuard::new(call::Limits::default(), metrics),

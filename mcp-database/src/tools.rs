@@ -30,7 +30,11 @@ mod record;
 mod reply;
 mod vector_search;
 
+use std::sync::Arc;
+
 use rmcp::handler::server::tool::ToolRouter;
+use rmcp::model::JsonObject;
+use serde_json::Value;
 use shared::tools::{ToolEffect, ToolsError, finish};
 
 use crate::database::Databases;
@@ -66,6 +70,17 @@ pub(crate) const QUERYING: [&str; 23] = [
 
 /// The changing tools that need no grant: agents talk to each other without one, within the streams that the configuration lists.
 pub(crate) const EXEMPT: [&str; 4] = ["bus_ack", "bus_publish", "bus_read", "bus_subscribe"];
+
+/// Leaves `source` out of the lists where there is only one to mean; it is taken all the same.
+pub(crate) fn without_source(tools: &mut ToolRouter<DatabaseServer>) {
+    for route in tools.map.values_mut() {
+        let mut schema = JsonObject::clone(&route.attr.input_schema);
+        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+            properties.remove("source");
+        }
+        route.attr.input_schema = Arc::new(schema);
+    }
+}
 
 /// The tools for these databases, with their annotations.
 ///
@@ -146,4 +161,31 @@ pub(crate) fn router(databases: &Databases) -> Result<ToolRouter<DatabaseServer>
         }
     }
     finish(tools, &effects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Mode, Settings};
+    use crate::sources;
+
+    /// What listing the tools for one database costs, and how many there are.
+    fn listed(url: &str, mode: Mode) -> anyhow::Result<(usize, usize)> {
+        let source: Settings = sources::of_url(url, None, mode)?.sources.remove(0);
+        let mut tools = router(&Databases::open(vec![source])?)?;
+        without_source(&mut tools);
+        shared::tools::shorten(&mut tools);
+        Ok((shared::tools::listed_bytes(&tools), tools.list_all().len()))
+    }
+
+    #[test]
+    fn one_database_has_a_short_list_and_no_changing_tools_where_it_is_only_read()
+    -> anyhow::Result<()> {
+        let (bytes, tools) = listed("postgres://reader@localhost/shop", Mode::Read)?;
+        assert!(bytes <= 6 * 1024, "{bytes} bytes");
+        assert_eq!(tools, 7);
+        let (_, writing) = listed("postgres://writer@localhost/shop", Mode::Write)?;
+        assert_eq!(writing, 8);
+        Ok(())
+    }
 }

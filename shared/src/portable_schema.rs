@@ -52,7 +52,8 @@ fn drop_the_obvious(schema: &mut Value) {
     object.retain(|keyword, value| match keyword.as_str() {
         "minimum" | "maximum" => !value.is_u64(),
         "default" => !is_nothing(value),
-        "additionalProperties" => value != &json!(true),
+        // Unknown arguments are refused with words as well.
+        "additionalProperties" => !value.is_boolean(),
         _ => true,
     });
     for keyword in ["properties", "items"] {
@@ -71,7 +72,9 @@ fn is_nothing(value: &Value) -> bool {
         Value::Bool(value) => !value,
         Value::Array(list) => list.is_empty(),
         Value::Object(object) => object.is_empty(),
-        Value::Null | Value::Number(_) | Value::String(_) => false,
+        Value::Number(number) => number.as_u64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Null => false,
     }
 }
 

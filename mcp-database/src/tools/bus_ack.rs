@@ -31,14 +31,17 @@ const MIN_IDLE: u64 = 60_000;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BusAckParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
+    /// Its name.
     stream: String,
     /// `groups` tells who is how far.
     action: Action,
+    /// Whose.
     #[serde(default)]
     group: Option<String>,
+    /// Of messages.
     #[serde(default)]
     ids: Vec<String>,
     /// Who claims; default you.

@@ -22,9 +22,10 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BusPublishParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
+    /// Its name.
     stream: String,
     /// {"name": value}; JSON as its text.
     fields: Map<String, Value>,

@@ -28,9 +28,10 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BusReadParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
+    /// Its name.
     stream: String,
     /// A message goes to one consumer of it; without, everybody reads all.
     #[serde(default)]

@@ -33,16 +33,18 @@ const MESSAGES: usize = 100;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BusSubscribeParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
     /// `open` gives a `handle`.
     action: Action,
+    /// Names.
     #[serde(default)]
     channels: Vec<String>,
     /// "agents:*"
     #[serde(default)]
     patterns: Vec<String>,
+    /// From `open`.
     #[serde(default)]
     handle: Option<String>,
     /// Default 100.

@@ -24,7 +24,7 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DbHealthParams {
-    /// Which; needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
     /// Some of its checks; default all.

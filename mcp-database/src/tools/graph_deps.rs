@@ -33,7 +33,7 @@ const DEPTH: usize = 5;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GraphDepsParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
     /// `{label, key}`, or `{id}`: an element id.
@@ -47,6 +47,7 @@ pub(crate) struct GraphDepsParams {
     /// Default 5, at most 10.
     #[serde(default)]
     depth: Option<usize>,
+    /// Default list.
     #[serde(default)]
     mode: Mode,
     /// Default 100, at most 2000.

@@ -28,7 +28,7 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GraphQueryParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
     /// One statement.
@@ -41,12 +41,9 @@ pub(crate) struct GraphQueryParams {
     /// Whole, not their first five numbers.
     #[serde(default)]
     include_vectors: bool,
-    /// Default 100, at most 5000.
+    /// Default 100.
     #[serde(default)]
     max_rows: Option<usize>,
-    /// Default 65536.
-    #[serde(default)]
-    max_bytes: Option<usize>,
     /// Default 30000.
     #[serde(default)]
     timeout_ms: Option<u64>,
@@ -65,8 +62,8 @@ impl DatabaseServer {
         let (database, neo4j) = self.state().databases.neo4j(params.source.as_deref())?;
         let wanted = Wanted {
             rows: params.max_rows,
-            bytes: params.max_bytes,
             timeout_ms: params.timeout_ms,
+            ..Wanted::default()
         };
         let budget = database.budget(wanted)?;
         let mut recorded = graph::recorded(&database.settings.id, &params.cypher);

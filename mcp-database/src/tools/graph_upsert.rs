@@ -38,7 +38,7 @@ const MOST_RECORDED: usize = 20;
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GraphUpsertParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
     /// `{label, key, props}`: found by `key`; `props` are set, null removes.
@@ -50,9 +50,6 @@ pub(crate) struct GraphUpsertParams {
     /// Rolls back.
     #[serde(default)]
     dry_run: bool,
-    /// Default 30000.
-    #[serde(default)]
-    timeout_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -94,7 +91,6 @@ impl DatabaseServer {
             return Err(graph::refusal(&context, error));
         }
         let wanted = Wanted {
-            timeout_ms: params.timeout_ms,
             ..Wanted::default()
         };
         let upsert = Upsert {

@@ -35,7 +35,7 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GraphWriteParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
     /// One statement.
@@ -74,7 +74,7 @@ pub(crate) struct GraphWriteResult {
 
 #[tool_router(router = graph_write_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Changes the graph or its schema. What destroys more than it names is tried first and needs the `confirm_token` of its refusal.
+    /// Changes the graph or its schema. What destroys needs the `confirm_token` of its refusal.
     #[tool]
     async fn graph_write(
         &self,

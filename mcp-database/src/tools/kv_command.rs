@@ -29,7 +29,7 @@ pub(super) const EFFECT: ToolEffect = ToolEffect::new("kv_command", "Ask Redis",
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KvCommandParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
     /// ["ZRANGE", "board", 0, 9]
@@ -38,9 +38,6 @@ pub(crate) struct KvCommandParams {
     /// Default 100.
     #[serde(default)]
     max_rows: Option<usize>,
-    /// Default 65536.
-    #[serde(default)]
-    max_bytes: Option<usize>,
 }
 
 #[tool_router(router = kv_command_router, vis = "pub(super)")]
@@ -56,7 +53,6 @@ impl DatabaseServer {
         let (database, redis) = self.state().databases.redis(params.source.as_deref())?;
         let wanted = Wanted {
             rows: params.max_rows,
-            bytes: params.max_bytes,
             ..Wanted::default()
         };
         let asked = Call {

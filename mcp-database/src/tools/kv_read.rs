@@ -32,7 +32,7 @@ pub(super) const EFFECT: ToolEffect = ToolEffect::new("kv_read", "Read Redis", E
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KvReadParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
     /// Strings or {"base64": …}.
@@ -54,9 +54,6 @@ pub(crate) struct KvReadParams {
     /// Default 100.
     #[serde(default)]
     max_rows: Option<usize>,
-    /// Default 65536.
-    #[serde(default)]
-    max_bytes: Option<usize>,
 }
 
 #[tool_router(router = kv_read_router, vis = "pub(super)")]
@@ -72,7 +69,6 @@ impl DatabaseServer {
         let (database, redis) = self.state().databases.redis(params.source.as_deref())?;
         let wanted = Wanted {
             rows: params.max_rows,
-            bytes: params.max_bytes,
             ..Wanted::default()
         };
         let call = Call {

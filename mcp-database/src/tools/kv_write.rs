@@ -39,9 +39,10 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KvWriteParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
+    /// What is done.
     op: Op,
     /// One; `del` takes many.
     #[schemars(with = "Vec<Value>")]
@@ -60,6 +61,7 @@ pub(crate) struct KvWriteParams {
     /// `set` without it stays.
     #[serde(default)]
     ttl_ms: Option<u64>,
+    /// `set` leaves it.
     #[serde(default)]
     keep_ttl: bool,
     /// Of `set`.

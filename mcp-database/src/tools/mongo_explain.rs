@@ -53,9 +53,6 @@ pub(crate) struct MongoExplainParams {
     /// How many.
     #[serde(default)]
     limit: Option<u64>,
-    /// Of them.
-    #[serde(default)]
-    skip: Option<u64>,
     /// An index.
     #[serde(default)]
     hint: Option<Value>,
@@ -108,11 +105,11 @@ impl DatabaseServer {
             projection: params.projection,
             sort: params.sort,
             limit: params.limit,
-            skip: params.skip,
             hint: params.hint,
             pipeline: params.pipeline,
             field: params.field,
             whole_vectors: false,
+            ..Request::default()
         };
         let _slot = database.slot().await?;
         let work = mongo.explain(params.op.into(), &request, params.execute, timeout);

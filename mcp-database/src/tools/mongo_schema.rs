@@ -43,9 +43,6 @@ pub(crate) struct MongoSchemaParams {
     /// Default 100.
     #[serde(default)]
     max_rows: Option<usize>,
-    /// Default 30000.
-    #[serde(default)]
-    timeout_ms: Option<u64>,
 }
 
 #[tool_router(router = mongo_schema_router, vis = "pub(super)")]
@@ -62,7 +59,6 @@ impl DatabaseServer {
         let (database, mongo) = self.state().databases.mongodb(params.source.as_deref())?;
         let wanted = Wanted {
             rows: params.max_rows,
-            timeout_ms: params.timeout_ms,
             ..Wanted::default()
         };
         let budget = database.budget(wanted)?;

@@ -36,7 +36,7 @@ const MOST_STATEMENTS: usize = 50;
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PgExecuteParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
     /// One statement.
@@ -86,8 +86,7 @@ pub(crate) struct PgExecuteResult {
 
 #[tool_router(router = pg_execute_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Changes data or definitions: statements in one transaction, all or none. What destroys more than it names is tried first and
-    /// needs the `confirm_token` of its refusal.
+    /// Changes data or definitions: statements in one transaction, all or none. What destroys needs the `confirm_token` of its refusal.
     #[tool]
     async fn pg_execute(
         &self,

@@ -26,7 +26,7 @@ pub(super) const EFFECT: ToolEffect =
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PgQueryParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
     /// One SELECT, VALUES, TABLE or WITH.
@@ -39,7 +39,7 @@ pub(crate) struct PgQueryParams {
     /// Whole, not their first five numbers.
     #[serde(default)]
     include_vectors: bool,
-    /// Default 100, at most 5000.
+    /// Default 100.
     #[serde(default)]
     max_rows: Option<usize>,
     /// Default 65536.

@@ -16,15 +16,14 @@ use crate::cursor::{Cursors, Open, Rest};
 use crate::fence::fenced;
 use crate::table::{Answer, Budget, Column, Truncation};
 
-/// How rows look.
+/// `objects`: by column name, at twice the bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub(super) enum Format {
-    /// Lists of values, in the order of `columns`: about half the bytes.
     #[default]
     Rows,
-    /// Objects by column name; of columns with one name, the last.
+    // Of columns with one name, the last.
     Objects,
 }
 

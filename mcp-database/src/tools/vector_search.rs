@@ -34,19 +34,19 @@ const MOST_DIMENSIONS: usize = 16_000;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct VectorSearchParams {
-    /// Needed where there are several.
+    /// If there are several.
     #[serde(default)]
     source: Option<String>,
-    /// PostgreSQL: table. Redis, Neo4j: index. MongoDB: db.collection.
+    /// Table; Redis, Neo4j: index; MongoDB: db.collection.
     #[serde(default)]
     target: String,
-    /// Column, field or path with the vectors, where there are several; MongoDB always.
+    /// Of the vectors, if there are several; MongoDB: their path.
     #[serde(default)]
     column: Option<String>,
-    /// Near to a text, by the configured embedder.
+    /// Near to a text.
     #[serde(default)]
     text: Option<String>,
-    /// Near to what is there: a row's key {"id": 7}, {"key": …} of Redis, {"id": element id}.
+    /// Near to what is there: {"id": 7} of a row, {"key": …} of Redis, {"id": …} of a node.
     #[serde(default)]
     like: Option<Map<String, Value>>,
     /// Near to a vector.
@@ -55,23 +55,22 @@ pub(crate) struct VectorSearchParams {
     /// By words, alone or as well.
     #[serde(default)]
     words: Option<String>,
-    /// PostgreSQL: the column of the words. MongoDB: the search index.
+    /// Column of the words; MongoDB: search index.
     #[serde(default)]
     words_column: Option<String>,
     /// How many; default 10.
     #[serde(default)]
     k: Option<usize>,
-    /// PostgreSQL: distance.
+    /// Of PostgreSQL.
     #[serde(default)]
     metric: MetricName,
-    /// PostgreSQL: {"column": value or {"gte": value}}. MongoDB: its own. Redis: {"tag": {"field", "any_of"}}, number, text, all, any, not.
-    /// Neo4j: {"label"}.
+    /// {"column": value or {"gte": value}}; Redis: a tree of tag, number, text; Neo4j {"label"}.
     #[serde(default)]
     filter: Option<Map<String, Value>>,
-    /// PostgreSQL: how much an HNSW index looks at.
+    /// Of HNSW.
     #[serde(default)]
     ef_search: Option<u32>,
-    /// Neo4j: how far around the hits, to 2.
+    /// Neo4j: hops around the hits, to 2.
     #[serde(default)]
     expand: usize,
 }

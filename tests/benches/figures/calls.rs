@@ -15,25 +15,26 @@ const WARM_UP: usize = 200;
 const CALLS: usize = 2000;
 
 pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
-    for (server, tool, arguments) in [
-        (Server::SpecRegistry, "spec_search", json!({ "query": "" })),
-        (Server::BashCommander, "list_sessions", json!({})),
+    for (server, tool, arguments, over_stdio, over_http) in [
+        (
+            Server::SpecRegistry,
+            "spec_search",
+            json!({ "query": "" }),
+            "read-only call over stdio, mcp-spec-registry",
+            "read-only call over HTTP, mcp-spec-registry",
+        ),
+        (
+            Server::BashCommander,
+            "list_sessions",
+            json!({}),
+            "read-only call over stdio, mcp-bash-commander",
+            "read-only call over HTTP, mcp-bash-commander",
+        ),
     ] {
-        for (transport, limit) in [(Transport::Stdio, 150), (Transport::Http, 400)] {
-            let what = match (server, transport) {
-                (Server::SpecRegistry, Transport::Stdio) => {
-                    "read-only call over stdio, mcp-spec-registry"
-                }
-                (Server::SpecRegistry, Transport::Http) => {
-                    "read-only call over HTTP, mcp-spec-registry"
-                }
-                (Server::BashCommander, Transport::Stdio) => {
-                    "read-only call over stdio, mcp-bash-commander"
-                }
-                (Server::BashCommander, Transport::Http) => {
-                    "read-only call over HTTP, mcp-bash-commander"
-                }
-            };
+        for (transport, what, limit) in [
+            (Transport::Stdio, over_stdio, 150),
+            (Transport::Http, over_http, 400),
+        ] {
             let samples = calls(server, transport, tool, &arguments).await?;
             figures.at_most(what, &samples, Duration::from_micros(limit));
         }

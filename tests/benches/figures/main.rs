@@ -1,7 +1,7 @@
 //! The figures the project holds itself to, each beside its limit, measured in one run: `cargo bench -p tests --bench figures`.
 //!
 //! Limits that depend on the disk or the machine are ratios to something measured in the same run. Names of groups as arguments
-//! (`process`, `calls`, `transitions`, `begin`, `jail`, `denials`) measure only those. Ends with 1 if a figure misses its limit.
+//! (`process`, `calls`, `databases`, `transitions`, `begin`, `jail`, `denials`) measure only those. Ends with 1 if a figure misses its limit.
 
 #![expect(
     clippy::print_stdout,
@@ -9,10 +9,13 @@
 )]
 
 mod calls;
+mod databases;
 mod denials;
 mod disk;
 mod jail;
 mod process;
+#[path = "../../../mcp-database/tests/common/server.rs"]
+mod server;
 mod world;
 
 use std::{process::ExitCode, time::Duration};
@@ -91,6 +94,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     if wanted("calls") {
         calls::measure(&mut figures).await?;
+    }
+    if wanted("databases") {
+        databases::measure(&mut figures).await?;
     }
     if wanted("transitions") {
         disk::transitions(&mut figures)?;

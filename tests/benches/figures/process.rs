@@ -35,6 +35,13 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     .await?;
     figures.at_most("start to first answer, mcp-bash-commander", &shell, limit);
 
+    let database = repeated(async |_| {
+        let folder = tempfile::tempdir()?;
+        first_answer(Server::Database, folder.path(), &[]).await
+    })
+    .await?;
+    figures.at_most("start to first answer, mcp-database", &database, limit);
+
     let running = Fixture::start(Server::SpecRegistry, Transport::Stdio, Era::Modern).await?;
     let pipe = repeated(async |_| {
         first_answer(Server::SpecRegistry, running.folder.path(), &["stdio"]).await
