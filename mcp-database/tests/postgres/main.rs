@@ -1,9 +1,13 @@
-//! Reads against a real PostgreSQL.
+//! The engine for PostgreSQL against real servers.
 
 mod changes;
+mod damage;
 mod database;
+mod edges;
 mod looking;
 mod older;
+#[path = "../common/proxy.rs"]
+mod proxy;
 mod reads;
 mod results;
 #[path = "../common/server.rs"]

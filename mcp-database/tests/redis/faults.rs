@@ -15,7 +15,8 @@ use mcp_database::table::Truncation;
 use redis::Value;
 use shared::tool_error::ToolError;
 
-use crate::proxy::{Fault, Proxy, fake};
+use crate::fake::fake;
+use crate::proxy::{Fault, Proxy};
 use crate::support::{call, send, servers, settings, unique};
 
 /// A call that waits for nothing for long.

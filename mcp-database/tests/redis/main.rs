@@ -2,9 +2,11 @@
 
 mod commands;
 mod connecting;
+mod fake;
 mod faults;
 mod looking;
 mod messages;
+#[path = "../common/proxy.rs"]
 mod proxy;
 mod reads;
 mod searching;
