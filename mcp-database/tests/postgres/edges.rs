@@ -150,7 +150,7 @@ async fn case_70_a_hundred_calls_at_once_share_the_connections() -> anyhow::Resu
         tokio::spawn(async move {
             let ask = Ask {
                 parameters: vec![json!(number)],
-                timeout: Duration::from_secs(60),
+                timeout: Duration::from_mins(1),
                 ..Ask::new("SELECT $1::int")
             };
             postgres.query(ask, Budget::default()).await
