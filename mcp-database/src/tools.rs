@@ -4,6 +4,7 @@ mod bus_ack;
 mod bus_publish;
 mod bus_read;
 mod bus_subscribe;
+mod confirming;
 mod db_cursor;
 mod db_health;
 mod db_sources;

@@ -1,7 +1,6 @@
 //! `graph_write`
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use rmcp::handler::server::wrapper::Parameters;
@@ -21,7 +20,6 @@ use super::graph;
 use super::progress::told;
 use super::record;
 use super::reply::{Shown, shown};
-use crate::confirm::Seen;
 use crate::database::{Database, Wanted};
 use crate::neo4j::Neo4j;
 use crate::neo4j::error::GraphError;
@@ -132,14 +130,7 @@ impl DatabaseServer {
         let digest = digest(&database.settings.id, change)?;
         let needs_approval = !self.is_enforced() && !change.dry_run;
         if let Some(token) = token.filter(|_| needs_approval) {
-            let seen = self.state().confirmations.take(token, owner, &digest);
-            let Some(seen) = seen else {
-                return Err(ToolError::new(
-                    "CONFIRM_REFUSED",
-                    "the confirm_token is used, too old, or of another change; nothing was changed",
-                )
-                .with_hint("call again without it"));
-            };
+            let seen = self.confirmed(token, owner, &digest)?;
             change.expected = Some(seen);
         }
         let asks = needs_approval && token.is_none();
@@ -155,34 +146,15 @@ impl DatabaseServer {
         let work = told(context, "the change", Box::pin(work));
         let (changed, unconfirmed) = graph::unless_cancelled(context, work).await?;
         match unconfirmed {
-            Some(why) => Err(self.ask_to_confirm_graph(why, digest, owner, &changed)?),
+            Some(why) => {
+                let (why, counted) = (why.told(), counted(&changed));
+                let message = format!(
+                    "nothing was changed yet: the statement {why}. Tried and rolled back, it makes {counted}"
+                );
+                Err(self.unconfirmed(message, owner, digest, changed.total()))
+            }
             None => Ok(changed),
         }
-    }
-
-    /// The refusal of a change that nobody confirmed, with the token that does.
-    fn ask_to_confirm_graph(
-        &self,
-        why: Destruction,
-        change: Digest,
-        owner: &Arc<str>,
-        tried: &Changed,
-    ) -> Result<ToolError, ToolError> {
-        let seen = Seen {
-            owner: Arc::clone(owner),
-            change,
-            affected: tried.total(),
-        };
-        let token = self.state().confirmations.give(seen);
-        let token = token.map_err(|error| ToolError::internal(&error))?;
-        let message = format!(
-            "nothing was changed yet: the statement {}. Tried and rolled back, it makes {}",
-            why.told(),
-            counted(tried)
-        );
-        Ok(ToolError::new("CONFIRM_REQUIRED", message).with_hint(format!(
-            "if that is meant, make the same call with confirm_token \"{token}\" within a minute"
-        )))
     }
 }
 

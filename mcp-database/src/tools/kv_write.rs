@@ -23,7 +23,6 @@ use self::change::{Op, When, change};
 use super::error::redis::refusal;
 use super::progress::told;
 use super::record::{self, Recorded};
-use crate::confirm::Seen;
 use crate::database::Database;
 use crate::fence::fenced;
 use crate::redis::error::Error;
@@ -168,39 +167,24 @@ impl DatabaseServer {
         existing: u64,
     ) -> Result<(), ToolError> {
         let owner = &principal::of(context)?.name;
-        let confirmations = &self.state().confirmations;
         let change = Digest::of_json(&json!([database.settings.id, params.op, params.keys]));
         let change = change.map_err(|error| ToolError::internal(&error))?;
         let Some(token) = &params.confirm_token else {
-            let token = confirmations.give(Seen {
-                owner: owner.clone(),
-                change,
-                affected: existing,
-            });
-            let token = token.map_err(|error| ToolError::internal(&error))?;
             let named = params.keys.len();
             let message = format!(
                 "nothing was changed yet: {existing} of {named} keys are there and would be deleted"
             );
-            return Err(ToolError::new("CONFIRM_REQUIRED", message).with_hint(format!(
-                "if that is meant, make the same call with confirm_token \"{token}\" within a minute"
-            )));
+            return Err(self.unconfirmed(message, owner, change, existing));
         };
-        match confirmations.take(token, owner, &change) {
-            Some(seen) if seen == existing => Ok(()),
-            Some(seen) => {
-                let message = format!(
-                    "{existing} of the keys are there now, and {seen} were when it was confirmed; nothing was changed"
-                );
-                Err(ToolError::new("UNEXPECTED_COUNT", message)
-                    .with_hint("look with a dry_run, and decide with what is there now"))
-            }
-            None => Err(ToolError::new(
-                "CONFIRM_REFUSED",
-                "the confirm_token is used, too old, or of another change; nothing was changed",
-            )
-            .with_hint("call again without it")),
+        let seen = self.confirmed(token, owner, &change)?;
+        if seen == existing {
+            return Ok(());
         }
+        let message = format!(
+            "{existing} of the keys are there now, and {seen} were when it was confirmed; nothing was changed"
+        );
+        Err(ToolError::new("UNEXPECTED_COUNT", message)
+            .with_hint("look with a dry_run, and decide with what is there now"))
     }
 }
 

@@ -1,7 +1,6 @@
 //! `mongo_write`
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rmcp::handler::server::wrapper::Parameters;
@@ -21,7 +20,6 @@ use super::error::mongodb::refusal;
 use super::mongo_read::{database_of, statement};
 use super::progress::told;
 use super::record::{self, Recorded};
-use crate::confirm::Seen;
 use crate::database::{Database, Wanted};
 use crate::fence::fenced;
 use crate::mongodb::write::{Change, Outcome, Request, Write};
@@ -178,19 +176,13 @@ impl DatabaseServer {
         if asked.write.is_destructive() && !is_approved {
             let digest = digest(asked.database, &asked.request, params)?;
             let token = params.confirm_token.as_deref();
-            match token.map(|token| self.state().confirmations.take(token, owner, &digest)) {
-                Some(Some(seen)) => {
+            match token {
+                Some(token) => {
+                    let seen = self.confirmed(token, owner, &digest)?;
                     let most = params.expect_max.map_or(seen, |most| most.min(seen));
                     asked.request.expect_max = Some(most);
                     asked.write =
                         Write::of(&asked.request).map_err(|error| refusal(context, error))?;
-                }
-                Some(None) => {
-                    return Err(ToolError::new(
-                        "CONFIRM_REFUSED",
-                        "the confirm_token is used, too old, or of another change; nothing was changed",
-                    )
-                    .with_hint("call again without it"));
                 }
                 None => unconfirmed = Some(digest),
             }
@@ -208,36 +200,18 @@ impl DatabaseServer {
             }
         };
         match unconfirmed {
-            Some(digest) => Err(self.has_to_be_confirmed(params, digest, owner, &outcome)?),
+            Some(digest) => {
+                let why = match params.op {
+                    Op::Delete if params.many => "it deletes all that match",
+                    _ => "its filter leaves open which documents it means",
+                };
+                let affected = outcome.matched;
+                let message =
+                    format!("nothing was changed yet: {why}. It would affect {affected} documents");
+                Err(self.unconfirmed(message, owner, digest, affected))
+            }
             None => Ok(outcome),
         }
-    }
-
-    /// The refusal of a change that nobody confirmed, with the token that does.
-    fn has_to_be_confirmed(
-        &self,
-        params: &MongoWriteParams,
-        change: Digest,
-        owner: &Arc<str>,
-        counted: &Outcome,
-    ) -> Result<ToolError, ToolError> {
-        let affected = counted.matched;
-        let why = match params.op {
-            Op::Delete if params.many => "it deletes all that match",
-            _ => "its filter leaves open which documents it means",
-        };
-        let seen = Seen {
-            owner: Arc::clone(owner),
-            change,
-            affected,
-        };
-        let token = self.state().confirmations.give(seen);
-        let token = token.map_err(|error| ToolError::internal(&error))?;
-        let message =
-            format!("nothing was changed yet: {why}. It would affect {affected} documents");
-        Ok(ToolError::new("CONFIRM_REQUIRED", message).with_hint(format!(
-            "if that is meant, make the same call with confirm_token \"{token}\" within a minute"
-        )))
     }
 }
 

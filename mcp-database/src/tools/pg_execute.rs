@@ -1,6 +1,5 @@
 //! `pg_execute`
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rmcp::handler::server::wrapper::Parameters;
@@ -19,10 +18,9 @@ use shared::tools::ToolEffect;
 use super::progress::told;
 use super::record::{self, Recorded};
 use super::reply::{Shown, shown};
-use crate::confirm::Seen;
 use crate::database::{Database, Wanted};
 use crate::postgres::change::Change;
-use crate::postgres::execute::{Changes, Executed};
+use crate::postgres::execute::Changes;
 use crate::postgres::{Error, Postgres};
 use crate::server::DatabaseServer;
 use crate::source::Mode;
@@ -142,19 +140,11 @@ impl DatabaseServer {
         if let Some(why) = destroys.filter(|_| !is_approved) {
             let digest = digest(database, params)?;
             let token = params.confirm_token.as_deref();
-            match token.map(|token| self.state().confirmations.take(token, owner, &digest)) {
-                Some(Some(affected)) => changes.expected = Some(affected),
-                Some(None) => {
-                    return Err(ToolError::new(
-                        "CONFIRM_REFUSED",
-                        "the confirm_token is used, too old, or of another change; nothing was changed",
-                    )
-                    .with_hint("call again without it"));
-                }
-                None => {
-                    changes.is_trial = true;
-                    why_unconfirmed = Some((why, digest));
-                }
+            if let Some(token) = token {
+                changes.expected = Some(self.confirmed(token, owner, &digest)?);
+            } else {
+                changes.is_trial = true;
+                why_unconfirmed = Some((why, digest));
             }
         }
         let is_trial = changes.is_trial;
@@ -168,7 +158,11 @@ impl DatabaseServer {
             }
         };
         if let Some((why, digest)) = why_unconfirmed {
-            return Err(self.ask_to_confirm(why, digest, owner, &executed)?);
+            let affected = executed.total();
+            let message = format!(
+                "nothing was changed yet: {why}. Tried and rolled back, it affects {affected} rows"
+            );
+            return Err(self.unconfirmed(message, owner, digest, affected));
         }
         let affected = executed.total();
         let each = executed.affected;
@@ -191,30 +185,6 @@ impl DatabaseServer {
             untrusted: true,
         };
         Ok((result, text))
-    }
-
-    /// The refusal of a change that nobody confirmed, with the token that does.
-    fn ask_to_confirm(
-        &self,
-        why: &str,
-        change: Digest,
-        owner: &Arc<str>,
-        tried: &Executed,
-    ) -> Result<ToolError, ToolError> {
-        let affected = tried.total();
-        let seen = Seen {
-            owner: Arc::clone(owner),
-            change,
-            affected,
-        };
-        let token = self.state().confirmations.give(seen);
-        let token = token.map_err(|error| ToolError::internal(&error))?;
-        let message = format!(
-            "nothing was changed yet: {why}. Tried and rolled back, it affects {affected} rows"
-        );
-        Ok(ToolError::new("CONFIRM_REQUIRED", message).with_hint(format!(
-            "if that is meant, make the same call with confirm_token \"{token}\" within a minute"
-        )))
     }
 }
 
