@@ -148,12 +148,11 @@ impl Write {
         })
     }
 
-    /// Whether it takes away or overwrites more than a filter names: deletes many, or whatever the filter leaves open.
+    /// Whether it takes away or overwrites more than one document: many, or whatever the filter leaves open.
     pub fn is_destructive(&self) -> bool {
         match self.change {
             Change::Insert => false,
-            Change::Delete => self.many || is_open(&self.filter),
-            Change::Update | Change::Replace => is_open(&self.filter),
+            Change::Delete | Change::Update | Change::Replace => self.many || is_open(&self.filter),
         }
     }
 
@@ -533,29 +532,30 @@ mod tests {
             (Change::Delete, false, json!({ "a": 1 }), false),
             (Change::Delete, true, json!({ "a": 1 }), true),
             (Change::Delete, false, json!({}), true),
-            (Change::Update, true, json!({}), true),
-            (Change::Update, true, json!({ "a": 1 }), false),
+            (Change::Update, false, json!({}), true),
+            (Change::Update, true, json!({ "a": { "$gte": 0 } }), true),
+            (Change::Update, false, json!({ "a": 1 }), false),
             (
                 Change::Update,
-                true,
+                false,
                 json!({ "_id": { "$exists": true } }),
                 true,
             ),
-            (Change::Update, true, json!({ "a": { "$ne": null } }), true),
+            (Change::Update, false, json!({ "a": { "$ne": null } }), true),
             (
                 Change::Update,
-                true,
+                false,
                 json!({ "$or": [{ "a": 1 }, {}] }),
                 true,
             ),
             (
                 Change::Update,
-                true,
+                false,
                 json!({ "$and": [{}, { "a": 1 }] }),
                 false,
             ),
-            (Change::Update, true, json!({ "$expr": true }), true),
-            (Change::Update, true, json!({ "a": { "$gt": 1 } }), false),
+            (Change::Update, false, json!({ "$expr": true }), true),
+            (Change::Update, false, json!({ "a": { "$gt": 1 } }), false),
             (Change::Replace, false, json!({}), true),
         ] {
             let write = Write::of(&Request {

@@ -14,9 +14,10 @@ const VERBS: [&str; 16] = [
 ];
 
 /// Second words that reach beyond the database: `CREATE SUBSCRIPTION`, `ALTER SYSTEM`.
-const BEYOND: [&str; 8] = [
+const BEYOND: [&str; 9] = [
     "database",
     "foreign",
+    "group",
     "role",
     "server",
     "subscription",
@@ -127,8 +128,15 @@ fn destroys(verb: &str, words: &[Token<'_>]) -> Option<&'static str> {
     match verb {
         "drop" => return Some("it drops what it names, with all that is in it"),
         "truncate" => return Some("it empties whole tables"),
-        "alter" if words.iter().any(|word| key_word(word) == Some("drop")) => {
-            return Some("it drops a part of what it names, with all that is in it");
+        "alter"
+            if words
+                .iter()
+                .any(|word| matches!(key_word(word), Some("drop" | "type"))) =>
+        {
+            return Some("it drops or remakes a part of what it names, with all that is in it");
+        }
+        "merge" if words.iter().any(|word| key_word(word) == Some("delete")) => {
+            return Some("it merges by deleting");
         }
         _ => {}
     }
@@ -155,7 +163,8 @@ fn destroys(verb: &str, words: &[Token<'_>]) -> Option<&'static str> {
 /// Whether a WHERE follows before the brackets around the words close.
 fn has_where(words: &[Token<'_>]) -> bool {
     let mut depth = 0_usize;
-    for word in words {
+    let mut before = None;
+    for (index, word) in words.iter().enumerate() {
         if is(Some(word), '(') {
             depth += 1;
         } else if is(Some(word), ')') {
@@ -163,11 +172,34 @@ fn has_where(words: &[Token<'_>]) -> bool {
                 return false;
             };
             depth = less;
-        } else if depth == 0 && key_word(word) == Some("where") {
-            return true;
+        } else if depth == 0 && key_word(word) == Some("where") && !is_label(before) {
+            return names_something(&words[index + 1..]);
         }
+        before = Some(word);
     }
     false
+}
+
+/// Whether the next word is what something is called: behind AS or a dot.
+fn is_label(before: Option<&Token<'_>>) -> bool {
+    is(before, '.') || before.and_then(key_word) == Some("as")
+}
+
+/// Whether a condition says anything of a row: constants alone are true of all of them.
+fn names_something(condition: &[Token<'_>]) -> bool {
+    condition
+        .iter()
+        .take_while(|word| key_word(word) != Some("returning"))
+        .any(|word| match &word.kind {
+            Kind::Name { name, is_quoted } => {
+                *is_quoted
+                    || !matches!(
+                        name.as_ref(),
+                        "true" | "false" | "not" | "null" | "is" | "and" | "or"
+                    )
+            }
+            _ => false,
+        })
 }
 
 #[cfg(test)]
@@ -184,6 +216,12 @@ mod tests {
             "DROP TABLE t",
             "TRUNCATE t",
             "ALTER TABLE t DROP COLUMN a",
+            "ALTER TABLE t ALTER COLUMN a TYPE int USING NULL",
+            "DELETE FROM t WHERE true",
+            "DELETE FROM t WHERE 1 = 1 RETURNING a",
+            "DELETE FROM t RETURNING 1 AS where",
+            "UPDATE t SET a = 2 RETURNING 1 AS where",
+            "MERGE INTO t USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
         ] {
             let destroys = Change::of(sql)?.destroys().is_some();
             assert_eq!(destroys, !sql.starts_with("INSERT"), "{sql}");
@@ -194,6 +232,7 @@ mod tests {
             "CREATE TABLE u (a int REFERENCES t ON DELETE CASCADE ON UPDATE SET NULL)",
             "SELECT a FROM t FOR UPDATE",
             "ALTER TABLE t ADD COLUMN b int",
+            "DELETE FROM t WHERE \"true\"",
             "MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN UPDATE SET b = 1",
         ] {
             assert_eq!(Change::of(sql)?.destroys(), None, "{sql}");

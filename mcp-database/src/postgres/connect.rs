@@ -29,7 +29,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections for results that are read on, beside those for calls.
 const FOR_OPEN_RESULTS: usize = 16;
 /// Undoes what a statement may have left in its session; nothing that the driver has prepared.
-const CLEAN: &str = "CLOSE ALL; RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+const CLEAN: &str = "CLOSE ALL; RESET ROLE; RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 /// What makes connections.
 #[derive(Debug)]

@@ -140,6 +140,15 @@ impl Error {
         }
     }
 
+    /// The server's word for a statement that took too long, in ours.
+    pub(super) fn in_time(self, timeout: Duration) -> Self {
+        if self.state() == Some(&SqlState::QUERY_CANCELED) {
+            Self::TimedOut(timeout)
+        } else {
+            self
+        }
+    }
+
     /// Whether the connection can be used for something else afterwards.
     pub fn leaves_connection_usable(&self) -> bool {
         !matches!(

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use tokio_postgres::Transaction;
 
+use super::change::Change;
 use super::connect::Connection;
 use super::error::Error;
 use super::functions::{self, Scope};
@@ -60,6 +61,12 @@ pub(super) async fn explain(
     if has_hypopg && (explain.is_advised || !explain.indexes.is_empty()) {
         connection.spoil();
     }
+    if explain.indexes.len() > MOST_CANDIDATES {
+        let many = explain.indexes.len();
+        return Err(Error::Index(format!(
+            "{many} indexes; {MOST_CANDIDATES} are taken"
+        )));
+    }
     let failed = |error: tokio_postgres::Error| Error::outside(&error);
     let client: &mut tokio_postgres::Client = connection.client()?;
     let transaction = client
@@ -80,7 +87,11 @@ pub(super) async fn explain(
     if !explain.indexes.is_empty() {
         let before = plan(&transaction, &query, &explain.ask.parameters, false).await?;
         for index in &explain.indexes {
-            imagine(&transaction, index).await?;
+            let index = Change::of(index)?;
+            let names: Vec<&str> = index.called().map(|called| called.name.as_str()).collect();
+            let known = catalog(&transaction, &names).await.map_err(failed)?;
+            functions::check(index.called(), &known, allowed, Scope::Read)?;
+            imagine(&transaction, index.text()).await?;
         }
         let after = plan(&transaction, &query, &explain.ask.parameters, false).await?;
         notices.push(format!(

@@ -39,13 +39,30 @@ const HARMLESS: [&str; 22] = [
     "uuidv7",
 ];
 
-/// Functions of `pg_catalog` that run a text as SQL, read whole schemas or read a cursor, whatever their volatility.
-const RUN_TEXT: [&str; 16] = [
+/// Functions that run a text as SQL, read whole schemas or read a cursor, whatever their volatility and wherever they are: those of
+/// `pg_catalog`, and of the extensions tablefunc, xml2 and dblink.
+const RUN_TEXT: [&str; 33] = [
+    "connectby",
+    "crosstab",
+    "crosstab2",
+    "crosstab3",
+    "crosstab4",
+    "crosstab_hash",
     "cursor_to_xml",
     "cursor_to_xmlschema",
     "database_to_xml",
     "database_to_xml_and_xmlschema",
     "database_to_xmlschema",
+    "dblink",
+    "dblink_build_sql_delete",
+    "dblink_build_sql_insert",
+    "dblink_build_sql_update",
+    "dblink_connect",
+    "dblink_connect_u",
+    "dblink_exec",
+    "dblink_fetch",
+    "dblink_open",
+    "dblink_send_query",
     "query_to_xml",
     "query_to_xml_and_xmlschema",
     "query_to_xmlschema",
@@ -57,10 +74,11 @@ const RUN_TEXT: [&str; 16] = [
     "table_to_xmlschema",
     "ts_rewrite",
     "ts_stat",
+    "xpath_table",
 ];
 
 /// Volatile functions of `pg_catalog` whose effects end with the transaction, or are what a change is made of.
-const PART_OF_CHANGES: [&str; 8] = [
+const PART_OF_CHANGES: [&str; 7] = [
     "nextval",
     "pg_advisory_xact_lock",
     "pg_advisory_xact_lock_shared",
@@ -68,7 +86,6 @@ const PART_OF_CHANGES: [&str; 8] = [
     "pg_try_advisory_xact_lock",
     "pg_try_advisory_xact_lock_shared",
     "setseed",
-    "setval",
 ];
 
 /// What a statement is for.
@@ -139,7 +156,7 @@ pub fn check<'a>(
             }
             let is_built_in = function.schema == "pg_catalog";
             let name = function.name.as_str();
-            if is_built_in && RUN_TEXT.contains(&name) {
+            if RUN_TEXT.contains(&name) {
                 return Err(FunctionError::RunsText(full_name));
             }
             let is_changing =

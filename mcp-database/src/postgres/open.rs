@@ -126,11 +126,13 @@ async fn run(
                 return End::Running;
             }
         };
-        let answer = answer.map_err(|error| in_time(error, ask.timeout));
+        let answer = answer.map_err(|error| error.in_time(ask.timeout));
+        let is_kept = !reading.as_ref().is_some_and(Reading::has_large_row);
+        let over = || if is_kept { End::Usable } else { End::Broken };
         let end = match &answer {
             Ok(answer) if answer.rows.goes_on() => None,
-            Ok(_) => Some(End::Usable),
-            Err(error) if error.leaves_connection_usable() => Some(End::Usable),
+            Ok(_) => Some(over()),
+            Err(error) if error.leaves_connection_usable() => Some(over()),
             Err(_) => Some(End::Broken),
         };
         let is_heard = reply.send(answer).is_ok();
@@ -138,22 +140,12 @@ async fn run(
             return end;
         }
         if !is_heard {
-            return End::Usable;
+            return over();
         }
         match turns.recv().await {
             Some(turn) => Turn { budget, reply } = turn,
-            None => return End::Usable,
+            None => return over(),
         }
         deadline = Instant::now() + longest;
-    }
-}
-
-/// The server's word for a statement that took too long, in ours.
-fn in_time(error: Error, timeout: Duration) -> Error {
-    let is_cancelled = error.state() == Some(&tokio_postgres::error::SqlState::QUERY_CANCELED);
-    if is_cancelled {
-        Error::TimedOut(timeout)
-    } else {
-        error
     }
 }

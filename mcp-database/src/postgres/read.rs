@@ -17,6 +17,8 @@ use super::statement::Query;
 use super::value::{self, Raw};
 use crate::table::{Answer, Budget, Cell, Column, Rows};
 
+/// Bytes of a row from which on its connection is closed afterwards: what the driver took to hold it, it keeps.
+const LARGE_ROW: usize = 4 << 20;
 /// Rows that are taken off the line at once: what does not fit a reply any more waits in memory.
 const MOST_ROWS_AT_ONCE: usize = 500;
 
@@ -78,6 +80,7 @@ pub(super) struct Reading<'c> {
     whole_vectors: bool,
     waiting: VecDeque<Vec<Cell>>,
     is_at_end: bool,
+    has_large_row: bool,
 }
 
 impl<'c> Reading<'c> {
@@ -141,6 +144,7 @@ impl<'c> Reading<'c> {
             whole_vectors: ask.whole_vectors,
             waiting: VecDeque::new(),
             is_at_end: false,
+            has_large_row: false,
         })
     }
 
@@ -172,6 +176,11 @@ impl<'c> Reading<'c> {
         }
     }
 
+    /// Whether a row was so large that its connection is not worth keeping.
+    pub(super) fn has_large_row(&self) -> bool {
+        self.has_large_row
+    }
+
     fn answer(&self, rows: Rows) -> Answer {
         Answer {
             columns: self.columns.clone(),
@@ -193,6 +202,7 @@ impl<'c> Reading<'c> {
         let mut taken = 0;
         while let Some(row) = stream.next().await {
             let row = row.map_err(failed)?;
+            self.has_large_row |= row.raw_size_bytes() > LARGE_ROW;
             let mut cells = Vec::with_capacity(self.types.len());
             for (index, kind) in self.types.iter().enumerate() {
                 let raw: Raw<'_> = row.try_get(index).map_err(failed)?;

@@ -21,7 +21,7 @@ pub(super) async fn run<T: Send + 'static>(
     tokio::spawn(async move {
         let done = tokio::select! {
             biased;
-            done = work(&mut connection) => Some(done),
+            done = work(&mut connection) => Some(done.map_err(|error| error.in_time(timeout))),
             () = reply.closed() => None,
             () = tokio::time::sleep(timeout + GRACE) => Some(Err(Error::TimedOut(timeout))),
         };

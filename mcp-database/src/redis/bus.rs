@@ -123,6 +123,14 @@ impl Redis {
     ) -> Result<Published, Error> {
         self.check_writable()?;
         self.check_stream(stream)?;
+        // Dead letters are made by claiming alone.
+        if stream.ends_with(claim::DEAD) {
+            return Err(BusError::Unlisted {
+                name: stream.to_owned(),
+                allowed: self.inner.streams.clone(),
+            }
+            .into());
+        }
         check_count("fields", fields.len())?;
         let deadline = Deadline::after(call.timeout);
         let mut add = cmd("XADD");

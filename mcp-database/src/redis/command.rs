@@ -46,6 +46,18 @@ enum Keys {
     IntoCounted,
 }
 
+/// Commands that give the same elements again and again where their count is below 0: the server makes all of the answer first, and
+/// nobody else is served meanwhile.
+const REPEATING: [&str; 3] = ["hrandfield", "srandmember", "zrandmember"];
+/// The most that these may be asked for.
+const MOST_RANDOM: u32 = 10_000;
+
+fn is_small(count: &Blob) -> bool {
+    let count = std::str::from_utf8(&count.0).ok();
+    let count = count.and_then(|count| count.parse::<u32>().ok());
+    count.is_some_and(|count| count <= MOST_RANDOM)
+}
+
 /// A command that may not be sent.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum GateError {
@@ -68,6 +80,11 @@ pub enum GateError {
     /// A write to a source that is read.
     #[error("{0} changes data, and this source may only be read")]
     ReadSource(String),
+    /// A count that has the server make an answer without bounds.
+    #[error(
+        "the count of {0} is not between 0 and {MOST_RANDOM}; below 0 it gives elements again and again"
+    )]
+    Count(String),
     /// A destructive command that nobody has confirmed.
     #[error("{0} takes data away for good and has to be confirmed")]
     Unconfirmed(String),
@@ -323,6 +340,9 @@ impl Command {
             Some((class, *keys))
         })
         .unwrap_or((Class::Never, Keys::Any));
+        if REPEATING.contains(&name.as_str()) && argv.get(2).is_some_and(|count| !is_small(count)) {
+            return Err(GateError::Count(name.to_ascii_uppercase()));
+        }
         Ok(Self { name, class, keys })
     }
 
@@ -549,6 +569,14 @@ mod tests {
         let sub = [Blob::from("xinfo"), Blob::from(" stream"), Blob::from("a")];
         assert!(matches!(Command::of(&sub), Err(GateError::Name(_))));
         assert_eq!(Command::of(&[]), Err(GateError::Empty));
+        let random = |count: &str| Command::of(&["SRANDMEMBER", "s", count].map(Blob::from));
+        assert!(random("10").is_ok());
+        for count in ["-1000000", "10001", "x"] {
+            assert_eq!(
+                random(count),
+                Err(GateError::Count("SRANDMEMBER".to_owned()))
+            );
+        }
         let long = [Blob::from("x".repeat(1_000).as_str())];
         assert!(Command::of(&long).is_err());
     }

@@ -121,7 +121,7 @@ struct Asked<'a> {
 
 #[tool_router(router = mongo_write_router, vis = "pub(super)")]
 impl DatabaseServer {
-    /// Inserts, updates, replaces or deletes documents. Deleting many, or an open filter, is counted first and needs the
+    /// Inserts, updates, replaces or deletes documents. Many, or an open filter, are counted first and need the
     /// `confirm_token` of its refusal.
     #[tool]
     async fn mongo_write(
@@ -203,6 +203,7 @@ impl DatabaseServer {
             Some(digest) => {
                 let why = match params.op {
                     Op::Delete if params.many => "it deletes all that match",
+                    _ if params.many => "it changes all that match",
                     _ => "its filter leaves open which documents it means",
                 };
                 let affected = outcome.matched;

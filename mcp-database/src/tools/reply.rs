@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use shared::principal;
 use shared::tool_error::ToolError;
 use shared::tool_result::{Json, structured};
+use shared::visible;
 
 use crate::cursor::{Cursors, Open, Rest};
 use crate::fence::fenced;
@@ -127,6 +128,8 @@ pub(super) fn reply(
     let table = table(&answer.columns, &rows);
     let mut text = told(rows.len(), truncated, next_cursor.as_deref());
     for notice in &notices {
+        // It may name what a database names.
+        let notice = visible::prose(notice).replace('\n', " ");
         // Writing to a String cannot fail.
         let _ = write!(text, "\n{notice}");
     }

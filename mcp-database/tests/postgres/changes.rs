@@ -138,3 +138,56 @@ async fn a_change_calls_no_function_that_reaches_out_of_the_database() -> anyhow
     writing.execute(fine).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_change_counts_all_that_it_touches() -> anyhow::Result<()> {
+    let database = database!();
+    let writing = database.source(|settings| settings.mode = Mode::Write)?;
+    database
+        .client
+        .batch_execute(
+            "CREATE TABLE parent (a int PRIMARY KEY); CREATE TABLE child (a int REFERENCES parent ON DELETE CASCADE); \
+             INSERT INTO parent SELECT generate_series(1, 5); INSERT INTO child SELECT 1 + g % 5 FROM generate_series(1, 20) g; \
+             CREATE FUNCTION empties() RETURNS void LANGUAGE sql AS 'DELETE FROM child'",
+        )
+        .await?;
+    for (sql, touched) in [
+        ("WITH d AS (DELETE FROM child RETURNING a) SELECT 1", 20),
+        ("SELECT empties()", 20),
+        ("DELETE FROM parent", 25),
+    ] {
+        let trial = Changes {
+            is_trial: true,
+            ..changes(&[(sql, &[])])?
+        };
+        assert_eq!(writing.execute(trial).await?.total(), touched, "{sql}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_function_leaves_in_its_session_is_nobody_elses() -> anyhow::Result<()> {
+    let database = database!();
+    let writing = database.source(|settings| settings.mode = Mode::Write)?;
+    database
+        .client
+        .batch_execute(
+            "DROP ROLE IF EXISTS another; CREATE ROLE another; CREATE FUNCTION turns() RETURNS void LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM set_config('role', 'another', false); \
+             FOR i IN 0..50 LOOP EXECUTE format('PREPARE s%s AS SELECT 1', i + 1000); END LOOP; END $$",
+        )
+        .await?;
+    for _ in 0..3 {
+        writing
+            .execute(changes(&[("SELECT turns()", &[])])?)
+            .await?;
+        let who = changes(&[(
+            "SELECT current_user::text, (SELECT count(*) FROM pg_prepared_statements WHERE name ~ '^s1')",
+            &[],
+        )])?;
+        let rows = writing.execute(who).await?.returned.rows.into_rows();
+        assert_eq!(rows, [[json!("postgres"), json!(0)]]);
+    }
+    database.client.batch_execute("DROP ROLE another").await?;
+    Ok(())
+}

@@ -133,7 +133,7 @@ async fn functions_with_effects_are_not_called() -> anyhow::Result<()> {
         .client
         .batch_execute(
             "CREATE TABLE t (a int); INSERT INTO t VALUES (1); CREATE SCHEMA shadow; \
-             CREATE FUNCTION shadow.lower(text) RETURNS text VOLATILE LANGUAGE sql AS 'SELECT $1'",
+             CREATE FUNCTION shadow.lower(text) RETURNS text VOLATILE LANGUAGE sql AS 'SELECT $1'; CREATE EXTENSION tablefunc",
         )
         .await?;
     let without = Layers {
@@ -152,6 +152,7 @@ async fn functions_with_effects_are_not_called() -> anyhow::Result<()> {
         "SELECT set_config('statement_timeout', '0', false)",
         "SELECT pg_notify('a', 'b')",
         "SELECT ts_stat('SELECT $$a$$::tsvector')",
+        "SELECT * FROM crosstab('SELECT $$a$$::text, $$b$$::text, pg_advisory_lock(1)::text') AS t(a text, b text)",
         "SELECT pg_sleep(0)",
         "SELECT shadow.lower('A')",
         "SELECT pg_terminate_backend(0)",

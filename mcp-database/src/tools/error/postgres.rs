@@ -62,6 +62,8 @@ fn of_server(error: &ServerError) -> ToolError {
     if let Some(position) = error.position {
         message = format!("{message} (at character {position})");
     }
+    // It may quote rows: nothing in it looks like a line of ours.
+    let message = shared::visible::prose(&message).replace(['\n', '\t'], " ");
     let hint = match error.state.code() {
         "25006" => Some(
             "this tool only reads; changes are pg_execute's, on a source with mode = \"write\"",

@@ -82,7 +82,9 @@ impl From<GateError> for ToolError {
     fn from(error: GateError) -> Self {
         let message = error.to_string();
         match error {
-            GateError::Empty | GateError::Name(_) => Self::new(code::INVALID_ARGUMENTS, message),
+            GateError::Empty | GateError::Name(_) | GateError::Count(_) => {
+                Self::new(code::INVALID_ARGUMENTS, message)
+            }
             GateError::Never { .. } | GateError::Flags { .. } => {
                 Self::new("COMMAND_REFUSED", message)
                     .with_hint("kv_read and kv_write do what is usual")
