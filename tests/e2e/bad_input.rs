@@ -279,9 +279,10 @@ async fn arguments_that_no_tool_takes_are_refused_and_the_next_call_is_answered(
                 let said = said.with_context(|| format!("there is a tool `{}`", short(name)))?;
                 ensure!(said.len() < 4096, "an answer of {} bytes", said.len());
             }
-            match kept {
-                Some(kept) => is_kept(client, &kept).await?,
-                None => drop(call(client, "list_sessions", json!({})).await?),
+            match (server, kept) {
+                (_, Some(kept)) => is_kept(client, &kept).await?,
+                (Server::Database, None) => drop(call(client, "db_sources", json!({})).await?),
+                (_, None) => drop(call(client, "list_sessions", json!({})).await?),
             }
         }
     }
