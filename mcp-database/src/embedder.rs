@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::source::{Password, SourceError, is_loopback};
+use crate::source::{Password, SourceError, Tls, is_loopback};
 use crate::tls;
 
 /// How long an endpoint may take.
@@ -144,7 +144,7 @@ impl Endpoint {
         if !self.is_protected {
             return self.exchange(stream, text).await;
         }
-        let config = tls::public_config("embedder")?;
+        let config = tls::config("embedder", &Tls::OffLoopback)?;
         let name = ServerName::try_from(bare.to_owned()).map_err(|error| unreachable(&error))?;
         let stream = TlsConnector::from(Arc::new(config))
             .connect(name, stream)

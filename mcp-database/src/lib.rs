@@ -8,6 +8,7 @@ mod doctor;
 pub mod embedder;
 pub mod fence;
 pub mod finding;
+mod fingerprint;
 pub mod mongodb;
 pub mod neo4j;
 pub mod postgres;

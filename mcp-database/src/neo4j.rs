@@ -14,7 +14,6 @@ pub mod posture;
 pub mod read;
 pub mod schema;
 pub mod search;
-mod tls;
 pub mod upsert;
 pub mod walk;
 pub mod write;

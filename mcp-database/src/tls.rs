@@ -30,31 +30,15 @@ pub fn is_wanted<'a>(
     })
 }
 
-/// TLS verified by the system's authorities.
-///
-/// # Errors
-/// The system has none.
-pub fn public_config(id: &str) -> Result<ClientConfig, SourceError> {
-    of_files(id, None, None)
-}
-
-/// The configuration of a source's TLS; reads the files it names.
+/// The configuration of TLS for the source of this name; reads the files it names.
 ///
 /// # Errors
 /// Files that are not there, or hold no certificates or no key.
-pub fn client_config(settings: &Settings) -> Result<ClientConfig, SourceError> {
-    let (ca_file, client) = match &settings.tls {
+pub fn config(id: &str, tls: &Tls) -> Result<ClientConfig, SourceError> {
+    let (ca_file, client) = match tls {
         Tls::Verified { ca_file, client } => (ca_file.as_deref(), client.as_ref()),
         Tls::OffLoopback | Tls::Disabled => (None, None),
     };
-    of_files(&settings.id, ca_file, client)
-}
-
-fn of_files(
-    id: &str,
-    ca_file: Option<&Path>,
-    client: Option<&ClientCertificate>,
-) -> Result<ClientConfig, SourceError> {
     let failed = |reason: String| SourceError::Tls {
         id: id.to_owned(),
         reason,

@@ -22,6 +22,7 @@ mod mongo_explain;
 mod mongo_read;
 mod mongo_schema;
 mod mongo_write;
+mod pg;
 mod pg_execute;
 mod pg_explain;
 mod pg_query;

@@ -15,8 +15,8 @@ use super::bolt::{
     terminate_tagged,
 };
 use super::error::GraphError;
-use super::tls;
 use crate::source::{Password, Settings, SourceError, Tls};
+use crate::tls;
 
 /// How long connecting may take.
 const CONNECTING: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ impl Pool {
                 reason: format!("`{}` is no name that a certificate has", address.host),
             })?);
             if matches!(settings.tls, Tls::Verified { .. }) {
-                let config = tls::config(&settings.id, &settings.tls)?;
+                let config = Arc::new(tls::config(&settings.id, &settings.tls)?);
                 tls_config.get_or_init(|| config);
             }
         }
@@ -141,7 +141,7 @@ impl Shared {
                 let config = if let Some(config) = self.tls_config.get() {
                     Arc::clone(config)
                 } else {
-                    let config = tls::config(&self.id, &self.tls)?;
+                    let config = Arc::new(tls::config(&self.id, &self.tls)?);
                     Arc::clone(self.tls_config.get_or_init(|| config))
                 };
                 Some(bolt::Tls {

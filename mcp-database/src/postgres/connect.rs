@@ -190,7 +190,7 @@ impl Connector {
             recycling_method: RecyclingMethod::Fast,
         };
         let tls = if self.is_protected {
-            let config = tls::client_config(settings)?;
+            let config = tls::config(&settings.id, &settings.tls)?;
             Some(MakeRustls(MakeRustlsConnect::new(config)))
         } else {
             None

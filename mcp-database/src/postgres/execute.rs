@@ -10,10 +10,10 @@ use super::change::Change;
 use super::connect::Connection;
 use super::error::Error;
 use super::functions::{self, Scope};
-use super::read::{catalog, parameters};
+use super::read::{catalog, columns, opening, parameters};
 use super::task;
 use super::value::{self, Raw};
-use crate::table::{Answer, Budget, Column, Rows};
+use crate::table::{Answer, Budget, Rows};
 
 /// Changes that belong together.
 #[derive(Debug, Clone)]
@@ -76,10 +76,7 @@ async fn run(
         .start()
         .await
         .map_err(failed)?;
-    let opening = format!(
-        "SET LOCAL standard_conforming_strings = on; SET LOCAL statement_timeout = {}",
-        changes.timeout.as_millis()
-    );
+    let opening = opening(changes.timeout);
     transaction.batch_execute(&opening).await.map_err(failed)?;
     let mut executed = Executed {
         affected: Vec::with_capacity(changes.steps.len()),
@@ -155,11 +152,7 @@ async fn step(
     }
     let counts = !matches!(change.verb(), "select" | "call");
     let affected = stream.rows_affected().filter(|_| counts).unwrap_or(0);
-    let columns = prepared.columns().iter().map(|column| Column {
-        name: column.name().to_owned(),
-        kind: value::type_name(column.type_()),
-    });
-    let columns = columns.collect();
+    let columns = columns(&prepared);
     Ok((affected, Answer { columns, rows }))
 }
 

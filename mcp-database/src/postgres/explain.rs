@@ -7,7 +7,7 @@ use super::change::Change;
 use super::connect::Connection;
 use super::error::Error;
 use super::functions::{self, Scope};
-use super::read::{Ask, catalog, parameters};
+use super::read::{Ask, catalog, opening, parameters};
 use super::statement::Query;
 use super::tokens::{Kind, tokens};
 use crate::table::{Answer, Budget, Cell, Column, Rows};
@@ -75,10 +75,7 @@ pub(super) async fn explain(
         .start()
         .await
         .map_err(failed)?;
-    let opening = format!(
-        "SET LOCAL standard_conforming_strings = on; SET LOCAL statement_timeout = {}; SELECT 1",
-        explain.ask.timeout.as_millis()
-    );
+    let opening = format!("{}; SELECT 1", opening(explain.ask.timeout));
     transaction.batch_execute(&opening).await.map_err(failed)?;
     let names: Vec<&str> = query.called().map(|called| called.name.as_str()).collect();
     let known = catalog(&transaction, &names).await.map_err(failed)?;

@@ -1,42 +1,27 @@
-//! A statement without its values, for records that must not have any.
+//! A statement of SQL without its values.
 
-use super::tokens::{Kind, tokens};
+use super::tokens::{Kind, Token, tokens};
+use crate::fingerprint::Word;
 
-/// Bytes of a statement that are recorded.
-const LONGEST: usize = 400;
-
-/// The statement's words, each value a `?`: the same for statements that differ in values, blanks and comments alone.
+/// The statement's words, each value a `?`.
 pub fn fingerprint(sql: &str) -> String {
-    let Ok(words) = tokens(sql) else {
-        return "(no words of SQL)".to_owned();
-    };
-    let mut shown = String::new();
-    let mut is_name_before = false;
-    for word in words {
-        let is_name = !matches!(word.kind, Kind::Other(_));
-        if is_name && is_name_before {
-            shown.push(' ');
-        }
-        match word.kind {
-            Kind::Name {
-                name,
-                is_quoted: true,
-            } => {
-                shown.push('"');
-                shown.push_str(&name);
-                shown.push('"');
-            }
-            Kind::Name { name, .. } => shown.push_str(&name),
-            Kind::Text | Kind::Integer(_) | Kind::Number => shown.push('?'),
-            Kind::Parameter => shown.push('$'),
-            Kind::Other(character) => shown.push(character),
-        }
-        is_name_before = is_name;
-        if shown.len() > LONGEST {
-            break;
-        }
+    match tokens(sql) {
+        Ok(words) => crate::fingerprint::fingerprint(words.into_iter().map(word)),
+        Err(_) => "(no words of SQL)".to_owned(),
     }
-    shared::budget::head(&shown, LONGEST).text.to_owned()
+}
+
+fn word(token: Token<'_>) -> Word<'_> {
+    match token.kind {
+        Kind::Name {
+            name,
+            is_quoted: true,
+        } => Word::Quoted(name, '"'),
+        Kind::Name { name, .. } => Word::Name(name),
+        Kind::Text | Kind::Integer(_) | Kind::Number => Word::Value,
+        Kind::Parameter => Word::Parameter,
+        Kind::Other(sign) => Word::Sign(sign),
+    }
 }
 
 #[cfg(test)]

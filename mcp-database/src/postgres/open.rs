@@ -1,18 +1,14 @@
 //! A query that is open: a task that has its connection, gives page after page, and when nobody waits any more has the server end it.
 
-use std::time::Duration;
-
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::connect::Connection;
 use super::error::Error;
 use super::read::{Ask, Reading};
+use super::task::GRACE;
 use crate::cursor::{NextPart, Rest};
 use crate::table::{Answer, Budget, Truncation};
-
-/// How long after the server should have ended a statement it is ended from here.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// A page that somebody waits for.
 struct Turn {

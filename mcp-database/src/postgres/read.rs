@@ -100,11 +100,7 @@ impl<'c> Reading<'c> {
             .await
             .map_err(failed)?;
         // Once a transaction has taken its snapshot, nobody makes it READ WRITE again.
-        let opening = format!(
-            "SET LOCAL standard_conforming_strings = on; SET LOCAL statement_timeout = {}; {}; SELECT 1",
-            ask.timeout.as_millis(),
-            ask.local
-        );
+        let opening = format!("{}; {}; SELECT 1", opening(ask.timeout), ask.local);
         let names = if ask.layers.functions {
             query.called().map(|called| called.name.as_str()).collect()
         } else {
@@ -120,11 +116,7 @@ impl<'c> Reading<'c> {
         let prepared = prepared.map_err(failed)?;
         let catalog = catalog.map_err(failed)?;
         functions::check(query.called(), &catalog, allowed, Scope::Read)?;
-        let columns = prepared.columns().iter().map(|column| Column {
-            name: column.name().to_owned(),
-            kind: value::type_name(column.type_()),
-        });
-        let columns = columns.collect();
+        let columns = columns(&prepared);
         let types = prepared.columns().iter();
         let types = types.map(|column| column.type_().clone()).collect();
         let statement = readable(&transaction, &query, &prepared)
@@ -214,6 +206,25 @@ impl<'c> Reading<'c> {
         self.is_at_end = taken < most;
         Ok(())
     }
+}
+
+/// What every transaction begins with.
+pub(super) fn opening(timeout: Duration) -> String {
+    let milliseconds = timeout.as_millis();
+    format!(
+        "SET LOCAL standard_conforming_strings = on; SET LOCAL statement_timeout = {milliseconds}"
+    )
+}
+
+/// The columns that a statement gives.
+pub(super) fn columns(prepared: &Statement) -> Vec<Column> {
+    let columns = prepared.columns().iter();
+    columns
+        .map(|column| Column {
+            name: column.name().to_owned(),
+            kind: value::type_name(column.type_()),
+        })
+        .collect()
 }
 
 fn is_out_of_time(error: &Error) -> bool {

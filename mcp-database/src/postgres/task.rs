@@ -9,7 +9,7 @@ use super::connect::Connection;
 use super::error::Error;
 
 /// How long after the server should have ended a statement it is ended from here.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// Does the work, and afterwards gives the connection back, closes it, or has the server end what runs on it.
 pub(super) async fn run<T: Send + 'static>(

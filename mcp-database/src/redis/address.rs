@@ -1,14 +1,13 @@
 //! Where a server is, who asks, and how the way there is protected: read from the settings without connecting.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use redis::{IntoConnectionInfo as _, ProtocolVersion};
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 
-use crate::source::{ClientCertificate, Password, Settings, SourceError, Tls, is_loopback};
+use crate::source::{Password, Settings, SourceError, Tls, is_loopback};
+use crate::tls;
 
 /// Where a server is.
 #[derive(Debug, Clone)]
@@ -20,7 +19,7 @@ pub(super) struct Address {
     /// Usually 6379.
     pub(super) port: u16,
     /// Whether the way there is encrypted, and how the server is known.
-    pub(super) tls: Option<Verify>,
+    pub(super) tls: Option<Tls>,
     /// The user; `None` is `default`.
     pub(super) user: Option<String>,
     /// Where the password is.
@@ -29,13 +28,6 @@ pub(super) struct Address {
     pub(super) database: i64,
     /// Which shapes the answers have.
     pub(super) protocol: ProtocolVersion,
-}
-
-/// How the server is known.
-#[derive(Debug, Clone)]
-pub(super) struct Verify {
-    ca_file: Option<std::path::PathBuf>,
-    client: Option<ClientCertificate>,
 }
 
 impl Address {
@@ -84,14 +76,7 @@ impl Address {
             }
             Tls::Disabled => None,
             Tls::OffLoopback if is_loopback(host) && !is_encrypted => None,
-            Tls::OffLoopback => Some(Verify {
-                ca_file: None,
-                client: None,
-            }),
-            Tls::Verified { ca_file, client } => Some(Verify {
-                ca_file: ca_file.clone(),
-                client: client.clone(),
-            }),
+            verified => Some(verified.clone()),
         };
         let user = info.redis_settings().username();
         Ok(Self {
@@ -116,54 +101,17 @@ impl Address {
     }
 }
 
-impl Verify {
-    /// Reads the certificates, and says by which name the server is to be known.
-    pub(super) fn prepare(
-        &self,
-        address: &Address,
-    ) -> Result<(Arc<rustls::ClientConfig>, ServerName<'static>), SourceError> {
-        let failed = |reason: String| SourceError::Tls {
-            id: address.id.clone(),
-            reason,
-        };
-        let name = ServerName::try_from(address.host.clone())
-            .map_err(|_| failed(format!("`{}` can stand in no certificate", address.host)))?;
-        let mut roots = RootCertStore::empty();
-        if let Some(path) = &self.ca_file {
-            for certificate in certificates(path).map_err(failed)? {
-                let added = roots.add(certificate);
-                added.map_err(|error| failed(format!("`{}`: {error}", path.display())))?;
-            }
-        } else {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-        if roots.is_empty() {
-            return Err(failed("there is no authority to believe".to_owned()));
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| failed(error.to_string()))?
-            .with_root_certificates(roots);
-        let config = match &self.client {
-            None => builder.with_no_client_auth(),
-            Some(client) => {
-                let chain = certificates(&client.cert_file).map_err(failed)?;
-                let key = PrivateKeyDer::from_pem_file(&client.key_file)
-                    .map_err(|error| failed(format!("`{}`: {error}", client.key_file.display())))?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|error| failed(error.to_string()))?
-            }
-        };
-        Ok((Arc::new(config), name))
-    }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| format!("`{}`: {error}", path.display()))
+/// What encrypts the way to a server, and by which name the server is to be known.
+pub(super) fn encryption(
+    address: &Address,
+    tls: &Tls,
+) -> Result<(Arc<ClientConfig>, ServerName<'static>), SourceError> {
+    let (id, host) = (&address.id, &address.host);
+    let name = ServerName::try_from(host.clone()).map_err(|_| SourceError::Tls {
+        id: id.clone(),
+        reason: format!("`{host}` can stand in no certificate"),
+    })?;
+    Ok((Arc::new(tls::config(id, tls)?), name))
 }
 
 #[cfg(test)]

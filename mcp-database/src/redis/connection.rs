@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::address::Address;
+use super::address::{Address, encryption};
 use super::error::Error;
 
 /// How long making a connection may take.
@@ -370,7 +370,7 @@ async fn open(address: &Address, limit: u64) -> Result<(Metered, Arc<Meter>), Er
     };
     let prepared = match &address.tls {
         None => None,
-        Some(verify) => Some(verify.prepare(address)?),
+        Some(tls) => Some(encryption(address, tls)?),
     };
     let tcp = TcpStream::connect((address.host.as_str(), address.port))
         .await

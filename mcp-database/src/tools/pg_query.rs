@@ -13,9 +13,9 @@ use shared::tool_error::ToolError;
 use shared::tool_result::Json;
 use shared::tools::ToolEffect;
 
-use super::progress::told;
-use super::record::{self, Recorded};
-use super::reply::{Format, Left, Reply, reply};
+use super::pg::Question;
+use super::record::Recorded;
+use super::reply::{Format, Reply};
 use crate::database::Wanted;
 use crate::postgres::read::Ask;
 use crate::server::DatabaseServer;
@@ -67,7 +67,7 @@ impl DatabaseServer {
             timeout_ms: params.timeout_ms,
         };
         let budget = database.budget(wanted)?;
-        let mut recorded = Recorded::of_sql(&database.settings.id, &params.sql);
+        let recorded = Recorded::of_sql(&database.settings.id, &params.sql);
         let ask = Ask {
             sql: params.sql,
             parameters: params.params,
@@ -75,24 +75,15 @@ impl DatabaseServer {
             timeout: database.timeout(wanted)?,
             ..Ask::new("")
         };
-        let _slot = database.slot().await?;
-        let answered = told(&context, "the query", postgres.query(ask, budget)).await;
-        recorded.rows(answered.as_ref().ok().map(|(answer, _)| answer.rows.len()));
-        record::note(&context, recorded);
-        let (answer, rest) = answered.map_err(|error| record::refusal(&context, error))?;
-        let left = Left {
-            rest,
-            source: database.settings.id.clone(),
+        let question = Question {
+            database,
+            postgres,
+            ask,
             budget,
-            notices: Vec::new(),
-        };
-        reply(
-            &context,
-            &self.state().cursors,
-            answer,
-            left,
-            params.format,
+            format: params.format,
+            recorded,
             since,
-        )
+        };
+        self.answer(&context, question).await
     }
 }

@@ -12,9 +12,9 @@ use shared::tool_error::ToolError;
 use shared::tool_result::Json;
 use shared::tools::ToolEffect;
 
-use super::progress::told;
-use super::record::{self, Recorded};
-use super::reply::{Format, Left, Reply, reply};
+use super::pg::Question;
+use super::record::Recorded;
+use super::reply::{Format, Reply};
 use crate::database::Wanted;
 use crate::postgres::schema;
 use crate::server::DatabaseServer;
@@ -88,25 +88,16 @@ impl DatabaseServer {
         };
         let mut ask = schema::ask(params.r#match.as_deref(), kind, detail);
         ask.timeout = database.timeout(wanted)?;
-        let mut recorded = Recorded::of(&database.settings.id);
-        let _slot = database.slot().await?;
-        let answered = told(&context, "the look", postgres.query(ask, budget)).await;
-        recorded.rows(answered.as_ref().ok().map(|(answer, _)| answer.rows.len()));
-        record::note(&context, recorded);
-        let (answer, rest) = answered.map_err(|error| record::refusal(&context, error))?;
-        let left = Left {
-            rest,
-            source: database.settings.id.clone(),
+        let recorded = Recorded::of(&database.settings.id);
+        let question = Question {
+            database,
+            postgres,
+            ask,
             budget,
-            notices: Vec::new(),
-        };
-        reply(
-            &context,
-            &self.state().cursors,
-            answer,
-            left,
-            Format::Rows,
+            format: Format::Rows,
+            recorded,
             since,
-        )
+        };
+        self.answer(&context, question).await
     }
 }

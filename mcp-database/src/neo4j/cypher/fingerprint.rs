@@ -1,46 +1,31 @@
-//! A statement without its values, for records that must not have any.
+//! A statement of Cypher without its values.
 
-use super::tokens::{Kind, decoded, tokens};
+use super::tokens::{Kind, Token, decoded, tokens};
+use crate::fingerprint::Word;
 
-/// Bytes of a statement that are recorded.
-const LONGEST: usize = 400;
-
-/// The statement's words, each value a `?`: the same for statements that differ in values, blanks and comments alone.
+/// The statement's words, each value a `?`.
 pub fn fingerprint(cypher: &str) -> String {
     let none = || "(no words of Cypher)".to_owned();
     let Ok(cypher) = decoded(cypher) else {
         return none();
     };
-    let Ok(words) = tokens(&cypher) else {
-        return none();
-    };
-    let mut shown = String::new();
-    let mut is_name_before = false;
-    for word in words {
-        let is_name = !matches!(word.kind, Kind::Other(_));
-        if is_name && is_name_before {
-            shown.push(' ');
-        }
-        match word.kind {
-            Kind::Name {
-                name,
-                is_quoted: true,
-            } => {
-                shown.push('`');
-                shown.push_str(&name);
-                shown.push('`');
-            }
-            Kind::Name { name, .. } => shown.push_str(&name),
-            Kind::Text | Kind::Number => shown.push('?'),
-            Kind::Parameter => shown.push('$'),
-            Kind::Other(character) => shown.push(character),
-        }
-        is_name_before = is_name;
-        if shown.len() > LONGEST {
-            break;
-        }
+    match tokens(&cypher) {
+        Ok(words) => crate::fingerprint::fingerprint(words.into_iter().map(word)),
+        Err(_) => none(),
     }
-    shared::budget::head(&shown, LONGEST).text.to_owned()
+}
+
+fn word(token: Token<'_>) -> Word<'_> {
+    match token.kind {
+        Kind::Name {
+            name,
+            is_quoted: true,
+        } => Word::Quoted(name, '`'),
+        Kind::Name { name, .. } => Word::Name(name),
+        Kind::Text | Kind::Number => Word::Value,
+        Kind::Parameter => Word::Parameter,
+        Kind::Other(sign) => Word::Sign(sign),
+    }
 }
 
 #[cfg(test)]
