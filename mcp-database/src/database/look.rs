@@ -30,7 +30,11 @@ impl Database {
             Client::Postgres(postgres) => {
                 let posture = postgres.posture().await?;
                 Ok(Looked {
-                    version: Some(posture.version.clone()),
+                    version: Some(if posture.is_replica {
+                        format!("{} (a replica)", posture.version)
+                    } else {
+                        posture.version.clone()
+                    }),
                     database: Some(posture.database.clone()),
                     role: Some(posture.role.clone()),
                     features: posture.extensions.clone(),

@@ -9,7 +9,7 @@ use crate::source::{Mode, Settings};
 
 /// One row about the server and the role.
 const LOOK: &str = "\
-SELECT current_setting('server_version'), current_setting('server_version_num')::int4, r.rolname::text, r.rolsuper, \
+SELECT current_setting('server_version'), r.rolname::text, r.rolsuper, \
 pg_catalog.pg_is_in_recovery(), \
 ARRAY(SELECT g.name FROM unnest(ARRAY['pg_write_server_files', 'pg_execute_server_program', 'pg_read_server_files', \
 'pg_signal_backend', 'pg_write_all_data', 'pg_read_all_data', 'pg_checkpoint', 'pg_maintain']) AS g(name) \
@@ -37,8 +37,6 @@ const REACHES_OUT: [&str; 4] = [
 pub struct Posture {
     /// `18.6`
     pub version: String,
-    /// `180006`
-    pub version_number: i32,
     /// Who we are there.
     pub role: String,
     /// The database.
@@ -61,13 +59,13 @@ pub(super) async fn look(
     let row = connection.client()?.query_one(LOOK, &[]).await;
     let failed = |error: tokio_postgres::Error| Error::outside(&error);
     let row = row.map_err(failed)?;
-    let role: String = row.try_get(2).map_err(failed)?;
-    let is_superuser: bool = row.try_get(3).map_err(failed)?;
-    let member_of: Vec<String> = row.try_get(5).map_err(failed)?;
-    let writable: i64 = row.try_get(7).map_err(failed)?;
-    let owned: i64 = row.try_get(8).map_err(failed)?;
-    let may_more: bool = row.try_get(9).map_err(failed)?;
-    let may_create: bool = row.try_get(10).map_err(failed)?;
+    let role: String = row.try_get(1).map_err(failed)?;
+    let is_superuser: bool = row.try_get(2).map_err(failed)?;
+    let member_of: Vec<String> = row.try_get(4).map_err(failed)?;
+    let writable: i64 = row.try_get(6).map_err(failed)?;
+    let owned: i64 = row.try_get(7).map_err(failed)?;
+    let may_more: bool = row.try_get(8).map_err(failed)?;
+    let may_create: bool = row.try_get(9).map_err(failed)?;
     let mut findings = Vec::new();
     let mut find = |severity, finding: String, advice: String| {
         findings.push(Finding {
@@ -135,10 +133,9 @@ pub(super) async fn look(
     }
     Ok(Posture {
         version: row.try_get(0).map_err(failed)?,
-        version_number: row.try_get(1).map_err(failed)?,
-        database: row.try_get(11).map_err(failed)?,
-        is_replica: row.try_get(4).map_err(failed)?,
-        extensions: row.try_get(6).map_err(failed)?,
+        database: row.try_get(10).map_err(failed)?,
+        is_replica: row.try_get(3).map_err(failed)?,
+        extensions: row.try_get(5).map_err(failed)?,
         role,
         findings,
         is_superuser,
