@@ -83,6 +83,16 @@ async fn what_a_database_says_cannot_leave_its_fence() -> anyhow::Result<()> {
         !text.contains('\u{202e}') && !text.contains('\u{200b}'),
         "{text}"
     );
+    // An error that quotes it is one line, too, with nothing invisible in it.
+    let arguments = json!({ "sql": "SELECT $1::text::int", "params": [forged] });
+    let error = served.client.call("pg_query", arguments).await?;
+    assert_eq!(error.error_code()?, "DATABASE_ERROR");
+    let error: Value = serde_json::from_str(&error.text)?;
+    let message = error["message"].as_str().unwrap_or_default();
+    ensure!(
+        !message.contains(['\n', '\u{202e}', '\u{200b}']),
+        "{message}"
+    );
     Ok(())
 }
 

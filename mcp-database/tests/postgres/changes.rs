@@ -122,6 +122,7 @@ async fn a_change_calls_no_function_that_reaches_out_of_the_database() -> anyhow
     for sql in [
         "INSERT INTO t SELECT pg_read_file('PG_VERSION')",
         "SELECT pg_terminate_backend(0)",
+        "SELECT setval('s', 5000)",
         "UPDATE t SET a = query_to_xml('select 1', true, true, '')::text WHERE true",
         "SELECT set_config('statement_timeout', '0', false)",
     ] {

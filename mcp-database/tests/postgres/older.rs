@@ -173,9 +173,21 @@ async fn an_index_is_imagined_before_it_is_advised() -> anyhow::Result<()> {
     ensure!(told.contains("reads the whole table"), "{told}");
     let forged = Explain {
         indexes: vec!["DROP TABLE orders".to_owned()],
-        ..explain
+        ..explain.clone()
     };
     let refused = postgres.explain(forged).await;
+    ensure!(matches!(refused, Err(Error::Index(_))), "{refused:?}");
+    let calling = Explain {
+        indexes: vec!["CREATE INDEX ON orders ((pg_advisory_lock(customer) IS NULL))".to_owned()],
+        ..explain.clone()
+    };
+    let refused = postgres.explain(calling).await;
+    ensure!(matches!(refused, Err(Error::Function(_))), "{refused:?}");
+    let many = Explain {
+        indexes: vec!["CREATE INDEX ON orders (customer)".to_owned(); 1_000],
+        ..explain
+    };
+    let refused = postgres.explain(many).await;
     ensure!(matches!(refused, Err(Error::Index(_))), "{refused:?}");
     Ok(())
 }

@@ -294,6 +294,12 @@ async fn only_the_named_streams_are_there() -> Result<()> {
         let redis = server.bus("app", Mode::Write, &["app:mail:*", "app:jobs"])?;
         let nothing = server.bus("app", Mode::Write, &[])?;
         publish(&redis, "app:mail:a", "x").await?;
+        // Listed by its pattern, and yet nobody's to write: dead letters are made by claiming.
+        let fields = [("a".into(), "b".into())];
+        let forged = redis
+            .publish("app:mail:a:dead", &fields, None, call())
+            .await;
+        assert!(forged.is_err(), "a dead letter is forged");
         for (redis, stream) in [
             (&redis, "app:other"),
             (&redis, "app:jobs2"),
