@@ -93,6 +93,17 @@ impl Cursors {
         Ok(Some(name))
     }
 
+    /// The source of a result, which stays where it is.
+    ///
+    /// # Errors
+    /// There is none of the name for this owner.
+    pub fn source(&self, owner: &str, name: &str) -> Result<String, CursorError> {
+        let kept = self.lock();
+        let own = kept.get(name).filter(|kept| *kept.owner == *owner);
+        own.map(|kept| kept.open.source.clone())
+            .ok_or_else(|| CursorError::Unknown(name.to_owned()))
+    }
+
     /// Takes a result away from its name, which is nobody's from then on.
     ///
     /// # Errors

@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(vector?, [0.5, -1.0]);
         assert!(sent.starts_with("POST /v1/embeddings HTTP/1.1"), "{sent}");
         assert!(
-            sent.ends_with(r#"{"input":"a text","model":"m"}"#),
+            sent.ends_with(r#"{"model":"m","input":"a text"}"#),
             "{sent}"
         );
         Ok(())

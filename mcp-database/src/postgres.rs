@@ -8,6 +8,7 @@ pub mod explain;
 pub mod fingerprint;
 pub mod functions;
 pub mod health;
+pub mod loss;
 mod open;
 pub mod parameter;
 pub mod posture;
@@ -137,7 +138,7 @@ impl Postgres {
         let connection = self.connection().await?;
         let (wanted, longest) = (wanted.to_vec(), self.settings.limits.timeout);
         task::run(connection, longest, move |connection| {
-            Box::pin(async move { health::look(connection, &wanted).await })
+            Box::pin(async move { health::look(connection, longest, &wanted).await })
         })
         .await
     }

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 const LARGEST_EXACT: i64 = (1 << 53) - 1;
 /// Characters of a cell that are shown before it is cut.
 const LONGEST_TEXT: usize = 2_000;
+/// Bytes that every cell of a row may have, however many there are.
+const SMALLEST_SHARE: usize = 64;
 /// Bytes of a binary value that are shown.
 const SHOWN_BYTES: usize = 48;
 /// Numbers of a vector that are shown.
@@ -98,20 +100,26 @@ impl Rows {
         }
     }
 
-    /// Takes one more row, or gives it back if it does not fit any more. The first row is always taken: a reply goes on by at least
-    /// one.
+    /// Takes one more row, or gives it back if it does not fit any more. The first row is always taken, since a reply goes on by at
+    /// least one: if it is too large, each of its cells is cut to an equal share.
     ///
     /// # Errors
     /// The row.
-    pub fn push(&mut self, row: Vec<Cell>) -> Result<(), Vec<Cell>> {
+    pub fn push(&mut self, mut row: Vec<Cell>) -> Result<(), Vec<Cell>> {
         if self.taken.len() >= self.budget.rows {
             self.is_full = Some(Truncation::Rows);
             return Err(row);
         }
-        let bytes: usize = 2 + row.iter().map(Cell::bytes).sum::<usize>();
-        if self.used + bytes > self.budget.bytes && !self.taken.is_empty() {
-            self.is_full = Some(Truncation::Bytes);
-            return Err(row);
+        let bytes_of = |row: &[Cell]| 2 + row.iter().map(Cell::bytes).sum::<usize>();
+        let mut bytes = bytes_of(&row);
+        if self.used + bytes > self.budget.bytes {
+            if !self.taken.is_empty() {
+                self.is_full = Some(Truncation::Bytes);
+                return Err(row);
+            }
+            let share = (self.budget.bytes / row.len().max(1)).max(SMALLEST_SHARE);
+            row = row.into_iter().map(|cell| cell.within(share)).collect();
+            bytes = bytes_of(&row);
         }
         self.used += bytes;
         self.has_cut_cells |= row.iter().any(|cell| cell.is_cut);
@@ -213,6 +221,9 @@ impl Cell {
 
     /// An exact number in decimal digits: a number if it is whole and JSON readers keep it, else a string, so that `1.50` stays it.
     pub fn decimal(digits: &str) -> Self {
+        if digits.len() > LONGEST_TEXT {
+            return Self::text(digits.to_owned());
+        }
         digits.parse().map_or_else(
             |_| Self::whole(digits.into()),
             |whole: i64| {
@@ -299,6 +310,33 @@ impl Cell {
         self.value
     }
 
+    /// The same in about so many bytes, where it is larger: the head of its text.
+    fn within(self, bytes: usize) -> Self {
+        if self.bytes() <= bytes {
+            return self;
+        }
+        let (length, text) = match &self.value {
+            Value::String(text) => (json!(text.chars().count()), text.clone()),
+            Value::Object(cut) if let Some(Value::String(head)) = cut.get("head") => {
+                (cut["$cut"].clone(), head.clone())
+            }
+            value => {
+                let text = value.to_string();
+                (json!(text.chars().count()), text)
+            }
+        };
+        // Behind the names of its parts.
+        let mut end = text.floor_char_boundary(bytes.saturating_sub(32));
+        let head = loop {
+            let head = Value::from(&text[..end]);
+            if end == 0 || json_bytes(&head) + 32 <= bytes {
+                break head;
+            }
+            end = text.floor_char_boundary(end / 2);
+        };
+        Self::cut(json!({ "$cut": length, "head": head }))
+    }
+
     /// What it takes in a row, with its comma.
     fn bytes(&self) -> usize {
         json_bytes(&self.value) + 1
@@ -312,6 +350,21 @@ fn json_bytes(value: &Value) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_first_row_that_is_too_large_is_cut_cell_by_cell() {
+        let mut rows = Rows::new(Budget::default());
+        let wide = |text: &str| (0..1600).map(|_| Cell::text(text.repeat(1900))).collect();
+        assert_eq!(rows.push(wide("\u{1}")), Ok(()));
+        assert_eq!(rows.truncated(), Some(Truncation::Cells));
+        assert!(rows.push(wide("b")).is_err());
+        let rows = rows.into_rows();
+        assert_eq!(rows[0][0]["$cut"], 1900);
+        let bytes = json_bytes(&json!(rows[0]));
+        assert!(bytes <= 1600 * SMALLEST_SHARE, "{bytes}");
+        let digits = Cell::decimal(&"9".repeat(100_000));
+        assert_eq!(digits.value()["$cut"], 100_000);
+    }
 
     #[test]
     fn numbers_arrive_as_they_left() {

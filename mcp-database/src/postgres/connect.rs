@@ -9,7 +9,7 @@ use deadpool_postgres::{
 };
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{CancelToken, Config, NoTls};
+use tokio_postgres::{CancelToken, Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::Error;
@@ -30,6 +30,10 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const FOR_OPEN_RESULTS: usize = 16;
 /// Undoes what a statement may have left in its session; nothing that the driver has prepared.
 const CLEAN: &str = "CLOSE ALL; RESET ROLE; RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+/// Drops what clients like this one have left in a session that a pooler gives to one after the other: the driver counts the names of
+/// its prepared statements from s0 in every process.
+const FREE_NAMES: &str = "DO $$ DECLARE n text; BEGIN FOR n IN SELECT name FROM pg_catalog.pg_prepared_statements \
+WHERE name OPERATOR(pg_catalog.~) '^s[0-9]+$' LOOP EXECUTE pg_catalog.format('DEALLOCATE %I', n); END LOOP; END $$; ";
 
 /// What makes connections.
 #[derive(Debug)]
@@ -60,9 +64,11 @@ pub(super) struct Connection {
     object: Option<Object>,
     token: CancelToken,
     tls: Option<MakeRustls>,
-    /// Whether the limits of the source were set at its start; a pooler may refuse them.
-    pub(super) has_options: bool,
+    /// Whether a pooler shares the sessions behind it. It refused the limits of the source at the start.
+    pub(super) is_shared: bool,
     is_spoiled: bool,
+    /// Whether it is in a transaction that nothing but giving it back ends.
+    is_begun: bool,
 }
 
 impl Connector {
@@ -142,8 +148,10 @@ impl Connector {
             token: object.cancel_token(),
             object: Some(object),
             tls: made.tls.clone(),
-            has_options: made.has_options,
-            is_spoiled: false,
+            is_shared: !made.has_options,
+            // What the driver keeps for the next time is in a session that somebody else has then.
+            is_spoiled: !made.has_options,
+            is_begun: false,
         })
     }
 
@@ -227,6 +235,25 @@ impl Connection {
             .ok_or_else(|| Error::Lost("it was given up".to_owned()))
     }
 
+    /// What the next transaction on it begins with.
+    pub(super) fn opening(&self, timeout: Duration) -> String {
+        let freed = if self.is_shared { FREE_NAMES } else { "" };
+        let milliseconds = timeout.as_millis();
+        format!(
+            "{freed}SET LOCAL standard_conforming_strings = on; SET LOCAL statement_timeout = {milliseconds}"
+        )
+    }
+
+    /// To begin a transaction with that lasts until it is given back.
+    ///
+    /// # Errors
+    /// It was given away.
+    pub(super) fn begin(&mut self) -> Result<&Client, Error> {
+        self.is_begun = true;
+        let client: &Client = self.client()?;
+        Ok(client)
+    }
+
     /// Has the server end what runs on it, and closes it.
     pub(super) async fn cancel(mut self) {
         let cancelling = async {
@@ -258,12 +285,15 @@ impl Connection {
 
     /// Gives it back, without anything that was left in it.
     pub(super) async fn give_back(self) {
-        if self.is_spoiled {
-            return self.close();
-        }
+        let ending = match (self.is_begun, self.is_spoiled) {
+            (true, true) => "ROLLBACK".to_owned(),
+            (false, true) => return self.close(),
+            (true, false) => ["ROLLBACK; ", CLEAN].concat(),
+            (false, false) => CLEAN.to_owned(),
+        };
         let Some(object) = &self.object else { return };
-        let cleaned = tokio::time::timeout(CANCEL_WITHIN, object.batch_execute(CLEAN)).await;
-        if !matches!(cleaned, Ok(Ok(()))) {
+        let ended = tokio::time::timeout(CANCEL_WITHIN, object.batch_execute(&ending)).await;
+        if self.is_spoiled || !matches!(ended, Ok(Ok(()))) {
             self.close();
         }
     }

@@ -10,7 +10,8 @@ use super::change::Change;
 use super::connect::Connection;
 use super::error::Error;
 use super::functions::{self, Scope};
-use super::read::{catalog, columns, opening, parameters};
+use super::loss::{self, Tables};
+use super::read::{catalog, columns, parameters};
 use super::task;
 use super::value::{self, Raw};
 use crate::table::{Answer, Budget, Rows};
@@ -68,15 +69,15 @@ async fn run(
 ) -> Result<Executed, Error> {
     // A function may leave a role or prepared statements in the session, which nothing takes out for sure.
     connection.spoil();
+    let opening = connection.opening(changes.timeout);
     let client: &mut Client = connection.client()?;
     let failed = |error: tokio_postgres::Error| Error::outside(&error);
-    let transaction = client
+    let mut transaction = client
         .build_transaction()
         .read_only(false)
         .start()
         .await
         .map_err(failed)?;
-    let opening = opening(changes.timeout);
     transaction.batch_execute(&opening).await.map_err(failed)?;
     let mut executed = Executed {
         affected: Vec::with_capacity(changes.steps.len()),
@@ -86,11 +87,21 @@ async fn run(
         },
     };
     for (change, given) in &changes.steps {
+        let mut gone = 0;
+        if loss::is_possible(change) {
+            let before = Tables::now(&transaction).await?;
+            // Tried, so that the server says what it takes along, and taken back, so that it can be counted.
+            let trial = transaction.transaction().await.map_err(failed)?;
+            step(&trial, change, given, changes.budget, allowed).await?;
+            let after = Tables::now(&trial).await?;
+            trial.rollback().await.map_err(failed)?;
+            gone = before.rows_gone(&after, &mut transaction).await?;
+        }
         let before = touched(&transaction).await?;
         let (told, returned) = step(&transaction, change, given, changes.budget, allowed).await?;
         let after = touched(&transaction).await?;
         // The server's word for a statement knows nothing of WITH, cascades, triggers and functions.
-        let affected = told.max(after.saturating_sub(before));
+        let affected = told.max(after.saturating_sub(before)) + gone;
         executed.affected.push(affected);
         executed.returned = returned;
     }

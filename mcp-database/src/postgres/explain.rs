@@ -7,7 +7,7 @@ use super::change::Change;
 use super::connect::Connection;
 use super::error::Error;
 use super::functions::{self, Scope};
-use super::read::{Ask, catalog, opening, parameters};
+use super::read::{Ask, catalog, parameters};
 use super::statement::Query;
 use super::tokens::{Kind, tokens};
 use crate::table::{Answer, Budget, Cell, Column, Rows};
@@ -68,6 +68,7 @@ pub(super) async fn explain(
         )));
     }
     let failed = |error: tokio_postgres::Error| Error::outside(&error);
+    let opening = connection.opening(explain.ask.timeout);
     let client: &mut tokio_postgres::Client = connection.client()?;
     let transaction = client
         .build_transaction()
@@ -75,7 +76,7 @@ pub(super) async fn explain(
         .start()
         .await
         .map_err(failed)?;
-    let opening = format!("{}; SELECT 1", opening(explain.ask.timeout));
+    let opening = format!("{opening}; SELECT 1");
     transaction.batch_execute(&opening).await.map_err(failed)?;
     let names: Vec<&str> = query.called().map(|called| called.name.as_str()).collect();
     let known = catalog(&transaction, &names).await.map_err(failed)?;

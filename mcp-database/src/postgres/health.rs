@@ -1,5 +1,9 @@
 //! Whether a PostgreSQL server is well, from its statistics; nothing is measured that would load it.
 
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
 use super::connect::Connection;
 use super::error::Error;
 use crate::finding::{Check, Status};
@@ -101,17 +105,26 @@ const LOOKS: [Look; 10] = [
 /// Looks at everything, or at what is named. A look that the role may not take is told as such.
 pub(super) async fn look(
     connection: &mut Connection,
+    timeout: Duration,
     wanted: &[String],
 ) -> Result<Vec<Check>, Error> {
-    let client = connection.client()?;
+    let read = |error: tokio_postgres::Error| Error::outside(&error);
+    let opening = connection.opening(timeout);
+    let client: &mut Client = connection.client()?;
+    let transaction = client.build_transaction().read_only(true).start();
+    let mut transaction = transaction.await.map_err(read)?;
+    transaction.batch_execute(&opening).await.map_err(read)?;
     let mut checks = Vec::new();
     for look in &LOOKS {
         if !wanted.is_empty() && !wanted.iter().any(|name| name == look.name) {
             continue;
         }
-        let (value, status) = match client.query_one(look.sql, &[]).await {
+        // One that fails does not end the transaction of the others.
+        let savepoint = transaction.transaction().await.map_err(read)?;
+        let looked = savepoint.query_one(look.sql, &[]).await;
+        savepoint.rollback().await.map_err(read)?;
+        let (value, status) = match looked {
             Ok(row) => {
-                let read = |error: tokio_postgres::Error| Error::outside(&error);
                 let value: Option<String> = row.try_get(0).map_err(read)?;
                 let status = match row.try_get::<_, i32>(1).map_err(read)? {
                     0 => Status::Ok,

@@ -99,15 +99,12 @@ async fn run(
 ) -> End {
     let longest = ask.timeout + GRACE;
     let mut deadline = Instant::now() + longest;
-    let Ok(client) = connection.client() else {
-        return End::Broken;
-    };
-    let mut client = Some(client);
+    let mut connection = Some(connection);
     let mut reading = None;
     loop {
         let next = async {
-            if let Some(client) = client.take() {
-                reading = Some(Reading::start(client, ask, allowed).await?);
+            if let Some(connection) = connection.take() {
+                reading = Some(Reading::start(connection, ask, allowed).await?);
             }
             let reading = reading.as_mut().ok_or_else(ended)?;
             reading.page(budget).await
@@ -124,11 +121,17 @@ async fn run(
         };
         let answer = answer.map_err(|error| error.in_time(ask.timeout));
         let is_kept = !reading.as_ref().is_some_and(Reading::has_large_row);
-        let over = || if is_kept { End::Usable } else { End::Broken };
+        let is_running = reading.as_ref().is_some_and(Reading::is_running);
+        let over = || match (is_running, is_kept) {
+            (true, _) => End::Running,
+            (false, true) => End::Usable,
+            (false, false) => End::Broken,
+        };
         let end = match &answer {
             Ok(answer) if answer.rows.goes_on() => None,
             Ok(_) => Some(over()),
             Err(error) if error.leaves_connection_usable() => Some(over()),
+            Err(_) if is_running => Some(End::Running),
             Err(_) => Some(End::Broken),
         };
         let is_heard = reply.send(answer).is_ok();

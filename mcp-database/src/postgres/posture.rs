@@ -1,6 +1,7 @@
 //! What the role of a source may do, and what its server has: looked at once, before the first statement.
 
 use serde::Serialize;
+use tokio_postgres::Client;
 
 use super::connect::Connection;
 use super::error::Error;
@@ -55,10 +56,15 @@ pub(super) async fn look(
     connection: &mut Connection,
     settings: &Settings,
 ) -> Result<Posture, Error> {
-    let has_options = connection.has_options;
-    let row = connection.client()?.query_one(LOOK, &[]).await;
     let failed = |error: tokio_postgres::Error| Error::outside(&error);
-    let row = row.map_err(failed)?;
+    let is_shared = connection.is_shared;
+    let opening = connection.opening(settings.limits.timeout);
+    let client: &mut Client = connection.client()?;
+    let transaction = client.build_transaction().read_only(true).start();
+    let transaction = transaction.await.map_err(failed)?;
+    transaction.batch_execute(&opening).await.map_err(failed)?;
+    let row = transaction.query_one(LOOK, &[]).await.map_err(failed)?;
+    transaction.rollback().await.map_err(failed)?;
     let role: String = row.try_get(1).map_err(failed)?;
     let is_superuser: bool = row.try_get(2).map_err(failed)?;
     let member_of: Vec<String> = row.try_get(4).map_err(failed)?;
@@ -124,7 +130,7 @@ pub(super) async fn look(
             );
         }
     }
-    if !has_options {
+    if is_shared {
         find(
             Severity::Low,
             "what stands before the server (a pooler) takes no options, so sessions do not begin READ ONLY; each transaction still is".to_owned(),

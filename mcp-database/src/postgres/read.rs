@@ -1,19 +1,25 @@
-//! Runs one query of an agent so that it can only read: in a transaction that is READ ONLY and ends in a rollback, through a portal
+//! Runs one query of an agent so that it can only read: in a transaction that is READ ONLY and ends in a rollback, through a cursor
 //! that gives no more rows than a reply holds, and is kept where a reply does not hold all.
+//!
+//! The cursor is one of SQL and not of the protocol: the driver sends nothing behind the latter before it was answered, and that takes
+//! two round trips more.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, future};
+use futures_util::{StreamExt as _, TryStreamExt as _, future};
 use serde_json::Value;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Portal, Statement, Transaction};
+use tokio::time::Instant;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, GenericClient, Statement};
 
+use super::connect::Connection;
 use super::error::Error;
 use super::functions::{self, Function, Scope};
 use super::parameter::Parameter;
 use super::statement::Query;
+use super::task::GRACE;
 use super::value::{self, Raw};
 use crate::table::{Answer, Budget, Cell, Column, Rows};
 
@@ -21,6 +27,16 @@ use crate::table::{Answer, Budget, Cell, Column, Rows};
 const LARGE_ROW: usize = 4 << 20;
 /// Rows that are taken off the line at once: what does not fit a reply any more waits in memory.
 const MOST_ROWS_AT_ONCE: usize = 500;
+/// Rows that are asked for together with the cursor: with fewer the result is whole.
+const FIRST_ROWS: usize = 2;
+/// Into how many statements a page is divided whose rows come slowly.
+const SLICES: u32 = 8;
+/// Characters of a caller's text that the server shows of a statement that takes rows of it.
+const LONGEST_SHOWN: usize = 200;
+/// The cursor's name.
+const CURSOR: &str = "q";
+/// What stands before a query whose cursor is made.
+const DECLARE: &str = "DECLARE q NO SCROLL CURSOR FOR ";
 
 /// Which of the layers that keep a read from changing anything are in place; all, but where a test shows what one of them is good for.
 #[derive(Debug, Clone, Copy)]
@@ -70,78 +86,101 @@ impl Ask {
     }
 }
 
-/// A query that was begun. Dropped, it is rolled back before whatever its connection is asked next.
+/// A query that was begun, as a cursor in the transaction that its connection is in; giving the connection back ends both.
 pub(super) struct Reading<'c> {
-    transaction: Transaction<'c>,
-    portal: Portal,
+    client: &'c Client,
     query: Query,
+    /// The beginning of the caller's text, for whoever looks at what the server is doing.
+    shown: String,
     columns: Vec<Column>,
     types: Vec<Type>,
+    timeout: Duration,
     whole_vectors: bool,
     waiting: VecDeque<Vec<Cell>>,
+    /// Rows that are asked for next.
+    next: usize,
     is_at_end: bool,
+    is_running: bool,
     has_large_row: bool,
 }
 
 impl<'c> Reading<'c> {
-    /// Begins. `allowed` are functions, with their schemas, that the operator vouches for.
+    /// Begins, in two round trips: what there is to know of the text before anything of it runs, and its cursor with the first rows.
+    /// `allowed` are functions, with their schemas, that the operator vouches for.
     pub(super) async fn start(
-        client: &'c mut Client,
+        connection: &'c mut Connection,
         ask: &Ask,
         allowed: &[String],
     ) -> Result<Self, Error> {
         let query = Query::of(&ask.sql)?;
         let failed =
             |error: tokio_postgres::Error| Error::of(&error, |place| query.position(place));
-        let transaction = client
-            .build_transaction()
-            .read_only(ask.layers.read_only)
-            .start()
-            .await
-            .map_err(failed)?;
+        let mode = if ask.layers.read_only {
+            "ONLY"
+        } else {
+            "WRITE"
+        };
         // Once a transaction has taken its snapshot, nobody makes it READ WRITE again.
-        let opening = format!("{}; {}; SELECT 1", opening(ask.timeout), ask.local);
+        let opening = format!(
+            "START TRANSACTION READ {mode}; {}; {}; SELECT 1",
+            connection.opening(ask.timeout),
+            ask.local
+        );
         let names = if ask.layers.functions {
             query.called().map(|called| called.name.as_str()).collect()
         } else {
             Vec::new()
         };
+        let client = connection.begin()?;
         let (begun, prepared, catalog) = future::join3(
-            transaction.batch_execute(&opening),
-            transaction.prepare(query.text()),
-            catalog(&transaction, &names),
+            client.batch_execute(&opening),
+            client.prepare(query.text()),
+            catalog(client, &names),
         )
         .await;
         begun.map_err(failed)?;
         let prepared = prepared.map_err(failed)?;
         let catalog = catalog.map_err(failed)?;
         functions::check(query.called(), &catalog, allowed, Scope::Read)?;
-        let columns = columns(&prepared);
+        let parameters = parameters(&prepared, &ask.parameters)?;
+        let parameters = parameters
+            .into_iter()
+            .zip(prepared.params().iter().cloned());
+        let declare = [DECLARE, &readable(&query, &prepared)].concat();
         let types = prepared.columns().iter();
-        let types = types.map(|column| column.type_().clone()).collect();
-        let statement = readable(&transaction, &query, &prepared)
-            .await
-            .map_err(failed)?;
-        let parameters = parameters(&statement, &ask.parameters)?;
-        let portal = transaction
-            .bind_raw(&statement, parameters)
-            .await
-            .map_err(failed)?;
-        Ok(Self {
-            transaction,
-            portal,
-            query,
-            columns,
-            types,
+        let mut reading = Self {
+            client,
+            shown: one_line(&ask.sql),
+            columns: columns(&prepared),
+            types: types.map(|column| column.type_().clone()).collect(),
+            timeout: ask.timeout,
             whole_vectors: ask.whole_vectors,
             waiting: VecDeque::new(),
+            next: FIRST_ROWS,
             is_at_end: false,
+            is_running: false,
             has_large_row: false,
-        })
+            query,
+        };
+        let declared = async {
+            let stream = client.query_typed_raw(&declare, parameters).await?;
+            stream.try_for_each(|_| future::ok(())).await
+        };
+        // One is sent right behind the other. Without a cursor the second fails as well, and the first says why.
+        let (declared, fetched) = future::join(declared, reading.fetch()).await;
+        declared.map_err(|error| {
+            Error::of(&error, |place| {
+                reading.query.position(place.saturating_sub(DECLARE.len()))
+            })
+        })?;
+        fetched?;
+        Ok(reading)
     }
 
-    /// The next rows.
+    /// The next rows, in so much time.
     pub(super) async fn page(&mut self, budget: Budget) -> Result<Answer, Error> {
+        // The server ends a statement that takes too long; this is for many that take long together.
+        let until = Instant::now() + self.timeout + GRACE / 2;
         let mut rows = Rows::new(budget);
         loop {
             while let Some(row) = self.waiting.pop_front() {
@@ -153,19 +192,30 @@ impl<'c> Reading<'c> {
             if self.is_at_end {
                 return Ok(self.answer(rows));
             }
-            match self.fetch(budget.rows.saturating_sub(rows.len())).await {
+            // One more than are wanted tells whether there are more.
+            let wanted = budget.rows.saturating_sub(rows.len()).saturating_add(1);
+            self.next = self.next.min(wanted);
+            let fetched = match tokio::time::timeout_at(until, self.fetch()).await {
+                Ok(fetched) => fetched,
+                Err(_) => {
+                    self.is_running = true;
+                    Err(Error::TimedOut(self.timeout))
+                }
+            };
+            match fetched.map_err(|error| error.in_time(self.timeout)) {
                 // What came before the time was over is told.
-                Err(error) if is_out_of_time(&error) => {
-                    let came = std::mem::take(&mut self.waiting);
-                    if came.into_iter().any(|row| rows.push(row).is_err()) || !rows.is_empty() {
-                        rows.out_of_time();
-                        return Ok(self.answer(rows));
-                    }
-                    return Err(error);
+                Err(Error::TimedOut(_)) if !rows.is_empty() => {
+                    rows.out_of_time();
+                    return Ok(self.answer(rows));
                 }
                 fetched => fetched?,
             }
         }
+    }
+
+    /// Whether something may still run for it at the server.
+    pub(super) fn is_running(&self) -> bool {
+        self.is_running
     }
 
     /// Whether a row was so large that its connection is not worth keeping.
@@ -180,16 +230,16 @@ impl<'c> Reading<'c> {
         }
     }
 
-    /// Takes rows off the line: one more than are wanted, which tells whether there are more.
-    async fn fetch(&mut self, wanted: usize) -> Result<(), Error> {
-        let most = wanted.saturating_add(1).min(MOST_ROWS_AT_ONCE);
+    /// Takes the next rows off the line. The server gives those of one statement together, so the fewer are asked for the slower they
+    /// come: then there are some to tell when the time is over.
+    async fn fetch(&mut self) -> Result<(), Error> {
         let failed =
             |error: tokio_postgres::Error| Error::of(&error, |place| self.query.position(place));
-        let stream = self
-            .transaction
-            .query_portal_raw(&self.portal, i32::try_from(most).unwrap_or(i32::MAX))
-            .await
-            .map_err(failed)?;
+        let since = Instant::now();
+        let fetch = format!("FETCH {} FROM {CURSOR} -- {}", self.next, self.shown);
+        let none: [(Parameter<'_>, Type); 0] = [];
+        let stream = self.client.query_typed_raw(&fetch, none);
+        let stream = stream.await.map_err(failed)?;
         let mut stream = std::pin::pin!(stream);
         let mut taken = 0;
         while let Some(row) = stream.next().await {
@@ -203,17 +253,24 @@ impl<'c> Reading<'c> {
             self.waiting.push_back(cells);
             taken += 1;
         }
-        self.is_at_end = taken < most;
+        self.is_at_end = taken < self.next;
+        self.next = rows_within(self.timeout / SLICES, taken, since.elapsed());
         Ok(())
     }
 }
 
-/// What every transaction begins with.
-pub(super) fn opening(timeout: Duration) -> String {
-    let milliseconds = timeout.as_millis();
-    format!(
-        "SET LOCAL standard_conforming_strings = on; SET LOCAL statement_timeout = {milliseconds}"
-    )
+/// The beginning of a text, in one line.
+fn one_line(text: &str) -> String {
+    let shown = text.trim_start().chars().take(LONGEST_SHOWN);
+    shown
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// As many rows as come in a time, if so many came in the last one: from 1 to [`MOST_ROWS_AT_ONCE`].
+fn rows_within(time: Duration, came: usize, within: Duration) -> usize {
+    let rows = time.as_micros().saturating_mul(came as u128) / within.as_micros().max(1);
+    usize::try_from(rows).map_or(MOST_ROWS_AT_ONCE, |rows| rows.clamp(1, MOST_ROWS_AT_ONCE))
 }
 
 /// The columns that a statement gives.
@@ -225,10 +282,6 @@ pub(super) fn columns(prepared: &Statement) -> Vec<Column> {
             kind: value::type_name(column.type_()),
         })
         .collect()
-}
-
-fn is_out_of_time(error: &Error) -> bool {
-    error.state() == Some(&SqlState::QUERY_CANCELED)
 }
 
 /// A statement's parameters, if they are as many as it has.
@@ -248,13 +301,14 @@ pub(super) fn parameters<'v>(
 
 /// What the catalog has under the names that a statement calls; nothing is asked if it calls none.
 pub(super) async fn catalog(
-    transaction: &Transaction<'_>,
+    client: &impl GenericClient,
     names: &[&str],
 ) -> Result<Vec<Function>, tokio_postgres::Error> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = transaction.query(functions::LOOK_UP, &[&names]).await?;
+    let names: (&(dyn ToSql + Sync), Type) = (&names, Type::TEXT_ARRAY);
+    let rows = client.query_typed(functions::LOOK_UP, &[names]).await?;
     rows.iter()
         .map(|row| {
             Ok(Function {
@@ -270,21 +324,26 @@ pub(super) async fn catalog(
 }
 
 /// The statement whose columns can all be read: the same, or one that asks for texts.
-async fn readable(
-    transaction: &Transaction<'_>,
-    query: &Query,
-    prepared: &Statement,
-) -> Result<Statement, tokio_postgres::Error> {
-    let casts: Vec<&str> = prepared
-        .columns()
-        .iter()
-        .map(|column| value::cast(column.type_()))
-        .collect();
+fn readable<'q>(query: &'q Query, prepared: &Statement) -> Cow<'q, str> {
+    let columns = prepared.columns().iter();
+    let casts: Vec<&str> = columns.map(|column| value::cast(column.type_())).collect();
     if casts.iter().all(|cast| cast.is_empty()) {
-        return Ok(prepared.clone());
+        Cow::Borrowed(query.text())
+    } else {
+        Cow::Owned(query.text_with(&casts))
     }
-    // The same types of parameters, whatever the casts would suggest.
-    transaction
-        .prepare_typed(&query.text_with(&casts), prepared.params())
-        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slower_rows_come_the_fewer_are_asked_for() {
+        let second = Duration::from_secs(1);
+        assert_eq!(rows_within(second, 2, Duration::ZERO), MOST_ROWS_AT_ONCE);
+        assert_eq!(rows_within(second, 2, second / 10), 20);
+        assert_eq!(rows_within(second, 2, second * 10), 1);
+        assert_eq!(rows_within(second, 0, second), 1);
+    }
 }

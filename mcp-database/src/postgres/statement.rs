@@ -250,7 +250,8 @@ pub(super) fn check_growth(words: &[Token<'_>]) -> Result<(), StatementError> {
     Ok(())
 }
 
-/// The product of the whole numbers in the brackets that `words` begin with, but for those in calls within them.
+/// The product of the whole numbers in the brackets that `words` begin with, but for those in calls within them; beyond all bounds
+/// where a number grows by more than products.
 fn own_numbers(words: &[Token<'_>]) -> u64 {
     // Whether each open bracket is one of a call, or in one.
     let mut open: Vec<bool> = Vec::new();
@@ -271,6 +272,9 @@ fn own_numbers(words: &[Token<'_>]) -> u64 {
             Kind::Integer(value) if open.last() == Some(&false) => {
                 product = product.saturating_mul(value.max(1));
             }
+            // `1e9`, `2 ^ 30`, `1 << 30`
+            Kind::Number | Kind::Other('^') if open.last() == Some(&false) => return u64::MAX,
+            Kind::Other('<') if open.last() == Some(&false) && is(before, '<') => return u64::MAX,
             _ => {}
         }
         before = Some(token);
@@ -375,6 +379,9 @@ mod tests {
         refused("select lpad('x', 1000 * 2000)");
         refused("select lpad('x', ((1000) * (2000)))");
         refused("select array_fill(0, array[2000, 2000])");
+        refused("select repeat('x', 1 << 29)");
+        refused("select repeat('x', 1e9::int)");
+        refused("select lpad('x', (2 ^ 29)::int)");
         refused("select length(repeat(upper(repeat('x', 2000)), 2000))");
         Query::of("select repeat('x', 1000), rpad('y', 2000), lpad(a, 100) from t")?;
         Query::of("select repeat(substr(a, 1, 5000), 500) from t")?;

@@ -250,21 +250,33 @@ impl<'a> Scanner<'a> {
         Ok(Kind::Text)
     }
 
+    /// A number as the server reads it and no character more: letters right behind it are a name of their own, which newer servers
+    /// refuse there and older ones take for a label.
     fn number(&mut self) -> Kind<'a> {
         let rest = self.rest();
-        let mut length = 0;
-        let mut before = ' ';
-        for character in rest.chars() {
-            let is_sign = matches!(character, '+' | '-') && matches!(before, 'e' | 'E');
-            if !(character.is_ascii_alphanumeric() || matches!(character, '.' | '_') || is_sign) {
-                break;
-            }
+        let radix = match rest.get(..2).map(str::to_ascii_lowercase).as_deref() {
+            Some("0x") => Some(16),
+            Some("0o") => Some(8),
+            Some("0b") => Some(2),
+            _ => None,
+        };
+        let mut length = radix.map_or(0, |radix| digits(&rest[2..], radix));
+        if length > 0 {
+            length += 2;
+        } else {
+            length = digits(rest, 10);
             // `1..10` of PL/pgSQL does not concern us, yet must not become one number.
-            if character == '.' && rest[length..].starts_with("..") {
-                break;
+            if rest[length..].starts_with('.') && !rest[length..].starts_with("..") {
+                length += 1;
+                length += digits(&rest[length..], 10);
             }
-            length += 1;
-            before = character;
+            if let Some(exponent) = rest[length..].strip_prefix(['e', 'E']) {
+                let unsigned = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+                let power = digits(unsigned, 10);
+                if power > 0 {
+                    length = rest.len() - unsigned.len() + power;
+                }
+            }
         }
         self.at += length;
         integer(&rest[..length]).map_or(Kind::Number, Kind::Integer)
@@ -311,6 +323,23 @@ impl<'a> Scanner<'a> {
 
 fn begins_name(character: char) -> bool {
     character.is_ascii_alphabetic() || character == '_' || !character.is_ascii()
+}
+
+/// Length of the digits that a text begins with, with single underscores before them.
+fn digits(text: &str, radix: u32) -> usize {
+    let mut length = 0;
+    let mut after_underscore = false;
+    for (at, character) in text.char_indices() {
+        if character.is_digit(radix) {
+            length = at + 1;
+            after_underscore = false;
+        } else if character == '_' && !after_underscore && (at > 0 || radix != 10) {
+            after_underscore = true;
+        } else {
+            break;
+        }
+    }
+    length
 }
 
 fn cut(name: Cow<'_, str>) -> Cow<'_, str> {
@@ -420,6 +449,22 @@ mod tests {
             ["1000", "31", "number", "number", "$", ":", ":", "int"]
         );
         assert_eq!(read("(1)-2")?, ["(", "1", ")", "-", "2"]);
+        for (sql, words) in [
+            ("0x1e-f(1)", "30 - f ( 1 )"),
+            ("0b1e-f(1)", "1 e - f ( 1 )"),
+            ("1e-f(1)", "1 e - f ( 1 )"),
+            ("0x1e--'\n-f()--'", "30 - f ( )"),
+            ("1e5f(1)", "number f ( 1 )"),
+            ("1e+5-f", "number - f"),
+            ("0xf(1)", "15 ( 1 )"),
+            ("0xg(1)", "0 xg ( 1 )"),
+            ("1__0 1_ 1._5", "1 __0 1 _ number _5"),
+            ("1.e5 1.5.6", "number number number"),
+            ("1..2", "1 . number"),
+            ("$1f(1)", "$ f ( 1 )"),
+        ] {
+            assert_eq!(read(sql)?.join(" "), words, "{sql}");
+        }
         Ok(())
     }
 

@@ -121,11 +121,13 @@ fn sent(
     })
 }
 
-/// JSON keeps numbers that its readers would round only as a text.
+/// JSON with numbers that its readers would round, or with two members of one name, is only whole as a text.
 fn json(bytes: &[u8]) -> Cell {
     let text = String::from_utf8_lossy(bytes);
     match serde_json::from_str::<Value>(&text) {
-        Ok(value) if is_exact(&text) => Cell::json(value),
+        Ok(value) if is_exact(&text) && members(&value) == written_members(&text) => {
+            Cell::json(value)
+        }
         _ => Cell::text(text.into_owned()),
     }
 }
@@ -134,7 +136,34 @@ fn json(bytes: &[u8]) -> Cell {
 fn is_exact(json: &str) -> bool {
     const KEPT_DIGITS: usize = 15;
     json.split(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .all(|number| number.len() <= KEPT_DIGITS)
+        .all(|number| {
+            // `1.50` means something else than `1.5` to whoever wrote it.
+            number.len() <= KEPT_DIGITS && !(number.contains('.') && number.ends_with('0'))
+        })
+}
+
+/// Members of all objects in a value.
+fn members(value: &Value) -> usize {
+    match value {
+        Value::Object(object) => object.len() + object.values().map(members).sum::<usize>(),
+        Value::Array(list) => list.iter().map(members).sum(),
+        _ => 0,
+    }
+}
+
+/// Members of all objects in a valid JSON text: each has a colon outside of strings.
+fn written_members(json: &str) -> usize {
+    let (mut colons, mut in_string, mut is_escaped) = (0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_string,
+            b'"' => in_string = !in_string,
+            b':' if !in_string => colons += 1,
+            _ => {}
+        }
+    }
+    colons
 }
 
 fn of_text(type_name: &str, text: &str, whole_vectors: bool) -> Cell {

@@ -67,7 +67,8 @@ pub(super) fn look(table: &str) -> Ask {
          EXISTS (SELECT FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam \
          WHERE x.indrelid = c.oid AND a.attnum = ANY (x.indkey) AND m.amname IN ('hnsw', 'ivfflat')), \
          GREATEST(c.reltuples, 0)::int8, \
-         (SELECT quote_ident(n.nspname) FROM pg_namespace n WHERE n.oid = t.typnamespace) \
+         (SELECT quote_ident(n.nspname) FROM pg_namespace n WHERE n.oid = t.typnamespace), \
+         (SELECT e.extversion !~ '^0\\.[0-7](\\.|$)' FROM pg_extension e WHERE e.extname = 'vector') \
          FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_type t ON t.oid = a.atttypid \
          WHERE c.oid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
     );
@@ -96,6 +97,8 @@ struct Table {
     name: String,
     /// About how many rows it has.
     size: i64,
+    /// Whether its server goes on to scan an index until it has rows enough, as pgvector does since 0.8.
+    scans_on: bool,
     columns: Vec<Described>,
 }
 
@@ -107,6 +110,7 @@ impl Table {
         Some(Self {
             name: text(first, 0),
             size: first[6].as_i64().unwrap_or_default(),
+            scans_on: first[8] == json!(true),
             columns: rows
                 .iter()
                 .map(|row| Described {
@@ -179,11 +183,15 @@ pub(super) fn question(search: &VectorSearch, looked: Answer) -> Result<(Ask, Ve
     ask.parameters = question.parameters;
     let mut notices = Vec::new();
     if column.has_index {
-        // A filter must not leave fewer than are asked for while the index has more.
-        "SET LOCAL hnsw.iterative_scan = strict_order".clone_into(&mut ask.local);
-        if let Some(ef_search) = search.ef_search {
-            ask.local = format!("{}; SET LOCAL hnsw.ef_search = {ef_search}", ask.local);
+        let mut settings = Vec::new();
+        if table.scans_on {
+            // A filter must not leave fewer than are asked for while the index has more.
+            settings.push("SET LOCAL hnsw.iterative_scan = strict_order".to_owned());
         }
+        if let Some(ef_search) = search.ef_search {
+            settings.push(format!("SET LOCAL hnsw.ef_search = {ef_search}"));
+        }
+        ask.local = settings.join("; ");
     } else if table.size > 10_000 {
         let (name, table, size) = (&column.name, &table.name, table.size);
         notices.push(format!(
@@ -238,7 +246,11 @@ impl Question {
                 check(vector, column, search.metric)?;
                 let numbers: Vec<String> = vector.iter().map(ToString::to_string).collect();
                 let parameter = self.parameter(json!(format!("[{}]", numbers.join(","))));
-                Ok(format!("{parameter}::{}.{}", column.namespace, column.kind))
+                let (namespace, kind) = (&column.namespace, &column.kind);
+                // Sparse ones are written in another way, and made of full ones.
+                Ok(format!(
+                    "{parameter}::{namespace}.vector::{namespace}.{kind}"
+                ))
             }
             Near::Row(keys) => {
                 let mut is_it = Vec::new();
@@ -251,11 +263,15 @@ impl Question {
                     return Err(Error::Search("`like` names no column".to_owned()));
                 }
                 let is_it = is_it.join(" AND ");
-                self.conditions.push(format!("NOT ({is_it})"));
+                // A key may be NULL in other rows.
+                self.conditions.push(format!("({is_it}) IS NOT TRUE"));
                 let (vectors, table) = (&column.quoted, &table.name);
-                Ok(format!(
-                    "(SELECT {vectors} FROM {table} WHERE {is_it} LIMIT 1)"
-                ))
+                let example = format!(
+                    "(SELECT {vectors} FROM {table} WHERE {is_it} AND {vectors} IS NOT NULL LIMIT 1)"
+                );
+                // Without an example nothing is near to it.
+                self.conditions.push(format!("{example} IS NOT NULL"));
+                Ok(example)
             }
         }
     }
@@ -286,15 +302,15 @@ impl Question {
         let table = &table.name;
         // Reciprocal rank fusion with the constant 60 of Cormack, Clarke and Büttcher (SIGIR 2009).
         Ok(format!(
-            "WITH near AS (SELECT ctid AS place, row_number() OVER () AS rank FROM (SELECT ctid FROM {table} WHERE {conditions} \
-             ORDER BY {distance} LIMIT {k} * 4) n), \
-             worded AS (SELECT ctid AS place, row_number() OVER () AS rank FROM (SELECT ctid FROM {table} WHERE {conditions} \
-             AND {document} @@ websearch_to_tsquery({words}) \
+            "WITH \" near\" AS (SELECT part, place, row_number() OVER () AS rank FROM (SELECT tableoid AS part, ctid AS place FROM {table} \
+             WHERE {conditions} ORDER BY {distance} LIMIT {k} * 4) n), \
+             \" worded\" AS (SELECT part, place, row_number() OVER () AS rank FROM (SELECT tableoid AS part, ctid AS place FROM {table} \
+             WHERE {conditions} AND {document} @@ websearch_to_tsquery({words}) \
              ORDER BY ts_rank_cd({document}, websearch_to_tsquery({words})) DESC LIMIT {k} * 4) w), \
-             fused(\" place\", \" score\") AS (SELECT place, sum(1.0 / (60 + rank))::float8 AS score \
-             FROM (TABLE near UNION ALL TABLE worded) u GROUP BY place ORDER BY score DESC LIMIT {k}) \
-             SELECT {shown}, {distance} AS distance, \" score\" AS score FROM fused JOIN {table} ON {table}.ctid = \" place\" \
-             ORDER BY \" score\" DESC"
+             \" fused\"(\" part\", \" place\", \" score\") AS (SELECT part, place, sum(1.0 / (60 + rank))::float8 AS score \
+             FROM (TABLE \" near\" UNION ALL TABLE \" worded\") u GROUP BY part, place ORDER BY score DESC LIMIT {k}) \
+             SELECT {shown}, {distance} AS distance, \" score\" AS score FROM \" fused\" JOIN {table} \
+             ON {table}.ctid = \" place\" AND {table}.tableoid = \" part\" ORDER BY \" score\" DESC"
         ))
     }
 

@@ -16,6 +16,7 @@ use shared::tools::ToolEffect;
 use super::progress::told;
 use super::record::{self, Recorded};
 use super::reply::{Format, Left, Reply, reply};
+use crate::cursor::CursorError;
 use crate::database::Wanted;
 use crate::server::DatabaseServer;
 use crate::table::{Answer, Rows, Truncation};
@@ -58,10 +59,27 @@ impl DatabaseServer {
         let since = Instant::now();
         let state = self.state();
         let owner = &principal::of(&context)?.name;
-        let mut open = state.cursors.take(owner, &params.cursor).map_err(|error| {
+        let unknown = |error: CursorError| {
             ToolError::new("UNKNOWN_CURSOR", error.to_string()).with_hint("ask the query again")
-        })?;
-        let database = state.databases.get(&open.source)?;
+        };
+        // Whatever can be refused is refused before the cursor is used up.
+        let source = state.cursors.source(owner, &params.cursor);
+        let database = state.databases.get(&source.map_err(unknown)?)?;
+        let rows = match params.max_rows {
+            Some(_) => {
+                let wanted = Wanted {
+                    rows: params.max_rows,
+                    ..Wanted::default()
+                };
+                Some(database.budget(wanted)?.rows)
+            }
+            None => None,
+        };
+        let slot = match params.action {
+            Action::Next => Some(database.slot().await?),
+            Action::Close => None,
+        };
+        let mut open = state.cursors.take(owner, &params.cursor).map_err(unknown)?;
         let mut recorded = Recorded::of(&open.source);
         if params.action == Action::Close {
             record::note(&context, recorded);
@@ -84,15 +102,9 @@ impl DatabaseServer {
                 since,
             );
         }
-        if params.max_rows.is_some() {
-            let wanted = Wanted {
-                rows: params.max_rows,
-                ..Wanted::default()
-            };
-            open.budget.rows = database.budget(wanted)?.rows;
-        }
-        let _slot = database.slot().await?;
+        open.budget.rows = rows.unwrap_or(open.budget.rows);
         let answer = told(&context, "the query", open.rest.next(open.budget)).await?;
+        drop(slot);
         recorded.rows(Some(answer.rows.len()));
         record::note(&context, recorded);
         let goes_on = match answer.rows.truncated() {

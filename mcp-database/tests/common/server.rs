@@ -23,6 +23,15 @@ static SERVERS: Mutex<Vec<((String, String), Lines)>> = Mutex::new(Vec::new());
 /// The server, started for the first test that asks. `None` where this machine cannot have it and need not: what is tested is then
 /// skipped by name.
 pub(crate) fn server(script: &str, flavor: &str) -> anyhow::Result<Option<Lines>> {
+    server_with(script, flavor, &[])
+}
+
+/// The same, with what the script must know when it starts it.
+pub(crate) fn server_with(
+    script: &str,
+    flavor: &str,
+    environment: &[(&str, &str)],
+) -> anyhow::Result<Option<Lines>> {
     let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
     let wanted = (script.to_owned(), flavor.to_owned());
     if let Some((_, lines)) = servers.iter().find(|(started, _)| *started == wanted) {
@@ -38,6 +47,7 @@ pub(crate) fn server(script: &str, flavor: &str) -> anyhow::Result<Option<Lines>
         .arg("start")
         .arg(&folder)
         .arg(flavor)
+        .envs(environment.iter().copied())
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(LACKS) && std::env::var_os("CI").is_none_or(|ci| ci != "1") {

@@ -156,6 +156,12 @@ async fn a_change_counts_all_that_it_touches() -> anyhow::Result<()> {
         ("WITH d AS (DELETE FROM child RETURNING a) SELECT 1", 20),
         ("SELECT empties()", 20),
         ("DELETE FROM parent", 25),
+        ("TRUNCATE child", 20),
+        ("TRUNCATE parent, child", 25),
+        ("TRUNCATE parent CASCADE", 25),
+        ("DROP TABLE parent CASCADE", 5),
+        ("DROP SCHEMA public CASCADE", 25),
+        ("DROP FUNCTION empties", 0),
     ] {
         let trial = Changes {
             is_trial: true,
@@ -175,7 +181,7 @@ async fn what_a_function_leaves_in_its_session_is_nobody_elses() -> anyhow::Resu
         .batch_execute(
             "DROP ROLE IF EXISTS another; CREATE ROLE another; CREATE FUNCTION turns() RETURNS void LANGUAGE plpgsql AS \
              $$ BEGIN PERFORM set_config('role', 'another', false); \
-             FOR i IN 0..50 LOOP EXECUTE format('PREPARE s%s AS SELECT 1', i + 1000); END LOOP; END $$",
+             FOR i IN 0..50 LOOP EXECUTE format('PREPARE left_%s AS SELECT 1', i); END LOOP; END $$",
         )
         .await?;
     for _ in 0..3 {
@@ -183,7 +189,7 @@ async fn what_a_function_leaves_in_its_session_is_nobody_elses() -> anyhow::Resu
             .execute(changes(&[("SELECT turns()", &[])])?)
             .await?;
         let who = changes(&[(
-            "SELECT current_user::text, (SELECT count(*) FROM pg_prepared_statements WHERE name ~ '^s1')",
+            "SELECT current_user::text, (SELECT count(*) FROM pg_prepared_statements WHERE name ~ '^left')",
             &[],
         )])?;
         let rows = writing.execute(who).await?.returned.rows.into_rows();

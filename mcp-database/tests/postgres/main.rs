@@ -1,5 +1,6 @@
 //! The engine for PostgreSQL against real servers.
 
+mod between;
 mod changes;
 mod damage;
 mod database;

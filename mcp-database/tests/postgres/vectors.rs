@@ -85,6 +85,57 @@ async fn the_nearest_rows_are_found_by_vector_by_example_and_with_words() -> any
 }
 
 #[tokio::test]
+async fn case_36_an_example_that_is_not_there_is_near_to_nothing() -> anyhow::Result<()> {
+    let database = database!();
+    database.notes().await?;
+    // One that is not there, and one without a vector.
+    for id in [77, 5] {
+        let like = Near::Row(object(json!({ "id": id }))?);
+        assert!(database.near(search(like)).await?.0.is_empty(), "{id}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn vectors_of_every_kind_and_tables_of_several_parts_are_searched() -> anyhow::Result<()> {
+    let database = database!();
+    database
+        .client
+        .batch_execute(
+            "CREATE EXTENSION vector; CREATE TABLE near (id int, words text, full_one vector(3), half halfvec(3), sparse sparsevec(3)) \
+             PARTITION BY RANGE (id); CREATE TABLE low PARTITION OF near FOR VALUES FROM (0) TO (10); \
+             CREATE TABLE high PARTITION OF near FOR VALUES FROM (10) TO (20); \
+             INSERT INTO near SELECT id, words, v::vector, v::vector::halfvec, v::vector::sparsevec FROM (VALUES \
+             (1, 'red apples', '[1,0,0]'), (2, 'blue sky', '[0,1,0]'), (11, 'green apples', '[0.9,0.1,0]'), (12, 'night', '[0,0,1]')) \
+             AS t(id, words, v)",
+        )
+        .await?;
+    for column in ["full_one", "half", "sparse"] {
+        let of_column = VectorSearch {
+            table: "near".to_owned(),
+            column: Some(column.to_owned()),
+            k: 2,
+            ..search(Near::Vector(vec![1.0, 0.05, 0.0]))
+        };
+        let found = database.near(of_column).await?.0;
+        assert_eq!(found, [json!(1), json!(11)], "{column}");
+    }
+    // Each part has rows at the same places.
+    let hybrid = VectorSearch {
+        table: "near".to_owned(),
+        column: Some("full_one".to_owned()),
+        k: 4,
+        hybrid: Some(("words".to_owned(), "apples".to_owned())),
+        ..search(Near::Vector(vec![1.0, 0.05, 0.0]))
+    };
+    let mut found = database.near(hybrid).await?.0;
+    assert_eq!(found[..2], [json!(1), json!(11)]);
+    found.sort_by_key(|id| id.as_i64());
+    assert_eq!(found, [json!(1), json!(2), json!(11), json!(12)]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_cannot_be_searched_is_named() -> anyhow::Result<()> {
     let database = database!();
     let near = |vector: &[f32]| search(Near::Vector(vector.to_vec()));

@@ -14,6 +14,12 @@ use crate::server::{Lines, password, server};
 
 const WARM_UP: usize = 200;
 const CALLS: usize = 1000;
+/// What may be added to the driver's time, where that is [`BARE`].
+const OVERHEAD: Duration = Duration::from_micros(150);
+/// What a capped result may take then.
+const CAPPED: Duration = Duration::from_millis(1);
+/// `SELECT 1` through the bare driver, prepared and asked, on a quiet machine.
+const BARE: Duration = Duration::from_micros(120);
 const MOST_MEMORY_KB: u64 = 40 * 1024;
 
 pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
@@ -36,7 +42,9 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let ours = repeated(async || query(&client, "SELECT 1 AS x").await.map(drop)).await?;
     let over = ours.p50().saturating_sub(bare.p50());
     let measured = format!("p50 {} over the driver's {}", ms(over), ms(bare.p50()));
-    let limit = Duration::from_micros(150);
+    // On a machine where the bare driver is slower, everything is.
+    let slower = (bare.p50().as_secs_f64() / BARE.as_secs_f64()).max(1.0);
+    let limit = OVERHEAD.mul_f64(slower);
     figures.add(
         "SELECT 1 through pg_query, stdio",
         &measured,
@@ -44,17 +52,19 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
         over <= limit,
     );
 
-    let ours = repeated(async || {
+    let mut capped = Vec::with_capacity(CALLS);
+    for _ in 0..CALLS {
+        let started = Instant::now();
         let answer = query(&client, "SELECT * FROM figures").await?;
+        capped.push(started.elapsed());
         ensure!(answer["row_count"] == 100, "{answer}");
         let close = json!({ "cursor": answer["next_cursor"], "action": "close" });
-        client.call("db_cursor", close).await?.success().map(drop)
-    })
-    .await?;
+        client.call("db_cursor", close).await?.success()?;
+    }
     figures.at_most(
-        "100 of 10,000 rows over a portal, and closed",
-        &ours,
-        Duration::from_millis(2),
+        "100 of 10,000 rows through a cursor",
+        &Samples::new(capped),
+        CAPPED.mul_f64(slower),
     );
 
     let before = resident_kb(&process)?;
@@ -71,8 +81,9 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     );
 
     let mut freed = Vec::new();
-    for _ in 0..10 {
-        freed.push(cancelled(&client, &driver).await?);
+    for round in 0..10 {
+        let id = format!("long {round}");
+        freed.push(cancelled(&client, &driver, &id).await?);
     }
     figures.at_most(
         "a cancelled query is gone at the server",
@@ -132,16 +143,24 @@ async fn repeated(work: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<
 }
 
 /// From the cancelling of a query to its end at the server.
-async fn cancelled(client: &Client, driver: &tokio_postgres::Client) -> anyhow::Result<Duration> {
+async fn cancelled(
+    client: &Client,
+    driver: &tokio_postgres::Client,
+    id: &str,
+) -> anyhow::Result<Duration> {
     let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%a_long_one%' AND pid <> pg_backend_pid()";
-    let count = async |wanted: i64| loop {
-        let row = driver.query_one(running, &[]).await?;
-        if row.try_get::<_, i64>(0)? == wanted {
-            return anyhow::Ok(());
+    let count = async |wanted: i64| {
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_secs(30) {
+            let row = driver.query_one(running, &[]).await?;
+            if row.try_get::<_, i64>(0)? == wanted {
+                return anyhow::Ok(());
+            }
         }
+        anyhow::bail!("there are never {wanted} of the long query at the server")
     };
     let long = json!({
-        "jsonrpc": "2.0", "id": "long", "method": "tools/call",
+        "jsonrpc": "2.0", "id": id, "method": "tools/call",
         "params": { "name": "pg_query", "arguments": {
             "sql": "SELECT count(*) AS a_long_one FROM generate_series(1, 100000000) a, generate_series(1, 100) b",
         } },
@@ -149,8 +168,8 @@ async fn cancelled(client: &Client, driver: &tokio_postgres::Client) -> anyhow::
     client.send_line(&long.to_string()).await?;
     count(1).await?;
     let started = Instant::now();
-    let long = json!({ "requestId": "long" });
-    client.notify("notifications/cancelled", long).await?;
+    let cancelled = json!({ "requestId": id });
+    client.notify("notifications/cancelled", cancelled).await?;
     count(0).await?;
     Ok(started.elapsed())
 }

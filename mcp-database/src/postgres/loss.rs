@@ -1,0 +1,81 @@
+//! The rows that DROP and TRUNCATE take with them: the server counts those of no statement that removes whole tables.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Transaction;
+
+use super::change::Change;
+use super::error::Error;
+
+/// Rows of one table up to which they are counted.
+pub const MOST_COUNTED: u64 = 1_000_000;
+
+/// Tables with rows of their own, each with the file that holds them.
+const TABLES: &str = "SELECT c.oid, c.relfilenode, pg_catalog.format('%I.%I', n.nspname, c.relname), greatest(c.reltuples, 0)::int8 \
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
+
+/// The tables of a moment.
+#[derive(Debug)]
+pub(super) struct Tables(HashMap<u32, Table>);
+
+#[derive(Debug)]
+struct Table {
+    file: u32,
+    name: String,
+    estimate: i64,
+}
+
+/// Whether a statement may take whole tables with it.
+pub(super) fn is_possible(change: &Change) -> bool {
+    matches!(change.verb(), "drop" | "truncate")
+}
+
+impl Tables {
+    /// Those that there are now.
+    pub(super) async fn now(transaction: &Transaction<'_>) -> Result<Self, Error> {
+        let failed = |error: tokio_postgres::Error| Error::outside(&error);
+        let rows = transaction.query(TABLES, &[]).await.map_err(failed)?;
+        let mut tables = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let table = Table {
+                file: row.try_get(1).map_err(failed)?,
+                name: row.try_get(2).map_err(failed)?,
+                estimate: row.try_get(3).map_err(failed)?,
+            };
+            tables.insert(row.try_get(0).map_err(failed)?, table);
+        }
+        Ok(Self(tables))
+    }
+
+    /// How many rows the tables have that `after` has no more, or with another file. Called where they are there again; a table that
+    /// the role may empty and not read is counted by the server's estimate.
+    pub(super) async fn rows_gone(
+        &self,
+        after: &Self,
+        transaction: &mut Transaction<'_>,
+    ) -> Result<u64, Error> {
+        let failed = |error: tokio_postgres::Error| Error::outside(&error);
+        let gone = self
+            .0
+            .iter()
+            .filter(|(oid, table)| after.0.get(oid).is_none_or(|kept| kept.file != table.file));
+        let mut rows = 0;
+        for (_, table) in gone {
+            let savepoint = transaction.transaction().await.map_err(failed)?;
+            let name = &table.name;
+            let count =
+                format!("SELECT count(*) FROM (SELECT FROM ONLY {name} LIMIT {MOST_COUNTED}) s");
+            let counted = match savepoint.query_one(&count, &[]).await {
+                Ok(row) => row.try_get(0).map_err(failed)?,
+                Err(error) => match failed(error) {
+                    Error::Server(_) => table.estimate,
+                    lost => return Err(lost),
+                },
+            };
+            savepoint.rollback().await.map_err(failed)?;
+            rows += u64::try_from(counted).unwrap_or_default();
+        }
+        Ok(rows)
+    }
+}
