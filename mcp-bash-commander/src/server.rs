@@ -379,7 +379,7 @@ impl BashCommander {
             .ask(&verdict, &subject, request, context)
             .await?;
         match asked {
-            AtClient::Question(question) => Ok(Some(question)),
+            AtClient::Question(question) => Ok(Some(*question)),
             AtClient::Answered(approval) => {
                 tracing::info!(?approval, %subject, "a client was asked about a command");
                 context.extensions.insert(approval);

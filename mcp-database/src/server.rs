@@ -103,6 +103,10 @@ impl DatabaseServer {
         if databases.iter().count() == 1 {
             tools::without_source(&mut tools);
         }
+        let engines = databases.engines();
+        if let (Some(engine), 1) = (engines.first(), engines.len()) {
+            tools::of_one_engine(&mut tools, *engine);
+        }
         shared::tools::shorten(&mut tools);
         let guard = tools::QUERYING.into_iter().fold(
             CallGuard::new(call::Limits::default(), metrics),

@@ -78,10 +78,28 @@ pub(crate) fn without_source(tools: &mut ToolRouter<DatabaseServer>) {
     for route in tools.map.values_mut() {
         let mut schema = JsonObject::clone(&route.attr.input_schema);
         if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-            properties.remove("source");
+            properties.shift_remove("source");
         }
         route.attr.input_schema = Arc::new(schema);
     }
+}
+
+/// Says of `vector_search` only what the one engine takes that there is.
+pub(crate) fn of_one_engine(tools: &mut ToolRouter<DatabaseServer>, engine: Engine) {
+    let Some(route) = tools.map.get_mut("vector_search") else {
+        return;
+    };
+    let taken = vector_search::arguments(engine);
+    let mut schema = JsonObject::clone(&route.attr.input_schema);
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.retain(|name, _| taken.iter().any(|(argument, _)| argument == name));
+        for (argument, said) in taken.iter().filter(|(_, said)| !said.is_empty()) {
+            if let Some(schema) = properties.get_mut(*argument) {
+                schema["description"] = Value::from(*said);
+            }
+        }
+    }
+    route.attr.input_schema = Arc::new(schema);
 }
 
 /// The tools for these databases, with their annotations.
@@ -174,8 +192,12 @@ mod tests {
     /// What listing the tools for one database costs, and how many there are.
     fn listed(url: &str, mode: Mode) -> anyhow::Result<(usize, usize)> {
         let source: Settings = sources::of_url(url, None, mode)?.sources.remove(0);
-        let mut tools = router(&Databases::open(vec![source])?)?;
+        let databases = Databases::open(vec![source])?;
+        let mut tools = router(&databases)?;
         without_source(&mut tools);
+        for engine in databases.engines() {
+            of_one_engine(&mut tools, engine);
+        }
         shared::tools::shorten(&mut tools);
         Ok((shared::tools::listed_bytes(&tools), tools.list_all().len()))
     }
@@ -183,11 +205,19 @@ mod tests {
     #[test]
     fn one_database_has_a_short_list_and_no_changing_tools_where_it_is_only_read()
     -> anyhow::Result<()> {
-        let (bytes, tools) = listed("postgres://reader@localhost/shop", Mode::Read)?;
-        assert!(bytes <= 6 * 1024, "{bytes} bytes");
-        assert_eq!(tools, 7);
-        let (_, writing) = listed("postgres://writer@localhost/shop", Mode::Write)?;
-        assert_eq!(writing, 8);
+        for (url, reading, writing) in [
+            ("postgres://reader@localhost/shop", 7, 8),
+            ("redis://reader@localhost", 6, 7),
+            ("mongodb://localhost/shop", 7, 8),
+            ("bolt://reader@localhost", 7, 9),
+        ] {
+            let (bytes, tools) = listed(url, Mode::Read)?;
+            assert!(bytes <= 6 * 1024, "{url}: {bytes} bytes");
+            assert_eq!(tools, reading, "{url}");
+            let (bytes, tools) = listed(url, Mode::Write)?;
+            assert!(bytes <= 7_300, "{url}: {bytes} bytes");
+            assert_eq!(tools, writing, "{url}");
+        }
         Ok(())
     }
 }

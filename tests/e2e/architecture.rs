@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tests::binaries::{Server, workspace};
 
 const CRATES: [&str; 5] = [
@@ -280,6 +280,38 @@ const NO_CODES: [&str; 16] = [
     "SSL_CERT_FILE",
     "XDG_STATE_HOME",
 ];
+
+#[test]
+fn every_case_of_a_database_has_a_test_that_is_there() -> anyhow::Result<()> {
+    const CASES: u32 = 74;
+    let page = fs::read_to_string(workspace().join("docs/database-cases.md"))?;
+    let mut sources = String::new();
+    for folder in ["mcp-database", "tests/e2e"] {
+        for file in files_below(&workspace().join(folder))? {
+            if file.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&fs::read_to_string(&file)?);
+            }
+        }
+    }
+    for name in page.split('`').skip(1).step_by(2) {
+        let is_test = name.matches('_').count() > 2
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        ensure!(
+            !is_test || sources.contains(&format!("fn {name}(")),
+            "docs/database-cases.md names `{name}`, and there is no such test"
+        );
+    }
+    for case in 1..=CASES {
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| {case} |")));
+        let row = row.with_context(|| format!("docs/database-cases.md has no case {case}"))?;
+        ensure!(row.contains(&format!("`case_{case}_")), "{row}");
+    }
+    Ok(())
+}
 
 #[test]
 fn every_error_code_is_documented_and_exists() -> anyhow::Result<()> {

@@ -62,7 +62,7 @@ impl Served {
 }
 
 #[tokio::test]
-async fn what_a_database_says_cannot_leave_its_fence() -> anyhow::Result<()> {
+async fn case_72_what_a_database_says_cannot_leave_its_fence() -> anyhow::Result<()> {
     let Some(lines) = postgres()? else {
         return Ok(());
     };
@@ -97,7 +97,7 @@ async fn what_a_database_says_cannot_leave_its_fence() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_result_is_read_on_once_and_by_nobody_else() -> anyhow::Result<()> {
+async fn case_74_a_result_is_read_on_once_and_by_nobody_else() -> anyhow::Result<()> {
     let Some(lines) = postgres()? else {
         return Ok(());
     };

@@ -7,6 +7,7 @@ mod contracts;
 mod crash;
 mod database;
 mod demo;
+mod engines;
 mod every_server;
 #[path = "../../mcp-database/tests/common/server.rs"]
 mod server;

@@ -41,7 +41,7 @@ pub(crate) enum AtClient {
     /// Make it, or refuse it, with this.
     Answered(Approval),
     /// Answer with the question.
-    Question(CallToolResponse),
+    Question(Box<CallToolResponse>),
 }
 
 /// The questions of one server.
@@ -92,7 +92,11 @@ impl Approvals {
         let approval = if is_modern {
             match (&request.request_state, &request.input_responses) {
                 (Some(state), Some(responses)) => self.in_retry(state, responses, subject, client),
-                _ => return self.question(verdict, subject).map(AtClient::Question),
+                _ => {
+                    return self
+                        .question(verdict, subject)
+                        .map(|question| AtClient::Question(Box::new(question)));
+                }
             }
         } else {
             over_connection(verdict, client, context).await?

@@ -99,9 +99,19 @@ pub(super) struct Reading<'c> {
     waiting: VecDeque<Vec<Cell>>,
     /// Rows that are asked for next.
     next: usize,
-    is_at_end: bool,
-    is_running: bool,
+    standing: Standing,
     has_large_row: bool,
+}
+
+/// Where a cursor stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Before rows, perhaps.
+    Open,
+    /// Behind its last row.
+    AtEnd,
+    /// Somewhere: rows of it are on their way, and nobody waits for them any more.
+    Running,
 }
 
 impl<'c> Reading<'c> {
@@ -157,8 +167,7 @@ impl<'c> Reading<'c> {
             whole_vectors: ask.whole_vectors,
             waiting: VecDeque::new(),
             next: FIRST_ROWS,
-            is_at_end: false,
-            is_running: false,
+            standing: Standing::Open,
             has_large_row: false,
             query,
         };
@@ -189,19 +198,17 @@ impl<'c> Reading<'c> {
                     return Ok(self.answer(rows));
                 }
             }
-            if self.is_at_end {
+            if self.standing == Standing::AtEnd {
                 return Ok(self.answer(rows));
             }
             // One more than are wanted tells whether there are more.
             let wanted = budget.rows.saturating_sub(rows.len()).saturating_add(1);
             self.next = self.next.min(wanted);
-            let fetched = match tokio::time::timeout_at(until, self.fetch()).await {
-                Ok(fetched) => fetched,
-                Err(_) => {
-                    self.is_running = true;
-                    Err(Error::TimedOut(self.timeout))
-                }
-            };
+            let fetched = tokio::time::timeout_at(until, self.fetch()).await;
+            let fetched = fetched.unwrap_or_else(|_| {
+                self.standing = Standing::Running;
+                Err(Error::TimedOut(self.timeout))
+            });
             match fetched.map_err(|error| error.in_time(self.timeout)) {
                 // What came before the time was over is told.
                 Err(Error::TimedOut(_)) if !rows.is_empty() => {
@@ -215,7 +222,7 @@ impl<'c> Reading<'c> {
 
     /// Whether something may still run for it at the server.
     pub(super) fn is_running(&self) -> bool {
-        self.is_running
+        self.standing == Standing::Running
     }
 
     /// Whether a row was so large that its connection is not worth keeping.
@@ -253,7 +260,9 @@ impl<'c> Reading<'c> {
             self.waiting.push_back(cells);
             taken += 1;
         }
-        self.is_at_end = taken < self.next;
+        if taken < self.next {
+            self.standing = Standing::AtEnd;
+        }
         self.next = rows_within(self.timeout / SLICES, taken, since.elapsed());
         Ok(())
     }

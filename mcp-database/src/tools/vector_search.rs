@@ -23,6 +23,7 @@ use crate::postgres::Postgres;
 use crate::postgres::vector::{MOST_NEIGHBOURS, Metric, Near, VectorSearch};
 use crate::redis::{self, Redis};
 use crate::server::DatabaseServer;
+use crate::source::Engine;
 use crate::table::{Answer, Budget, Cell, Column, Rows};
 
 pub(super) const EFFECT: ToolEffect =
@@ -92,6 +93,59 @@ impl From<MetricName> for Metric {
             MetricName::L2 => Self::L2,
             MetricName::InnerProduct => Self::InnerProduct,
         }
+    }
+}
+
+/// The arguments that an engine takes, each with what it says where no other engine is meant.
+pub(super) const fn arguments(engine: Engine) -> &'static [(&'static str, &'static str)] {
+    match engine {
+        Engine::Postgres => &[
+            ("source", ""),
+            ("target", "Table."),
+            ("column", "Of the vectors, if there are several."),
+            ("text", ""),
+            ("like", "Near to a row: {\"id\": 7}."),
+            ("vector", ""),
+            ("words", "By words as well."),
+            ("words_column", "Where the words are."),
+            ("k", ""),
+            ("metric", "Of distance."),
+            ("filter", "{\"column\": value or {\"gte\": value}}"),
+            ("ef_search", ""),
+        ],
+        Engine::Redis => &[
+            ("source", ""),
+            ("target", "Index."),
+            ("column", "Of the vectors, if there are several."),
+            ("text", ""),
+            ("like", "Near to a key: {\"key\": …}."),
+            ("vector", ""),
+            ("words", ""),
+            ("k", ""),
+            ("filter", "A tree of tag, number, text, all, any, not."),
+        ],
+        Engine::Mongodb => &[
+            ("source", ""),
+            ("target", "db.collection"),
+            ("column", "Path of the vectors."),
+            ("text", ""),
+            ("vector", ""),
+            ("words", "By words."),
+            ("words_column", "Search index."),
+            ("k", ""),
+            ("filter", "Conditions."),
+        ],
+        Engine::Neo4j => &[
+            ("source", ""),
+            ("target", "Index."),
+            ("text", ""),
+            ("like", "Near to a node: {\"id\": …}."),
+            ("vector", ""),
+            ("words", "By words."),
+            ("k", ""),
+            ("filter", "{\"label\"}"),
+            ("expand", "Hops around the hits, to 2."),
+        ],
     }
 }
 

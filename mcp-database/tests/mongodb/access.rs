@@ -24,7 +24,7 @@ async fn failure(source: &Mongodb) -> Result<MongoError> {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_a_refused_login_and_a_right_one_is_read_anew() -> Result<()> {
+async fn case_47_a_wrong_password_is_a_refused_login_and_a_right_one_is_read_anew() -> Result<()> {
     let source = source!("python");
     let file = password_file("hunter2")?;
     let other = source.as_other(|settings| settings.password = Some(file.clone()))?;
@@ -80,7 +80,7 @@ async fn a_server_that_is_not_there_is_told_within_seconds() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_name_that_cannot_be_looked_up_is_told() -> Result<()> {
+async fn case_47_a_name_that_cannot_be_looked_up_is_told() -> Result<()> {
     let source = Mongodb::open(&settings("mongodb+srv://mongo.invalid/"))?;
     let error = source.server(Duration::from_secs(20)).await.err();
     assert!(
@@ -92,7 +92,7 @@ async fn a_name_that_cannot_be_looked_up_is_told() -> Result<()> {
 
 /// Recorded: a server of MongoDB 4.2.
 #[tokio::test]
-async fn a_server_older_than_4_4_is_told_so() -> Result<()> {
+async fn case_47_a_server_older_than_4_4_is_told_so() -> Result<()> {
     let server = Recorded::start(|name, _| match name {
         "hello" | "isMaster" | "ismaster" => {
             let mut hello = hello();
@@ -110,7 +110,7 @@ async fn a_server_older_than_4_4_is_told_so() -> Result<()> {
 
 /// Recorded: a secondary whose primary is gone.
 #[tokio::test]
-async fn a_replica_set_without_a_primary_is_told_so() -> Result<()> {
+async fn case_47_a_replica_set_without_a_primary_is_told_so() -> Result<()> {
     let server = secondary().await?;
     let mut settings = server.settings();
     settings.url = format!("{}?replicaSet=rs", settings.url);
@@ -199,7 +199,8 @@ async fn a_replica_set_does_not_lead_to_another_machine_without_tls() -> Result<
 
 /// Recorded: a primary that steps down while it is asked.
 #[tokio::test]
-async fn a_read_is_asked_again_when_the_primary_steps_down_and_a_write_is_not() -> Result<()> {
+async fn case_47_a_read_is_asked_again_when_the_primary_steps_down_and_a_write_is_not() -> Result<()>
+{
     let server = Recorded::start(|name, command| match name {
         // The second time it is another's turn.
         "find" if command.get_str("find").is_ok_and(|name| name == "c") => {

@@ -11,7 +11,7 @@ const OFF: Layers = Layers { gate: false };
 
 /// Without the gate the same pipelines write, on the stand-in that has the stage.
 #[tokio::test]
-async fn a_pipeline_that_writes_is_refused_and_would_write() -> Result<()> {
+async fn case_37_a_pipeline_that_writes_is_refused_and_would_write() -> Result<()> {
     for (flavor, stage) in [
         ("java", json!({ "$out": "copy" })),
         ("java", json!({ "$merge": { "into": "copy" } })),
@@ -42,7 +42,7 @@ async fn a_pipeline_that_writes_is_refused_and_would_write() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_stage_within_a_stage_is_refused_before_the_server_is_asked() -> Result<()> {
+async fn case_44_a_stage_within_a_stage_is_refused_before_the_server_is_asked() -> Result<()> {
     let source = source!("java");
     source.insert("c", json!([{ "a": 1 }])).await?;
     for (stage, path) in [
@@ -75,7 +75,7 @@ async fn a_stage_within_a_stage_is_refused_before_the_server_is_asked() -> Resul
 }
 
 #[tokio::test]
-async fn javascript_is_refused_and_would_run() -> Result<()> {
+async fn case_38_javascript_is_refused_and_would_run() -> Result<()> {
     let source = source!("python");
     source.insert("c", json!([{ "a": 1 }, { "a": 2 }])).await?;
     let request = Request {

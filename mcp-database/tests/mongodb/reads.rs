@@ -124,7 +124,7 @@ async fn counts_and_values_are_a_row_each() -> Result<()> {
 
 /// Case 45, as far as a stand-in has it: views, capped collections and time series are in `recorded`.
 #[tokio::test]
-async fn a_collection_that_is_not_there_is_empty() -> Result<()> {
+async fn case_45_a_collection_that_is_not_there_is_empty() -> Result<()> {
     for flavor in ["java", "python"] {
         let source = source!(flavor);
         assert_eq!(
@@ -154,7 +154,8 @@ async fn a_collection_that_is_not_there_is_empty() -> Result<()> {
 
 /// Case 39.
 #[tokio::test]
-async fn a_string_that_looks_like_an_object_id_is_told_when_nothing_is_found() -> Result<()> {
+async fn case_39_a_string_that_looks_like_an_object_id_is_told_when_nothing_is_found() -> Result<()>
+{
     let source = source!("java");
     let id = "0123456789abcdef01234567";
     source
@@ -211,7 +212,7 @@ async fn a_string_that_looks_like_an_object_id_is_told_when_nothing_is_found() -
 
 /// Case 40: in a filter an operator is the caller's right.
 #[tokio::test]
-async fn an_operator_in_a_filter_is_an_operator() -> Result<()> {
+async fn case_40_an_operator_in_a_filter_is_an_operator() -> Result<()> {
     let source = source!("java");
     source
         .insert("c", json!([{ "a": "x" }, { "a": 1 }]))
@@ -241,7 +242,7 @@ async fn what_the_server_refuses_is_told_with_its_code() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_hundred_reads_at_once_are_all_answered() -> Result<()> {
+async fn case_70_a_hundred_reads_at_once_are_all_answered() -> Result<()> {
     let source = source!("java");
     source.insert("c", json!([{ "a": 1 }])).await?;
     let reads = (0..100).map(|_| source.find("c", json!({ "a": 1 })));

@@ -182,7 +182,7 @@ async fn what_may_not_be_asked_is_told_in_its_check() -> Result<()> {
 
 /// Case 45.
 #[tokio::test]
-async fn collections_are_told_by_their_kind_and_size() -> Result<()> {
+async fn case_45_collections_are_told_by_their_kind_and_size() -> Result<()> {
     let server = Recorded::start(|name, command| match name {
         "listCollections" => batch(&[
             doc! { "name": "orders", "type": "collection", "options": {} },
@@ -221,7 +221,7 @@ async fn collections_are_told_by_their_kind_and_size() -> Result<()> {
 
 /// Case 48, and a time limit that the server holds.
 #[tokio::test]
-async fn a_server_that_gives_up_says_why() -> Result<()> {
+async fn case_48_a_server_that_gives_up_says_why() -> Result<()> {
     let server = Recorded::start(|name, command| match (name, command.get_str("find")) {
         ("find", Ok("sorted")) => Reply::Failure(
             292,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{source, values};
 
 #[tokio::test]
-async fn every_type_comes_back_as_it_was_written() -> Result<()> {
+async fn case_43_every_type_comes_back_as_it_was_written() -> Result<()> {
     let document = json!({
         "double": 1.5,
         "nan": { "$numberDouble": "NaN" },
@@ -72,7 +72,7 @@ async fn binary_subtypes_stay_and_vectors_are_shortened() -> Result<()> {
 }
 
 #[tokio::test]
-async fn names_of_fields_may_be_anything_that_is_no_operator() -> Result<()> {
+async fn case_41_names_of_fields_may_be_anything_that_is_no_operator() -> Result<()> {
     let source = source!("java");
     let document =
         json!({ "a": { "b.c": 1, "": 2, "__proto__": { "x": 1 }, "constructor": 3, "ü \"'": 4 } });
@@ -82,7 +82,7 @@ async fn names_of_fields_may_be_anything_that_is_no_operator() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_document_of_fourteen_megabytes_does_not_reach_a_reply_whole() -> Result<()> {
+async fn case_42_a_document_of_fourteen_megabytes_does_not_reach_a_reply_whole() -> Result<()> {
     let source = source!("java");
     let many: Vec<Value> = (0..10_000)
         .map(|number| json!({ "n": number, "t": "x".repeat(980) }))
@@ -119,7 +119,7 @@ async fn a_document_of_fourteen_megabytes_does_not_reach_a_reply_whole() -> Resu
 }
 
 #[tokio::test]
-async fn documents_may_stand_a_hundred_deep_within_each_other() -> Result<()> {
+async fn case_42_documents_may_stand_a_hundred_deep_within_each_other() -> Result<()> {
     let source = source!("java");
     let mut document = json!({ "end": 1 });
     for _ in 0..97 {

@@ -160,7 +160,7 @@ async fn a_second_document_with_the_same_id_is_told_and_what_was_done_before_is_
 
 /// Sent without the check, the stand-in stores the operator as if it were a value, and nobody asks for it by that name again.
 #[tokio::test]
-async fn an_operator_where_a_value_is_stored_is_refused() -> Result<()> {
+async fn case_46_an_operator_where_a_value_is_stored_is_refused() -> Result<()> {
     let source = source!("java");
     source.insert("c", json!([{ "_id": 1, "a": 1 }])).await?;
     let update = |update: Value| Request {

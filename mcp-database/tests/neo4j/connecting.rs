@@ -52,7 +52,7 @@ async fn the_newest_common_version_is_spoken() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_refused_and_never_shown() -> Result<()> {
+async fn case_73_a_wrong_password_is_refused_and_never_shown() -> Result<()> {
     let endpoint = server!();
     let secret = "correct-horse-battery";
     let auth = Auth::Basic {

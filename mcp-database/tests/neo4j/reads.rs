@@ -325,7 +325,7 @@ async fn errors_name_their_kind_and_place() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_hundred_calls_at_once_share_the_connections() -> Result<()> {
+async fn case_70_a_hundred_calls_at_once_share_the_connections() -> Result<()> {
     let graph = std::sync::Arc::new(graph!(Read));
     let calls: Vec<_> = (0..100)
         .map(|number| {

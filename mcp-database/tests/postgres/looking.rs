@@ -28,7 +28,7 @@ impl Database {
 }
 
 #[tokio::test]
-async fn a_schema_is_told_in_short_and_in_full() -> anyhow::Result<()> {
+async fn case_33_a_schema_is_told_in_short_and_in_full() -> anyhow::Result<()> {
     let database = database!();
     database
         .client
@@ -68,7 +68,7 @@ async fn a_schema_is_told_in_short_and_in_full() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn partitions_do_not_flood_a_schema() -> anyhow::Result<()> {
+async fn case_32_partitions_do_not_flood_a_schema() -> anyhow::Result<()> {
     let database = database!();
     database
         .client

@@ -1,6 +1,7 @@
 //! The engine for PostgreSQL against real servers.
 
 mod between;
+mod cases;
 mod changes;
 mod damage;
 mod database;

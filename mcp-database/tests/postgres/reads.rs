@@ -191,7 +191,7 @@ async fn functions_with_effects_are_not_called() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_planner_is_not_blown_up() -> anyhow::Result<()> {
+async fn case_28_a_planner_is_not_blown_up() -> anyhow::Result<()> {
     let mut database = database!();
     for bomb in [
         "SELECT length(repeat(repeat(repeat('x', 1000), 1000), 1000))",
@@ -211,8 +211,8 @@ async fn a_planner_is_not_blown_up() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn rows_are_capped_by_the_protocol_and_the_connection_is_free_at_once() -> anyhow::Result<()>
-{
+async fn case_25_rows_are_capped_by_the_protocol_and_the_connection_is_free_at_once()
+-> anyhow::Result<()> {
     let mut database = database!();
     for sql in [
         "SELECT * FROM generate_series(1, 100000000)",

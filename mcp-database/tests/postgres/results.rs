@@ -101,7 +101,7 @@ async fn an_open_result_sees_nothing_that_came_later() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_query_that_nobody_waits_for_ends_at_the_server() -> anyhow::Result<()> {
+async fn case_26_a_query_that_nobody_waits_for_ends_at_the_server() -> anyhow::Result<()> {
     let database = database!();
     let mark = "nobody waits";
     let query = database.postgres.query(endless(mark), SMALL);
@@ -117,7 +117,7 @@ async fn a_query_that_nobody_waits_for_ends_at_the_server() -> anyhow::Result<()
 }
 
 #[tokio::test]
-async fn a_query_that_takes_too_long_ends_at_the_server() -> anyhow::Result<()> {
+async fn case_26_a_query_that_takes_too_long_ends_at_the_server() -> anyhow::Result<()> {
     let database = database!();
     let mark = "too long";
     let ask = Ask {
@@ -155,7 +155,8 @@ async fn rows_that_came_before_the_time_was_over_are_told() -> anyhow::Result<()
 }
 
 #[tokio::test]
-async fn what_a_statement_leaves_in_its_session_is_gone_for_the_next() -> anyhow::Result<()> {
+async fn case_15_what_a_statement_leaves_in_its_session_is_gone_for_the_next() -> anyhow::Result<()>
+{
     let database = database!();
     let leaves = Ask {
         layers: endless("").layers,
@@ -184,7 +185,7 @@ async fn what_a_statement_leaves_in_its_session_is_gone_for_the_next() -> anyhow
 }
 
 #[tokio::test]
-async fn a_killed_backend_is_an_error_and_the_next_call_works() -> anyhow::Result<()> {
+async fn case_27_a_killed_backend_is_an_error_and_the_next_call_works() -> anyhow::Result<()> {
     let database = database!();
     let (_, rest) = database
         .postgres
@@ -229,7 +230,7 @@ async fn a_superuser_is_not_served_where_only_reading_is_meant() -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn no_error_has_a_credential_in_it() -> anyhow::Result<()> {
+async fn case_73_no_error_has_a_credential_in_it() -> anyhow::Result<()> {
     let database = database!();
     let secret = "hunter2-not-to-be-seen";
     let folder = tempfile::tempdir()?;

@@ -7,7 +7,7 @@ use crate::database::Database;
 use crate::reads::database;
 
 #[tokio::test]
-async fn values_of_every_type_are_whole() -> anyhow::Result<()> {
+async fn case_23_values_of_every_type_are_whole() -> anyhow::Result<()> {
     let mut database = database!();
     database
         .client
@@ -99,7 +99,7 @@ async fn values_of_every_type_are_whole() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn parameters_are_read_by_their_type() -> anyhow::Result<()> {
+async fn case_29_parameters_are_read_by_their_type() -> anyhow::Result<()> {
     let mut database = database!();
     for (sql, given, expected) in [
         ("$1::int + 1", json!(1), json!(2)),
@@ -141,7 +141,7 @@ async fn parameters_are_read_by_their_type() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn columns_keep_their_names_their_number_and_their_types() -> anyhow::Result<()> {
+async fn case_22_columns_keep_their_names_their_number_and_their_types() -> anyhow::Result<()> {
     let mut database = database!();
     let answer = database
         .ask(

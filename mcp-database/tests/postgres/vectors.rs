@@ -130,13 +130,13 @@ async fn vectors_of_every_kind_and_tables_of_several_parts_are_searched() -> any
     };
     let mut found = database.near(hybrid).await?.0;
     assert_eq!(found[..2], [json!(1), json!(11)]);
-    found.sort_by_key(|id| id.as_i64());
+    found.sort_by_key(Value::as_i64);
     assert_eq!(found, [json!(1), json!(2), json!(11), json!(12)]);
     Ok(())
 }
 
 #[tokio::test]
-async fn what_cannot_be_searched_is_named() -> anyhow::Result<()> {
+async fn case_36_what_cannot_be_searched_is_named() -> anyhow::Result<()> {
     let database = database!();
     let near = |vector: &[f32]| search(Near::Vector(vector.to_vec()));
     let missing = database.near(near(&[1.0])).await;

@@ -50,7 +50,7 @@ const NEVER: [&str; 34] = [
 ];
 
 #[tokio::test]
-async fn what_may_never_be_sent_is_refused_whoever_asks() -> Result<()> {
+async fn case_51_what_may_never_be_sent_is_refused_whoever_asks() -> Result<()> {
     for server in servers()? {
         for mode in [Mode::Read, Mode::Write] {
             let redis = server.source("admin", mode)?;

@@ -50,7 +50,7 @@ async fn a_user_without_a_password_is_not_taken_for_default() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_refused_login_says_so_and_never_the_password() -> Result<()> {
+async fn case_73_a_refused_login_says_so_and_never_the_password() -> Result<()> {
     for server in servers()? {
         for (user, protocol) in [("denied", 2), ("denied", 3), ("nobody", 2), ("nobody", 3)] {
             let url = format!(

@@ -121,7 +121,7 @@ async fn of_a_write_that_was_cut_it_is_told_that_nobody_knows() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_server_in_a_bad_way_says_is_told_apart() -> Result<()> {
+async fn case_54_what_a_server_in_a_bad_way_says_is_told_apart() -> Result<()> {
     for (said, expected) in [
         (
             "-READONLY You can't write against a read only replica.",
@@ -166,7 +166,7 @@ async fn what_a_server_in_a_bad_way_says_is_told_apart() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_scan_that_never_ends_is_left_and_can_be_gone_on_with() -> Result<()> {
+async fn case_52_a_scan_that_never_ends_is_left_and_can_be_gone_on_with() -> Result<()> {
     // Cursors that no JSON reader would keep, and never zero.
     let next = Arc::new(AtomicU64::new(1 << 60));
     let (port, _server) = fake(move |command| {
@@ -184,7 +184,7 @@ async fn a_scan_that_never_ends_is_left_and_can_be_gone_on_with() -> Result<()> 
 }
 
 #[tokio::test]
-async fn a_cursor_that_comes_back_is_the_end() -> Result<()> {
+async fn case_52_a_cursor_that_comes_back_is_the_end() -> Result<()> {
     let (port, _server) = fake(|command| {
         let answer: &[u8] = match command.split(' ').next() {
             Some("TYPE") => b"+hash\r\n",
@@ -235,7 +235,7 @@ async fn an_answer_without_an_end_is_cut_off() -> Result<()> {
 }
 
 #[tokio::test]
-async fn many_calls_at_once_all_get_their_own_answer() -> Result<()> {
+async fn case_70_many_calls_at_once_all_get_their_own_answer() -> Result<()> {
     for server in servers()? {
         let redis = server.source("admin", Mode::Write)?;
         let key = unique("many");

@@ -185,7 +185,7 @@ async fn health_names_slow_commands_and_big_keys_and_no_arguments() -> Result<()
 
 /// Dragonfly is not to be had here; a user without the commands that it lacks stands for it.
 #[tokio::test]
-async fn nothing_needs_a_command_that_dragonfly_lacks() -> Result<()> {
+async fn case_57_nothing_needs_a_command_that_dragonfly_lacks() -> Result<()> {
     const LACKS: &str = "~* &* +@all -reset -copy -wait -object -latency -memory|stats -memory|doctor -module|list \
         -command|docs -command|list -command|info -swapdb -script|kill -client|info -client|no-evict -client|unblock \
         -acl|dryrun -fcall -function";

@@ -111,7 +111,7 @@ async fn each_message_goes_to_one_of_a_group_and_is_acknowledged_once() -> Resul
 }
 
 #[tokio::test]
-async fn a_message_of_a_consumer_that_died_is_taken_over() -> Result<()> {
+async fn case_56_a_message_of_a_consumer_that_died_is_taken_over() -> Result<()> {
     for server in servers()? {
         for protocol in [2, 3] {
             let (redis, stream, _) = bus(&server, protocol).await?;
@@ -143,7 +143,7 @@ async fn a_message_of_a_consumer_that_died_is_taken_over() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_message_that_nobody_can_work_off_becomes_a_dead_letter() -> Result<()> {
+async fn case_56_a_message_that_nobody_can_work_off_becomes_a_dead_letter() -> Result<()> {
     for server in servers()? {
         let (redis, stream, _) = bus(&server, 2).await?;
         let poison = publish(&redis, &stream, "poison").await?;
@@ -182,7 +182,7 @@ async fn a_message_that_nobody_can_work_off_becomes_a_dead_letter() -> Result<()
 }
 
 #[tokio::test]
-async fn a_message_deleted_while_it_was_pending_is_told() -> Result<()> {
+async fn case_56_a_message_deleted_while_it_was_pending_is_told() -> Result<()> {
     for server in servers()? {
         for protocol in [2, 3] {
             let (redis, stream, mut bare) = bus(&server, protocol).await?;
@@ -211,7 +211,7 @@ async fn a_message_deleted_while_it_was_pending_is_told() -> Result<()> {
 }
 
 #[tokio::test]
-async fn ids_grow_also_where_the_clock_went_back() -> Result<()> {
+async fn case_56_ids_grow_also_where_the_clock_went_back() -> Result<()> {
     for server in servers()? {
         let (redis, stream, mut bare) = bus(&server, 2).await?;
         // As if the clock had been in the year 5138 once.
@@ -234,7 +234,7 @@ async fn ids_grow_also_where_the_clock_went_back() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_read_that_waits_gets_the_next_message_and_ends_without_one() -> Result<()> {
+async fn case_53_a_read_that_waits_gets_the_next_message_and_ends_without_one() -> Result<()> {
     for server in servers()? {
         for protocol in [2, 3] {
             let (redis, stream, _) = bus(&server, protocol).await?;

@@ -33,7 +33,7 @@ fn window(key: &str, start: Option<&str>, count: usize) -> Read {
 }
 
 #[tokio::test]
-async fn every_type_is_read_the_same_by_both_protocols() -> Result<()> {
+async fn case_57_every_type_is_read_the_same_by_both_protocols() -> Result<()> {
     for server in servers()? {
         let mut bare = server.bare().await?;
         let prefix = unique("types");
@@ -91,7 +91,7 @@ async fn every_type_is_read_the_same_by_both_protocols() -> Result<()> {
 }
 
 #[tokio::test]
-async fn binary_keys_and_values_arrive_as_they_are() -> Result<()> {
+async fn case_49_binary_keys_and_values_arrive_as_they_are() -> Result<()> {
     for server in servers()? {
         let mut bare = server.bare().await?;
         let redis = server.source("reader", Mode::Read)?;
@@ -203,7 +203,7 @@ async fn windows_put_together_are_the_whole_value() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_huge_value_is_read_by_its_beginning_and_never_as_a_whole() -> Result<()> {
+async fn case_49_a_huge_value_is_read_by_its_beginning_and_never_as_a_whole() -> Result<()> {
     for server in servers()? {
         let mut bare = server.bare().await?;
         let redis = server.source("reader", Mode::Read)?;

@@ -126,7 +126,7 @@ async fn a_search_is_by_text_by_vector_by_example_and_by_both() -> Result<()> {
 }
 
 #[tokio::test]
-async fn nothing_in_a_value_is_read_as_a_query() -> Result<()> {
+async fn case_58_nothing_in_a_value_is_read_as_a_query() -> Result<()> {
     let Some(server) = server("search")? else {
         return Ok(());
     };

@@ -87,7 +87,7 @@ async fn what_is_sent_is_there_at_the_next_poll() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_flood_is_dropped_from_its_beginning_and_counted() -> Result<()> {
+async fn case_55_a_flood_is_dropped_from_its_beginning_and_counted() -> Result<()> {
     for server in servers()? {
         let mut bare = server.bare().await?;
         let channel = format!("app:{}", unique("flood"));
@@ -114,7 +114,7 @@ async fn a_flood_is_dropped_from_its_beginning_and_counted() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_told_and_made_anew() -> Result<()> {
+async fn case_55_a_lost_connection_is_told_and_made_anew() -> Result<()> {
     for server in servers()? {
         let mut bare = server.bare().await?;
         let user = server.user(&mut bare, "~* &* +@all").await?;

@@ -201,7 +201,7 @@ async fn a_trial_tells_what_is_there_and_changes_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_refused_write_says_why() -> Result<()> {
+async fn case_50_a_refused_write_says_why() -> Result<()> {
     for server in servers()? {
         let redis = server.source("app", Mode::Write)?;
         let key = format!("app:{}", unique("refused"));
