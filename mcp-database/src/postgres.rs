@@ -120,6 +120,12 @@ impl Postgres {
         let (mut ask, mut notices) = vector::question(&search, looked)?;
         ask.timeout = timeout;
         let (answer, _) = self.query(ask, budget).await?;
+        if answer.rows.is_empty() && matches!(search.near, vector::Near::Row(_)) {
+            notices.push(
+                "nothing is near to `like`: its row is not there, or has no vector with a direction"
+                    .to_owned(),
+            );
+        }
         if answer.rows.len() < search.k && !answer.rows.goes_on() {
             notices.push(format!(
                 "{} of {} rows were found",

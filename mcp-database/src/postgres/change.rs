@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::statement::{
-    Called, LONGEST, StatementError, called, check_brackets, check_growth, is, name, one_statement,
+    Called, LONGEST, StatementError, called, check_brackets, check_growth, is, one_statement,
 };
 use super::tokens::{Kind, Token, tokens};
 
@@ -34,6 +34,8 @@ pub struct Change {
     called: BTreeSet<Called>,
     destroys: Option<&'static str>,
     returns: bool,
+    selects: bool,
+    has_change_within: bool,
 }
 
 impl Change {
@@ -69,7 +71,16 @@ impl Change {
             called: called(words),
             destroys: destroys(verb, words),
             returns: verb == "select"
+                || selects(words)
                 || words.iter().any(|word| key_word(word) == Some("returning")),
+            selects: verb == "select" || selects(words),
+            has_change_within: verb == "with"
+                && words.iter().any(|word| {
+                    matches!(
+                        key_word(word),
+                        Some("insert" | "update" | "delete" | "merge")
+                    )
+                }),
         })
     }
 
@@ -98,6 +109,16 @@ impl Change {
         self.returns
     }
 
+    /// Whether it is a query of what it may have changed within.
+    pub fn selects(&self) -> bool {
+        self.selects
+    }
+
+    /// Whether it changes something in a WITH, which may then not stand within another.
+    pub fn has_change_within(&self) -> bool {
+        self.has_change_within
+    }
+
     /// The statement that gives each column it returns behind the cast of its place, under names of ours.
     pub fn text_with(&self, casts: &[&str]) -> String {
         let selected = casts.iter().enumerate();
@@ -124,6 +145,30 @@ fn key_word<'t>(token: &'t Token<'_>) -> Option<&'t str> {
     }
 }
 
+/// Whether the statement behind WITH is a query.
+fn selects(words: &[Token<'_>]) -> bool {
+    let mut depth = 0_usize;
+    let mut outside = words.iter().filter(|word| {
+        if is(Some(word), '(') {
+            depth += 1;
+        } else if is(Some(word), ')') {
+            depth = depth.saturating_sub(1);
+        }
+        depth == 0
+    });
+    words.first().and_then(key_word) == Some("with")
+        && outside
+            .find_map(|word| {
+                key_word(word).filter(|verb| {
+                    matches!(
+                        *verb,
+                        "select" | "table" | "values" | "insert" | "update" | "delete" | "merge"
+                    )
+                })
+            })
+            .is_some_and(|verb| matches!(verb, "select" | "table" | "values"))
+}
+
 fn destroys(verb: &str, words: &[Token<'_>]) -> Option<&'static str> {
     match verb {
         "drop" => return Some("it drops what it names, with all that is in it"),
@@ -141,23 +186,35 @@ fn destroys(verb: &str, words: &[Token<'_>]) -> Option<&'static str> {
         _ => {}
     }
     words.iter().enumerate().find_map(|(index, word)| {
-        let before = index.checked_sub(1).and_then(|before| words.get(before));
-        // A part of a foreign key, of ON CONFLICT or MERGE, or a lock.
-        if matches!(
-            name(before),
-            Some("on" | "do" | "then" | "for" | "or" | "no" | "before" | "after" | "of")
-        ) {
-            return None;
-        }
         let what = match key_word(word) {
             Some("delete") if key_word(words.get(index + 1)?) == Some("from") => {
                 "it deletes every row: it has no WHERE"
             }
-            Some("update") => "it updates every row: it has no WHERE",
+            Some("update") if sets_rows(&words[index + 1..]) => {
+                "it updates every row: it has no WHERE"
+            }
             _ => return None,
         };
         (!has_where(&words[index..])).then_some(what)
     })
+}
+
+/// Whether what follows UPDATE is a table and SET: else it is a part of a foreign key, a trigger, a policy, ON CONFLICT, MERGE, or a lock.
+fn sets_rows(behind: &[Token<'_>]) -> bool {
+    let first = behind.first().and_then(key_word);
+    if matches!(
+        first,
+        Some("set" | "cascade" | "restrict" | "no" | "on" | "of" | "or")
+    ) {
+        return false;
+    }
+    behind
+        .iter()
+        .find(|word| {
+            key_word(word) == Some("set")
+                || !matches!(word.kind, Kind::Name { .. } | Kind::Other('.' | '*'))
+        })
+        .is_some_and(|word| key_word(word) == Some("set"))
 }
 
 /// Whether a WHERE follows before the brackets around the words close.
@@ -187,20 +244,58 @@ fn is_label(before: Option<&Token<'_>>) -> bool {
 
 /// Whether a condition says anything of a row: constants alone are true of all of them.
 fn names_something(condition: &[Token<'_>]) -> bool {
-    condition
+    let said = condition
         .iter()
-        .take_while(|word| key_word(word) != Some("returning"))
-        .any(|word| match &word.kind {
-            Kind::Name { name, is_quoted } => {
-                *is_quoted
-                    || !matches!(
-                        name.as_ref(),
-                        "true" | "false" | "not" | "null" | "is" | "and" | "or"
-                    )
-            }
-            _ => false,
-        })
+        .take_while(|word| key_word(word) != Some("returning"));
+    said.enumerate().any(|(index, word)| match &word.kind {
+        Kind::Name { name, is_quoted } => {
+            let is_called = is(condition.get(index + 1), '(');
+            let is_type = index > 0 && is(condition.get(index - 1), ':');
+            !is_called && !is_type && (*is_quoted || !NAMES_NOTHING.contains(&name.as_ref()))
+        }
+        _ => false,
+    })
 }
+
+/// Key words of conditions, which are names of nothing in a row.
+const NAMES_NOTHING: [&str; 36] = [
+    "all",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asymmetric",
+    "between",
+    "case",
+    "cast",
+    "distinct",
+    "else",
+    "end",
+    "escape",
+    "exists",
+    "false",
+    "from",
+    "ilike",
+    "in",
+    "is",
+    "isnull",
+    "like",
+    "not",
+    "notnull",
+    "null",
+    "or",
+    "row",
+    "select",
+    "similar",
+    "some",
+    "symmetric",
+    "then",
+    "to",
+    "true",
+    "unknown",
+    "values",
+    "when",
+];
 
 #[cfg(test)]
 mod tests {
@@ -222,6 +317,12 @@ mod tests {
             "DELETE FROM t RETURNING 1 AS where",
             "UPDATE t SET a = 2 RETURNING 1 AS where",
             "MERGE INTO t USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
+            "WITH RECURSIVE x(a) AS (SELECT 1) SEARCH DEPTH FIRST BY a SET \"do\" DELETE FROM t",
+            "WITH RECURSIVE x(a) AS (SELECT 1) SEARCH DEPTH FIRST BY a SET before UPDATE ONLY public.t SET a = 1",
+            "DELETE FROM t WHERE (SELECT true)",
+            "DELETE FROM t WHERE 1 IN (1)",
+            "DELETE FROM t WHERE 'a' LIKE '%'",
+            "DELETE FROM t WHERE now() > '2000-01-01'::date",
         ] {
             let destroys = Change::of(sql)?.destroys().is_some();
             assert_eq!(destroys, !sql.starts_with("INSERT"), "{sql}");
@@ -232,6 +333,10 @@ mod tests {
             "CREATE TABLE u (a int REFERENCES t ON DELETE CASCADE ON UPDATE SET NULL)",
             "SELECT a FROM t FOR UPDATE",
             "ALTER TABLE t ADD COLUMN b int",
+            "SELECT a FROM t FOR NO KEY UPDATE SKIP LOCKED",
+            "CREATE TABLE u (a int REFERENCES t ON UPDATE NO ACTION ON DELETE SET NULL)",
+            "CREATE TRIGGER x BEFORE UPDATE OF a OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION f()",
+            "CREATE POLICY p ON t FOR UPDATE USING (true)",
             "DELETE FROM t WHERE \"true\"",
             "MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN UPDATE SET b = 1",
         ] {

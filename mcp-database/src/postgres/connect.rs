@@ -22,6 +22,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const WAIT_AT_MOST: Duration = Duration::from_secs(10);
 /// How long asking a server to end a statement may take.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
+/// How often a server is asked for it, and after how long the next time.
+const MOST_CANCELS: usize = 10;
+const CANCEL_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// How long a transaction may be idle: an open result that nobody reads on is over before.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(150);
 /// How long a statement waits for a lock.
@@ -29,7 +32,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections for results that are read on, beside those for calls.
 const FOR_OPEN_RESULTS: usize = 16;
 /// Undoes what a statement may have left in its session; nothing that the driver has prepared.
-const CLEAN: &str = "CLOSE ALL; RESET ROLE; RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+pub(super) const CLEAN: &str = "CLOSE ALL; RESET ROLE; RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 /// Drops what clients like this one have left in a session that a pooler gives to one after the other: the driver counts the names of
 /// its prepared statements from s0 in every process.
 const FREE_NAMES: &str = "DO $$ DECLARE n text; BEGIN FOR n IN SELECT name FROM pg_catalog.pg_prepared_statements \
@@ -48,6 +51,7 @@ struct Made {
     pool: Pool,
     tls: Option<MakeRustls>,
     has_options: bool,
+    shared: String,
 }
 
 #[derive(Clone)]
@@ -66,6 +70,8 @@ pub(super) struct Connection {
     tls: Option<MakeRustls>,
     /// Whether a pooler shares the sessions behind it. It refused the limits of the source at the start.
     pub(super) is_shared: bool,
+    /// What a transaction begins with there: nothing of what others have left, and the path of the source.
+    shared: String,
     is_spoiled: bool,
     /// Whether it is in a transaction that nothing but giving it back ends.
     is_begun: bool,
@@ -149,6 +155,7 @@ impl Connector {
             object: Some(object),
             tls: made.tls.clone(),
             is_shared: !made.has_options,
+            shared: made.shared.clone(),
             // What the driver keeps for the next time is in a session that somebody else has then.
             is_spoiled: !made.has_options,
             is_begun: false,
@@ -218,6 +225,7 @@ impl Connector {
             pool,
             tls,
             has_options: with_options,
+            shared: format!("{FREE_NAMES}{}", path(settings)),
         };
         *self.lock() = Some(made.clone());
         Ok(made)
@@ -237,7 +245,11 @@ impl Connection {
 
     /// What the next transaction on it begins with.
     pub(super) fn opening(&self, timeout: Duration) -> String {
-        let freed = if self.is_shared { FREE_NAMES } else { "" };
+        let freed = if self.is_shared {
+            self.shared.as_str()
+        } else {
+            ""
+        };
         let milliseconds = timeout.as_millis();
         format!(
             "{freed}SET LOCAL standard_conforming_strings = on; SET LOCAL statement_timeout = {milliseconds}"
@@ -255,19 +267,31 @@ impl Connection {
     }
 
     /// Has the server end what runs on it, and closes it.
-    pub(super) async fn cancel(mut self) {
-        let cancelling = async {
-            match self.tls.take() {
-                Some(MakeRustls(tls)) => self.token.cancel_query(tls).await,
-                None => self.token.cancel_query(NoTls).await,
+    pub(super) async fn cancel(self) {
+        for _ in 0..MOST_CANCELS {
+            let cancelling = async {
+                match self.tls.clone() {
+                    Some(MakeRustls(tls)) => self.token.cancel_query(tls).await,
+                    None => self.token.cancel_query(NoTls).await,
+                }
+            };
+            match tokio::time::timeout(CANCEL_WITHIN, cancelling).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "a statement could not be cancelled at the server");
+                    break;
+                }
+                Err(_) => {
+                    tracing::warn!("a statement could not be cancelled at the server in time");
+                    break;
+                }
             }
-        };
-        match tokio::time::timeout(CANCEL_WITHIN, cancelling).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "a statement could not be cancelled at the server");
+            // What was still on its way when the server was told begins afterwards; whatever answers now was sent behind it.
+            let Some(object) = &self.object else { break };
+            let answered = tokio::time::timeout(CANCEL_AGAIN_AFTER, object.batch_execute("")).await;
+            if answered.is_ok() {
+                break;
             }
-            Err(_) => tracing::warn!("a statement could not be cancelled at the server in time"),
         }
         self.close();
     }
@@ -286,7 +310,8 @@ impl Connection {
     /// Gives it back, without anything that was left in it.
     pub(super) async fn give_back(self) {
         let ending = match (self.is_begun, self.is_spoiled) {
-            (true, true) => "ROLLBACK".to_owned(),
+            // Locks of a session outlive a rollback, and behind a pooler nothing comes afterwards.
+            (true, true) => "SELECT pg_catalog.pg_advisory_unlock_all(); ROLLBACK".to_owned(),
             (false, true) => return self.close(),
             (true, false) => ["ROLLBACK; ", CLEAN].concat(),
             (false, false) => CLEAN.to_owned(),
@@ -318,6 +343,18 @@ fn options(settings: &Settings) -> String {
         options.push_str(&path);
     }
     options
+}
+
+/// The role and the path of a source, whatever others have left in a session.
+fn path(settings: &Settings) -> String {
+    let path = match &settings.special.search_path {
+        Some(path) => {
+            let path = path.replace('\'', "''");
+            format!("SELECT pg_catalog.set_config('search_path', '{path}', true)")
+        }
+        None => "SET LOCAL search_path TO DEFAULT".to_owned(),
+    };
+    format!("SET LOCAL ROLE NONE; {path}; ")
 }
 
 fn host_name(host: &Host) -> String {

@@ -7,11 +7,12 @@ use serde_json::Value;
 use tokio_postgres::{Client, Statement, Transaction};
 
 use super::change::Change;
-use super::connect::Connection;
+use super::connect::{CLEAN, Connection};
 use super::error::Error;
 use super::functions::{self, Scope};
-use super::loss::{self, Tables};
+use super::loss::Tables;
 use super::read::{catalog, columns, parameters};
+use super::statement::StatementError;
 use super::task;
 use super::value::{self, Raw};
 use crate::table::{Answer, Budget, Rows};
@@ -70,6 +71,7 @@ async fn run(
     // A function may leave a role or prepared statements in the session, which nothing takes out for sure.
     connection.spoil();
     let opening = connection.opening(changes.timeout);
+    let is_shared = connection.is_shared;
     let client: &mut Client = connection.client()?;
     let failed = |error: tokio_postgres::Error| Error::outside(&error);
     let mut transaction = client
@@ -87,18 +89,20 @@ async fn run(
         },
     };
     for (change, given) in &changes.steps {
-        let mut gone = 0;
-        if loss::is_possible(change) {
-            let before = Tables::now(&transaction).await?;
-            // Tried, so that the server says what it takes along, and taken back, so that it can be counted.
-            let trial = transaction.transaction().await.map_err(failed)?;
-            step(&trial, change, given, changes.budget, allowed).await?;
-            let after = Tables::now(&trial).await?;
-            trial.rollback().await.map_err(failed)?;
-            gone = before.rows_gone(&after, &mut transaction).await?;
-        }
         let before = touched(&transaction).await?;
-        let (told, returned) = step(&transaction, change, given, changes.budget, allowed).await?;
+        let tables = Tables::now(&transaction).await?;
+        let trial = transaction.transaction().await.map_err(failed)?;
+        let (mut told, mut returned) = step(&trial, change, given, changes.budget, allowed).await?;
+        let tables_after = Tables::now(&trial).await?;
+        let mut gone = 0;
+        if tables.are_all_in(&tables_after) {
+            trial.commit().await.map_err(failed)?;
+        } else {
+            // Taken back, so that the rows of what it takes with it can be counted, and made again.
+            trial.rollback().await.map_err(failed)?;
+            gone = tables.rows_gone(&tables_after, &mut transaction).await?;
+            (told, returned) = step(&transaction, change, given, changes.budget, allowed).await?;
+        }
         let after = touched(&transaction).await?;
         // The server's word for a statement knows nothing of WITH, cascades, triggers and functions.
         let affected = told.max(after.saturating_sub(before)) + gone;
@@ -110,12 +114,18 @@ async fn run(
         transaction.rollback().await.map_err(failed)?;
         return Err(Error::Unexpected { affected, expected });
     }
-    let ending = if changes.is_trial {
-        transaction.rollback().await
+    if changes.is_trial {
+        // What is checked at the end is checked now.
+        let checked = transaction.batch_execute("SET CONSTRAINTS ALL IMMEDIATE");
+        checked.await.map_err(failed)?;
+        transaction.rollback().await.map_err(failed)?;
     } else {
-        transaction.commit().await
-    };
-    ending.map_err(failed)?;
+        if is_shared {
+            // Whoever has the session next is none of ours.
+            transaction.batch_execute(CLEAN).await.map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)?;
+    }
     Ok(executed)
 }
 
@@ -161,7 +171,7 @@ async fn step(
         // A row that does not fit is left out, and that is told.
         let _ = rows.push(cells);
     }
-    let counts = !matches!(change.verb(), "select" | "call");
+    let counts = !change.selects() && change.verb() != "call";
     let affected = stream.rows_affected().filter(|_| counts).unwrap_or(0);
     let columns = columns(&prepared);
     Ok((affected, Answer { columns, rows }))
@@ -177,6 +187,12 @@ async fn readable(
     let casts: Vec<&str> = columns.map(|column| value::cast(column.type_())).collect();
     if casts.iter().all(|cast| cast.is_empty()) || !change.returns() {
         return Ok(prepared.clone());
+    }
+    if change.has_change_within() {
+        let columns = prepared.columns().iter().zip(&casts);
+        let columns = columns.filter(|(_, cast)| !cast.is_empty());
+        let names: Vec<&str> = columns.map(|(column, _)| column.name()).collect();
+        return Err(StatementError::Unreadable(names.join(", ")).into());
     }
     transaction
         .prepare_typed(&change.text_with(&casts), prepared.params())

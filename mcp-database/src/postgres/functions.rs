@@ -11,7 +11,8 @@ pub const LOOK_UP: &str = "\
 SELECT n.nspname::text, p.proname::text, n.nspname = ANY (pg_catalog.current_schemas(true)), p.provolatile::text, \
 (p.pronargs - p.pronargdefaults)::int4, \
 EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attname = p.proname AND a.attnum > 0 AND NOT a.attisdropped) \
-FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.proname = ANY ($1)";
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.proname = ANY ($1) \
+AND NOT 'pg_catalog.internal'::pg_catalog.regtype = ANY (p.proargtypes)";
 
 /// Volatile functions of `pg_catalog` without effects.
 const HARMLESS: [&str; 22] = [

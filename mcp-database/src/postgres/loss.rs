@@ -1,10 +1,9 @@
-//! The rows that DROP and TRUNCATE take with them: the server counts those of no statement that removes whole tables.
+//! The rows that go with whole tables, by DROP, TRUNCATE, functions and triggers: the server counts them for no statement.
 
 use std::collections::HashMap;
 
 use tokio_postgres::Transaction;
 
-use super::change::Change;
 use super::error::Error;
 
 /// Rows of one table up to which they are counted.
@@ -26,11 +25,6 @@ struct Table {
     estimate: i64,
 }
 
-/// Whether a statement may take whole tables with it.
-pub(super) fn is_possible(change: &Change) -> bool {
-    matches!(change.verb(), "drop" | "truncate")
-}
-
 impl Tables {
     /// Those that there are now.
     pub(super) async fn now(transaction: &Transaction<'_>) -> Result<Self, Error> {
@@ -48,6 +42,18 @@ impl Tables {
         Ok(Self(tables))
     }
 
+    /// Whether each is in `after` as well, with the same file.
+    pub(super) fn are_all_in(&self, after: &Self) -> bool {
+        self.gone(after).next().is_none()
+    }
+
+    fn gone(&self, after: &Self) -> impl Iterator<Item = &Table> {
+        self.0.iter().filter_map(|(oid, table)| {
+            let is_kept = after.0.get(oid).is_some_and(|kept| kept.file == table.file);
+            (!is_kept).then_some(table)
+        })
+    }
+
     /// How many rows the tables have that `after` has no more, or with another file. Called where they are there again; a table that
     /// the role may empty and not read is counted by the server's estimate.
     pub(super) async fn rows_gone(
@@ -56,12 +62,8 @@ impl Tables {
         transaction: &mut Transaction<'_>,
     ) -> Result<u64, Error> {
         let failed = |error: tokio_postgres::Error| Error::outside(&error);
-        let gone = self
-            .0
-            .iter()
-            .filter(|(oid, table)| after.0.get(oid).is_none_or(|kept| kept.file != table.file));
         let mut rows = 0;
-        for (_, table) in gone {
+        for table in self.gone(after) {
             let savepoint = transaction.transaction().await.map_err(failed)?;
             let name = &table.name;
             let count =

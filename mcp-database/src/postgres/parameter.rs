@@ -52,6 +52,12 @@ fn text(value: &Value, kind: &Type) -> Result<Option<String>, ParameterError> {
     Ok(Some(match value {
         Value::Null => return Ok(None),
         Value::Bool(value) => value.to_string(),
+        // A reader of JSON has rounded it already.
+        Value::Number(value)
+            if !matches!(*kind, Type::FLOAT4 | Type::FLOAT8) && is_rounded(value) =>
+        {
+            return Err(wrong("a number of more digits than are kept"));
+        }
         Value::Number(value) => value.to_string(),
         Value::String(value) => value.clone(),
         Value::Array(values) => match kind.kind() {
@@ -63,6 +69,18 @@ fn text(value: &Value, kind: &Type) -> Result<Option<String>, ParameterError> {
         Value::Object(_) if is_json => value.to_string(),
         Value::Object(_) => return Err(wrong("an object")),
     }))
+}
+
+/// Whether a number may have had more digits than it has now: there are as many as are kept at most.
+fn is_rounded(number: &serde_json::Number) -> bool {
+    const KEPT_DIGITS: usize = 16;
+    const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+    number.is_f64()
+        && number.as_f64().is_some_and(|value| {
+            let digits = value.to_string();
+            let digits = digits.bytes().filter(u8::is_ascii_digit).count();
+            value.abs() >= LARGEST_EXACT || digits > KEPT_DIGITS + 1
+        })
 }
 
 /// `{"a",NULL,{…}}`

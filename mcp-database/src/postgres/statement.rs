@@ -47,6 +47,9 @@ pub enum StatementError {
         "calls of `{0}` within each other make a value of over {LARGEST_CONSTANT} bytes while the server plans"
     )]
     GrowsTooMuch(String),
+    /// Columns that cannot be read as they are sent.
+    #[error("the columns {0} cannot be given as they are where a WITH makes a change")]
+    Unreadable(String),
     /// What is no sequence of words.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -256,6 +259,7 @@ fn own_numbers(words: &[Token<'_>]) -> u64 {
     // Whether each open bracket is one of a call, or in one.
     let mut open: Vec<bool> = Vec::new();
     let mut product = 1_u64;
+    let mut commas = 0;
     let mut before = None;
     for token in words {
         match token.kind {
@@ -272,6 +276,9 @@ fn own_numbers(words: &[Token<'_>]) -> u64 {
             Kind::Integer(value) if open.last() == Some(&false) => {
                 product = product.saturating_mul(value.max(1));
             }
+            Kind::Other(',') if open.len() == 1 => commas += 1,
+            // The second of every one of them is a size, and may be one in quotes.
+            Kind::Text if open.last() == Some(&false) && commas == 1 => return u64::MAX,
             // `1e9`, `2 ^ 30`, `1 << 30`
             Kind::Number | Kind::Other('^') if open.last() == Some(&false) => return u64::MAX,
             Kind::Other('<') if open.last() == Some(&false) && is(before, '<') => return u64::MAX,
@@ -380,6 +387,10 @@ mod tests {
         refused("select lpad('x', ((1000) * (2000)))");
         refused("select array_fill(0, array[2000, 2000])");
         refused("select repeat('x', 1 << 29)");
+        refused("select lpad('x', '260000000')");
+        refused("select repeat('x', 30000 * '30000')");
+        refused("select rpad('x', int '260000000', 'y')");
+        Query::of("select lpad(a, 10, '0'), repeat('-', 20) from t")?;
         refused("select repeat('x', 1e9::int)");
         refused("select lpad('x', (2 ^ 29)::int)");
         refused("select length(repeat(upper(repeat('x', 2000)), 2000))");

@@ -58,6 +58,9 @@ pub enum TokenError {
     /// A NUL character.
     #[error("there is a NUL character in the statement")]
     Nul,
+    /// `$` right behind a number.
+    #[error("a `$` stands right behind a number at character {0}; put a blank between them")]
+    Glued(usize),
 }
 
 /// Cuts a text into words, without its blanks and comments.
@@ -102,6 +105,10 @@ impl<'a> Scanner<'a> {
         let kind = match first {
             '\'' => self.text(false)?,
             '"' => self.quoted_name()?,
+            // Behind a number older servers read it as part of a name.
+            '$' if self.sql[..start].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_') => {
+                return Err(TokenError::Glued(self.sql[..start].chars().count() + 1));
+            }
             '$' => self.dollar()?,
             '0'..='9' => self.number(),
             '.' if self.rest()[1..].starts_with(|c: char| c.is_ascii_digit()) => self.number(),
@@ -309,7 +316,10 @@ impl<'a> Scanner<'a> {
             }
         }
         self.at += length;
-        let name = if word.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        // Where a character has one byte, the server folds by its locale, and İ to i in a Turkish one.
+        let name = if word.contains('\u{130}') {
+            Cow::Owned(word.replace('\u{130}', "i").to_ascii_lowercase())
+        } else if word.bytes().any(|byte| byte.is_ascii_uppercase()) {
             Cow::Owned(word.to_ascii_lowercase())
         } else {
             Cow::Borrowed(word)
@@ -462,6 +472,8 @@ mod tests {
             ("1.e5 1.5.6", "number number number"),
             ("1..2", "1 . number"),
             ("$1f(1)", "$ f ( 1 )"),
+            ("advİsory(1)", "advisory ( 1 )"),
+            ("a$1 1 $1", "a$1 1 $"),
         ] {
             assert_eq!(read(sql)?.join(" "), words, "{sql}");
         }
@@ -481,5 +493,6 @@ mod tests {
         }
         assert_eq!(tokens("U&\"a\" (1)"), Err(TokenError::UnicodeName));
         assert_eq!(tokens("a\0"), Err(TokenError::Nul));
+        assert_eq!(tokens("1_0$a$ f() $a$"), Err(TokenError::Glued(4)));
     }
 }

@@ -271,6 +271,12 @@ impl Question {
                 );
                 // Without an example nothing is near to it.
                 self.conditions.push(format!("{example} IS NOT NULL"));
+                if search.metric == Metric::Cosine {
+                    // One of zeros has no direction: it is at no distance from itself.
+                    let itself = format!("{example} OPERATOR({}.<=>) {example}", column.namespace);
+                    self.conditions
+                        .push(format!("({itself}) <> 'NaN'::pg_catalog.float8"));
+                }
                 Ok(example)
             }
         }

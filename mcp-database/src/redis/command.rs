@@ -52,6 +52,15 @@ const REPEATING: [&str; 3] = ["hrandfield", "srandmember", "zrandmember"];
 /// The most that these may be asked for.
 const MOST_RANDOM: u32 = 10_000;
 
+/// Commands that look at so many keys or elements at once as their COUNT says, and serve nobody else meanwhile.
+const SCANNING: [&str; 4] = ["hscan", "scan", "sscan", "zscan"];
+
+/// Whether an argument behind COUNT is more than may be asked for.
+fn has_large_count(argv: &[Blob]) -> bool {
+    argv.windows(2)
+        .any(|pair| pair[0].0.eq_ignore_ascii_case(b"count") && !is_small(&pair[1]))
+}
+
 fn is_small(count: &Blob) -> bool {
     let count = std::str::from_utf8(&count.0).ok();
     let count = count.and_then(|count| count.parse::<u32>().ok());
@@ -82,7 +91,7 @@ pub enum GateError {
     ReadSource(String),
     /// A count that has the server make an answer without bounds.
     #[error(
-        "the count of {0} is not between 0 and {MOST_RANDOM}; below 0 it gives elements again and again"
+        "the count of {0} is not between 0 and {MOST_RANDOM}; the server would serve nobody else meanwhile"
     )]
     Count(String),
     /// A destructive command that nobody has confirmed.
@@ -341,6 +350,9 @@ impl Command {
         })
         .unwrap_or((Class::Never, Keys::Any));
         if REPEATING.contains(&name.as_str()) && argv.get(2).is_some_and(|count| !is_small(count)) {
+            return Err(GateError::Count(name.to_ascii_uppercase()));
+        }
+        if SCANNING.contains(&name.as_str()) && has_large_count(argv) {
             return Err(GateError::Count(name.to_ascii_uppercase()));
         }
         Ok(Self { name, class, keys })

@@ -10,7 +10,7 @@ use mcp_database::postgres::{Error, Postgres};
 use mcp_database::source::Mode;
 use mcp_database::table::Budget;
 use serde_json::{Value, json};
-use tokio_postgres::{NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::database::{Database, settings};
 use crate::reads::database;
@@ -127,6 +127,7 @@ async fn case_35_a_pooler_that_shares_sessions_serves_every_call() -> anyhow::Re
         let count: u32 = left().await?;
         assert_eq!(count, 0, "statements stay with the pooler");
     }
+    what_is_left_stays_nowhere(&database, &shared, &other).await?;
     let posture = shared.posture().await?;
     ensure!(
         posture
@@ -135,5 +136,44 @@ async fn case_35_a_pooler_that_shares_sessions_serves_every_call() -> anyhow::Re
             .any(|finding| finding.finding.contains("pooler")),
         "{posture:?}"
     );
+    Ok(())
+}
+
+/// What a change leaves in its session reaches nobody, and what others leave does not reach us.
+async fn what_is_left_stays_nowhere(
+    database: &Database,
+    shared: &Postgres,
+    other: &Client,
+) -> anyhow::Result<()> {
+    database
+        .client
+        .batch_execute(
+            "DROP ROLE IF EXISTS pooled; CREATE ROLE pooled; CREATE FUNCTION leaves() RETURNS void LANGUAGE plpgsql AS \
+             $$ BEGIN CREATE TEMP TABLE left_over (a int); PERFORM pg_advisory_lock(4242), set_config('search_path', 'evil', false), \
+             set_config('role', 'pooled', false); END $$",
+        )
+        .await?;
+    shared.execute(change("SELECT leaves()")?).await?;
+    let state = "SELECT current_user::text, current_setting('search_path'), to_regclass('pg_temp.left_over') IS NULL, \
+                 (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')";
+    let seen = other.simple_query(state).await?;
+    let seen = seen.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?].join(" "))
+        }
+        _ => None,
+    });
+    assert_eq!(seen.as_deref(), Some("postgres \"$user\", public t 0"));
+    // What another client leaves is not taken over.
+    other
+        .batch_execute("SET ROLE pooled; SET search_path TO evil")
+        .await?;
+    let who = "SELECT current_user::text, current_setting('search_path')";
+    assert_eq!(
+        rows(shared, who).await?,
+        [[json!("postgres"), json!("\"$user\", public")]]
+    );
+    other.batch_execute("RESET ROLE; RESET search_path").await?;
+    database.client.batch_execute("DROP ROLE pooled").await?;
     Ok(())
 }

@@ -149,7 +149,8 @@ async fn a_change_counts_all_that_it_touches() -> anyhow::Result<()> {
         .batch_execute(
             "CREATE TABLE parent (a int PRIMARY KEY); CREATE TABLE child (a int REFERENCES parent ON DELETE CASCADE); \
              INSERT INTO parent SELECT generate_series(1, 5); INSERT INTO child SELECT 1 + g % 5 FROM generate_series(1, 20) g; \
-             CREATE FUNCTION empties() RETURNS void LANGUAGE sql AS 'DELETE FROM child'",
+             CREATE FUNCTION empties() RETURNS void LANGUAGE sql AS 'DELETE FROM child'; \
+             CREATE FUNCTION wipes() RETURNS void LANGUAGE plpgsql AS $$ BEGIN TRUNCATE child; END $$",
         )
         .await?;
     for (sql, touched) in [
@@ -162,6 +163,11 @@ async fn a_change_counts_all_that_it_touches() -> anyhow::Result<()> {
         ("DROP TABLE parent CASCADE", 5),
         ("DROP SCHEMA public CASCADE", 25),
         ("DROP FUNCTION empties", 0),
+        ("SELECT wipes()", 20),
+        (
+            "WITH d AS (DELETE FROM child RETURNING a) SELECT a FROM d",
+            20,
+        ),
     ] {
         let trial = Changes {
             is_trial: true,
@@ -169,6 +175,53 @@ async fn a_change_counts_all_that_it_touches() -> anyhow::Result<()> {
         };
         assert_eq!(writing.execute(trial).await?.total(), touched, "{sql}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trial_sees_what_is_checked_at_the_end() -> anyhow::Result<()> {
+    let database = database!();
+    let writing = database.source(|settings| settings.mode = Mode::Write)?;
+    database
+        .client
+        .batch_execute(
+            "CREATE TABLE parent (a int PRIMARY KEY); \
+             CREATE TABLE child (a int REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",
+        )
+        .await?;
+    let trial = Changes {
+        is_trial: true,
+        ..changes(&[("INSERT INTO child VALUES (999)", &[])])?
+    };
+    let refused = writing.execute(trial).await;
+    ensure!(matches!(refused, Err(Error::Server(_))), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_query_behind_with_is_read_as_a_query() -> anyhow::Result<()> {
+    let database = database!();
+    let writing = database.source(|settings| settings.mode = Mode::Write)?;
+    let query = changes(&[(
+        "WITH d AS (SELECT 1 AS id) SELECT id, 'pg_class'::regclass AS k, point(1, 2) AS p FROM d",
+        &[],
+    )])?;
+    let executed = writing.execute(query).await?;
+    assert_eq!(executed.total(), 0);
+    let rows = executed.returned.rows.into_rows();
+    assert_eq!(rows, [[json!(1), json!("pg_class"), json!("(1,2)")]]);
+    database
+        .client
+        .batch_execute("CREATE TABLE t AS SELECT 1 AS id, 'pg_class'::regclass AS k")
+        .await?;
+    let within = "WITH d AS (UPDATE t SET id = 2 RETURNING *) SELECT id, k FROM d";
+    let refused = writing.execute(changes(&[(within, &[])])?).await;
+    let told = refused.err().map(|error| error.to_string());
+    ensure!(
+        told.as_ref()
+            .is_some_and(|told| told.contains("columns k cannot")),
+        "{told:?}"
+    );
     Ok(())
 }
 

@@ -117,6 +117,36 @@ async fn case_26_a_query_that_nobody_waits_for_ends_at_the_server() -> anyhow::R
 }
 
 #[tokio::test]
+async fn case_26_a_query_that_is_given_up_at_any_moment_ends_at_the_server() -> anyhow::Result<()> {
+    let database = database!();
+    let given_up = database.source(|_| {})?;
+    given_up.query(Ask::new("SELECT 1"), SMALL).await?;
+    for moment in 0..40 {
+        let waited = Duration::from_micros(50 * moment);
+        let query = given_up.query(endless("given up"), SMALL);
+        let answered = tokio::time::timeout(waited, query).await;
+        ensure!(answered.is_err(), "it has an end");
+    }
+    drop(given_up);
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'mcp-database'";
+    let gone = async {
+        while database
+            .client
+            .query_one(left, &[])
+            .await?
+            .try_get::<_, i64>(0)?
+            > 0
+        {
+            tokio::task::yield_now().await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(30), gone)
+        .await
+        .context("something runs on")?
+}
+
+#[tokio::test]
 async fn case_26_a_query_that_takes_too_long_ends_at_the_server() -> anyhow::Result<()> {
     let database = database!();
     let mark = "too long";

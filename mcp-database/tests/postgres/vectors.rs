@@ -88,8 +88,12 @@ async fn the_nearest_rows_are_found_by_vector_by_example_and_with_words() -> any
 async fn case_36_an_example_that_is_not_there_is_near_to_nothing() -> anyhow::Result<()> {
     let database = database!();
     database.notes().await?;
-    // One that is not there, and one without a vector.
-    for id in [77, 5] {
+    database
+        .client
+        .batch_execute("INSERT INTO \"Notes.1\" VALUES (6, 'zeros', 'a', '[0,0,0]')")
+        .await?;
+    // One that is not there, one without a vector, and one of zeros.
+    for id in [77, 5, 6] {
         let like = Near::Row(object(json!({ "id": id }))?);
         assert!(database.near(search(like)).await?.0.is_empty(), "{id}");
     }
