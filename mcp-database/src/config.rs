@@ -9,7 +9,8 @@ use shared::serve::ServeArgs;
 use crate::source::{Mode, Password};
 use crate::sources::{self, Sources, SourcesError};
 
-/// Prefix of the environment variables: `--sources` is `DATABASE_SOURCES`.
+/// Prefix of the environment variables: `--sources` is `DATABASE_SOURCES`. (`DATABASE_URL` is what other programs read, and often has a
+/// password in it: `--url` is `MCP_DATABASE_URL`.)
 pub const ENVIRONMENT: &str = "DATABASE";
 /// Where the password of `--url` is, if no file is named.
 const PASSWORD: &str = "DATABASE_PASSWORD";
@@ -29,7 +30,7 @@ pub struct Config {
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub sources: Option<PathBuf>,
     /// One database, named `main`: postgres://, redis://, mongodb:// or neo4j://, without a password in it.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, env = "MCP_DATABASE_URL", value_name = "URL")]
     pub url: Option<String>,
     /// File with the password for --url.
     #[arg(long, value_name = "FILE", requires = "url")]

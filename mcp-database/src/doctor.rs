@@ -46,7 +46,15 @@ async fn examine(report: &mut Doctor, database: &Database) {
             let version = looked.version.as_deref().unwrap_or("of unknown version");
             let role = looked.role.as_deref().unwrap_or("nobody");
             let engine = database.settings.engine;
-            report.ok(&check, format!("{engine} {version}, as {role}"));
+            let told = format!("{engine} {version}, as {role}");
+            match &looked.refusal {
+                None => report.ok(&check, told),
+                Some(refusal) => report.fail(
+                    &check,
+                    format!("{told}: {}", refusal.message),
+                    refusal.hint.as_deref().unwrap_or("give another role"),
+                ),
+            }
             findings(report, &check, &looked.findings);
         }
         Err(error) => report.fail(

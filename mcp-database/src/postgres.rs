@@ -164,9 +164,17 @@ impl Postgres {
             .await
     }
 
+    /// Whether the role may be served.
+    ///
+    /// # Errors
+    /// Why not, or the server cannot be asked.
+    pub async fn admits(&self) -> Result<(), Error> {
+        self.posture().await?.admit(&self.settings)
+    }
+
     /// A connection, once it is known that the role may be served.
     async fn connection(&self) -> Result<Connection, Error> {
-        self.posture().await?.admit(&self.settings)?;
+        self.admits().await?;
         self.connector.connection(&self.settings).await
     }
 }

@@ -117,9 +117,12 @@ impl Rows {
                 self.is_full = Some(Truncation::Bytes);
                 return Err(row);
             }
-            let share = (self.budget.bytes / row.len().max(1)).max(SMALLEST_SHARE);
-            row = row.into_iter().map(|cell| cell.within(share)).collect();
-            bytes = bytes_of(&row);
+            // What is a little too large was cut by whoever made it, at better places.
+            if bytes > 2 * self.budget.bytes {
+                let share = (self.budget.bytes / row.len().max(1)).max(SMALLEST_SHARE);
+                row = row.into_iter().map(|cell| cell.within(share)).collect();
+                bytes = bytes_of(&row);
+            }
         }
         self.used += bytes;
         self.has_cut_cells |= row.iter().any(|cell| cell.is_cut);

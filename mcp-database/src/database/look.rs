@@ -21,6 +21,8 @@ pub(crate) struct Looked {
     pub(crate) features: Vec<String>,
     /// What the credential may do that it need not.
     pub(crate) findings: Vec<Finding>,
+    /// Why no call is served all the same.
+    pub(crate) refusal: Option<ToolError>,
 }
 
 impl Database {
@@ -39,6 +41,7 @@ impl Database {
                     role: Some(posture.role.clone()),
                     features: posture.extensions.clone(),
                     findings: posture.findings.clone(),
+                    refusal: postgres.admits().await.err().map(Into::into),
                 })
             }
             Client::Mongodb(mongo) => {
@@ -51,6 +54,7 @@ impl Database {
                     database: mongo.database_of_url().map(str::to_owned),
                     role: Some(users).filter(|users| !users.is_empty()),
                     findings: posture.findings,
+                    refusal: None,
                 })
             }
             Client::Neo4j(neo4j) => {
@@ -61,6 +65,7 @@ impl Database {
                     role: posture.user,
                     features: posture.features,
                     findings: posture.findings,
+                    refusal: None,
                 })
             }
             Client::Redis(redis) => {
@@ -75,6 +80,7 @@ impl Database {
                     role: posture.user,
                     features: posture.modules,
                     findings: posture.findings,
+                    refusal: None,
                 })
             }
         }

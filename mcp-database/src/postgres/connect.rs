@@ -42,6 +42,8 @@ WHERE name OPERATOR(pg_catalog.~) '^s[0-9]+$' LOOP EXECUTE pg_catalog.format('DE
 #[derive(Debug)]
 pub(super) struct Connector {
     config: Config,
+    /// Where the server is, for people.
+    place: String,
     is_protected: bool,
     pool: Mutex<Option<Made>>,
 }
@@ -104,6 +106,12 @@ impl Connector {
                         .map_or_else(|| error.to_string(), ToString::to_string),
                 )
             })?;
+        if settings.url.contains("sslmode=") {
+            return Err(wrong(
+                "`sslmode` is not taken from it: off this machine TLS is always verified, on it there is none; ca_file, client_cert_file and tls = \"verify\" or \"disable\" say otherwise"
+                    .to_owned(),
+            ));
+        }
         if config.get_password().is_some() {
             return Err(SourceError::PasswordInUrl(settings.id.clone()));
         }
@@ -117,8 +125,16 @@ impl Connector {
             } else {
                 SslMode::Disable
             });
+        let ports = config.get_ports().iter();
+        let ports: Vec<String> = ports.map(ToString::to_string).collect();
+        let port = if ports.is_empty() {
+            "5432".to_owned()
+        } else {
+            ports.join(",")
+        };
         Ok(Self {
             config,
+            place: format!("{}:{port}", hosts.join(",")),
             is_protected,
             pool: Mutex::new(None),
         })
@@ -148,6 +164,11 @@ impl Connector {
         let object = made.pool.get().await.map_err(|error| match error {
             PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => Error::Exhausted,
             PoolError::Backend(error) => self.not_made(&error),
+            PoolError::Timeout(_) => Error::Unreachable(format!(
+                "{} did not let us in within {} s",
+                self.place,
+                CONNECT_WITHIN.as_secs()
+            )),
             error => Error::Unreachable(error.to_string()),
         })?;
         Ok(Connection {
@@ -165,7 +186,9 @@ impl Connector {
     /// Why there is no connection; where it is the password, the next call reads it anew.
     fn not_made(&self, error: &tokio_postgres::Error) -> Error {
         let error = match Error::outside(error) {
-            Error::Lost(reason) => Error::Unreachable(reason),
+            Error::Lost(reason) | Error::Unreachable(reason) => {
+                Error::Unreachable(format!("{}: {reason}", self.place))
+            }
             error => error,
         };
         let is_password = [

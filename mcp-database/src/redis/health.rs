@@ -174,9 +174,9 @@ impl Redis {
         let largest: Vec<_> = measured
             .iter()
             .take(NAMED)
-            .map(|(size, key)| json!({ "key": value::shown(key.0.clone()).into_value(), "bytes": size }))
+            .map(|(size, key)| json!({ "bytes": size, "key": value::shown(key.0.clone()).into_value() }))
             .collect();
-        let value = json!({ "sampled": measured.len(), "largest": largest });
+        let value = json!({ "largest": largest, "sampled": measured.len() });
         Ok(check("big_keys", level(is_big, false), value)
             .against(json!(BIG_KEY))
             .advising("split them: to read, copy or delete one of these stops everybody else"))

@@ -89,6 +89,15 @@ impl Redis {
     pub async fn posture(&self, call: Call) -> Result<Posture, Error> {
         let deadline = Deadline::after(call.timeout);
         let lines = self.lines();
+        match lines.ask(&cmd("PING"), deadline).await {
+            // Also who may not do even that has logged in.
+            Ok(_)
+            | Err(Error::Server {
+                refusal: Refusal::NoPerm | Refusal::UnknownCommand,
+                ..
+            }) => {}
+            Err(error) => return Err(error),
+        }
         let info = Info::ask(lines, deadline).await?;
         let (product, version) = info.product();
         let user = match lines.ask(cmd("ACL").arg("WHOAMI"), deadline).await {

@@ -84,12 +84,16 @@ impl DatabaseServer {
                 source.mode,
                 source.status
             );
+            if let Some(error) = &source.error {
+                let _ = writeln!(text, "  {}", visible::prose(error));
+            }
             for finding in &source.findings {
                 let _ = writeln!(
                     text,
-                    "  {}: {}",
+                    "  {}: {}; {}",
                     finding.severity,
-                    visible::prose(&finding.finding)
+                    visible::prose(&finding.finding),
+                    visible::prose(&finding.advice)
                 );
             }
         }
@@ -132,7 +136,7 @@ async fn look(database: &Database, view: &mut SourceView) -> Result<(), ToolErro
     view.role = looked.role;
     view.features = looked.features;
     view.findings = looked.findings.iter().map(FindingView::from).collect();
-    Ok(())
+    looked.refusal.map_or(Ok(()), Err)
 }
 
 impl From<&Finding> for FindingView {

@@ -13,6 +13,8 @@ impl From<Error> for ToolError {
             Error::Statement(StatementError::NotAChange(_)) => Self::new("NOT_A_CHANGE", message).with_hint(
                 "give INSERT, UPDATE, DELETE, MERGE, a definition, or SELECT of a function; the transaction is made for you",
             ),
+            Error::Statement(StatementError::Several(_)) => Self::new("NOT_A_QUERY", message)
+                .with_hint("give one statement in `sql`; pg_execute takes more of them in `then`"),
             Error::Statement(StatementError::Unreadable(_)) => Self::new("UNREADABLE_VALUE", message)
                 .with_hint("write them as texts in the statement: column::text"),
             Error::Statement(_) => Self::new("NOT_A_QUERY", message)
