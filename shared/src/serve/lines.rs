@@ -229,6 +229,12 @@ struct Shape<'a> {
     error: bool,
 }
 
+/// The id of a message whose rest no value can hold, such as half a surrogate, `1e400`, or a list in a thousand lists.
+#[derive(Deserialize)]
+struct Identified {
+    id: RequestId,
+}
+
 fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }
@@ -264,7 +270,11 @@ fn parse(line: &[u8]) -> Parsed {
     match serde_json::from_slice::<Value>(line) {
         Err(error) => {
             let message = format!("Parse error: the line is not JSON: {error}");
-            Parsed::Wrong(None, ErrorData::new(ErrorCode::PARSE_ERROR, message, None))
+            let id = serde_json::from_slice::<Identified>(line).ok();
+            Parsed::Wrong(
+                id.map(|message| message.id),
+                ErrorData::new(ErrorCode::PARSE_ERROR, message, None),
+            )
         }
         Ok(Value::Array(_)) => Parsed::Wrong(
             None,
@@ -325,6 +335,27 @@ mod tests {
             assert_eq!(told(&short)?, told(&long)?);
         }
         Ok(())
+    }
+
+    #[test]
+    fn who_sends_what_no_value_holds_is_answered_all_the_same() {
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        for value in [r#""\ud83d""#, "1e400", &deep] {
+            for line in [
+                format!(
+                    r#"{{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{{"x":{value}}}}}"#
+                ),
+                format!(
+                    r#"{{"params":{{"x":{value}}},"method":"tools/call","id":"a","jsonrpc":"2.0"}}"#
+                ),
+            ] {
+                let parsed = parse(line.as_bytes());
+                assert!(
+                    matches!(&parsed, Parsed::Wrong(Some(RequestId::String(id)), _) if **id == *"a"),
+                    "{line}"
+                );
+            }
+        }
     }
 
     #[test]
