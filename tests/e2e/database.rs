@@ -159,6 +159,34 @@ async fn what_destroys_is_tried_told_and_confirmed() -> anyhow::Result<()> {
         (&done["committed"], &done["affected"]),
         (&json!(true), &json!(4))
     );
+    // A text that does not look like it is known by what it leaves.
+    served
+        .execute("CREATE TABLE emptied AS SELECT generate_series(1, 5) AS a")
+        .await?;
+    let all = "DELETE FROM emptied e WHERE EXISTS (SELECT FROM pg_class c WHERE c.oid = c.oid)";
+    let refused = served
+        .client
+        .call("pg_execute", json!({ "sql": all }))
+        .await?;
+    assert_eq!(refused.error_code()?, "CONFIRM_REQUIRED");
+    ensure!(
+        refused.text.contains("public.emptied") && refused.text.contains("5 rows"),
+        "{}",
+        refused.text
+    );
+    let given = token(&refused.text).context("no token")?;
+    served.execute("DELETE FROM emptied WHERE a = 1").await?;
+    let confirmed = json!({ "sql": all, "confirm_token": given });
+    let changed = served.client.call("pg_execute", confirmed).await?;
+    assert_eq!(changed.error_code()?, "UNEXPECTED_COUNT");
+    let refused = served
+        .client
+        .call("pg_execute", json!({ "sql": all }))
+        .await?;
+    let given = token(&refused.text).context("no token")?;
+    let confirmed = json!({ "sql": all, "confirm_token": given });
+    let done = call(&served.client, "pg_execute", confirmed).await?;
+    assert_eq!(done["affected"], json!(4));
     Ok(())
 }
 

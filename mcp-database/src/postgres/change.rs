@@ -99,6 +99,14 @@ impl Change {
         self.called.iter()
     }
 
+    /// Whether it is about rows, not about definitions.
+    pub fn is_about_rows(&self) -> bool {
+        matches!(
+            self.verb.as_str(),
+            "call" | "delete" | "insert" | "merge" | "select" | "update" | "with"
+        )
+    }
+
     /// Why it destroys more than it names, if it does.
     pub fn destroys(&self) -> Option<&'static str> {
         self.destroys

@@ -68,6 +68,14 @@ pub enum Error {
     /// The source only reads.
     #[error("the source `{0}` only reads")]
     ReadOnly(String),
+    /// It would leave nothing of whole tables, which its text does not say; nothing was changed.
+    #[error("it would leave no row of {tables}; nothing was changed")]
+    Empties {
+        /// Their names.
+        tables: String,
+        /// Rows that it would affect.
+        affected: u64,
+    },
     /// Another number of rows than expected; nothing was changed.
     #[error("{affected} rows would be affected, and {expected} are expected; nothing was changed")]
     Unexpected {

@@ -10,7 +10,7 @@ use super::change::Change;
 use super::connect::{CLEAN, Connection};
 use super::error::Error;
 use super::functions::{self, Scope};
-use super::loss::Tables;
+use super::loss::{self, Tables};
 use super::read::{catalog, columns, parameters};
 use super::statement::StatementError;
 use super::task;
@@ -24,6 +24,8 @@ pub struct Changes {
     pub steps: Vec<(Change, Vec<Value>)>,
     /// Whether all is rolled back in the end.
     pub is_trial: bool,
+    /// Whether they may leave nothing of a table that they do not drop or truncate by name.
+    pub may_empty: bool,
     /// How many rows they may affect together, if they may not affect any number.
     pub expected: Option<u64>,
     /// How long each may take.
@@ -88,8 +90,9 @@ async fn run(
             rows: Rows::new(changes.budget),
         },
     };
+    let mut emptied = Vec::new();
     for (change, given) in &changes.steps {
-        let before = touched(&transaction).await?;
+        let mut before = touched(&transaction).await?;
         let tables = Tables::now(&transaction).await?;
         let trial = transaction.transaction().await.map_err(failed)?;
         let (mut told, mut returned) = step(&trial, change, given, changes.budget, allowed).await?;
@@ -101,6 +104,10 @@ async fn run(
             // Taken back, so that the rows of what it takes with it can be counted, and made again.
             trial.rollback().await.map_err(failed)?;
             gone = tables.rows_gone(&tables_after, &mut transaction).await?;
+            if gone > 0 && change.is_about_rows() {
+                emptied.extend(tables.names_gone(&tables_after).map(str::to_owned));
+            }
+            before = touched(&transaction).await?;
             (told, returned) = step(&transaction, change, given, changes.budget, allowed).await?;
         }
         let after = touched(&transaction).await?;
@@ -113,6 +120,14 @@ async fn run(
     if let Some(expected) = changes.expected.filter(|expected| *expected != affected) {
         transaction.rollback().await.map_err(failed)?;
         return Err(Error::Unexpected { affected, expected });
+    }
+    if !changes.may_empty {
+        emptied.extend(loss::emptied(&mut transaction).await?);
+        if !emptied.is_empty() {
+            transaction.rollback().await.map_err(failed)?;
+            let tables = emptied.join(", ");
+            return Err(Error::Empties { tables, affected });
+        }
     }
     if changes.is_trial {
         // What is checked at the end is checked now.

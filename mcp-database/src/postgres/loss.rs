@@ -14,6 +14,33 @@ const TABLES: &str = "SELECT c.oid, c.relfilenode, pg_catalog.format('%I.%I', n.
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
 WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
 
+/// Tables of which the transaction has deleted several rows.
+const DELETED: &str = "SELECT pg_catalog.format('%I.%I', schemaname, relname) FROM pg_catalog.pg_stat_xact_user_tables WHERE n_tup_del > 1";
+
+/// Tables of which the transaction has deleted several rows, and which have none now.
+pub(super) async fn emptied(transaction: &mut Transaction<'_>) -> Result<Vec<String>, Error> {
+    let failed = |error: tokio_postgres::Error| Error::outside(&error);
+    let mut emptied = Vec::new();
+    for row in transaction.query(DELETED, &[]).await.map_err(failed)? {
+        let name: String = row.try_get(0).map_err(failed)?;
+        let savepoint = transaction.transaction().await.map_err(failed)?;
+        let is_there = format!("SELECT EXISTS (SELECT FROM ONLY {name})");
+        let has_rows = match savepoint.query_one(&is_there, &[]).await {
+            Ok(row) => row.try_get(0).map_err(failed)?,
+            // A role that may delete and not read.
+            Err(error) => match failed(error) {
+                Error::Server(_) => true,
+                lost => return Err(lost),
+            },
+        };
+        savepoint.rollback().await.map_err(failed)?;
+        if !has_rows {
+            emptied.push(name);
+        }
+    }
+    Ok(emptied)
+}
+
 /// The tables of a moment.
 #[derive(Debug)]
 pub(super) struct Tables(HashMap<u32, Table>);
@@ -52,6 +79,11 @@ impl Tables {
             let is_kept = after.0.get(oid).is_some_and(|kept| kept.file == table.file);
             (!is_kept).then_some(table)
         })
+    }
+
+    /// The names of those that `after` has no more, or with another file.
+    pub(super) fn names_gone(&self, after: &Self) -> impl Iterator<Item = &str> {
+        self.gone(after).map(|table| table.name.as_str())
     }
 
     /// How many rows the tables have that `after` has no more, or with another file. Called where they are there again; a table that

@@ -136,23 +136,30 @@ impl DatabaseServer {
             .steps
             .iter()
             .find_map(|(change, _)| change.destroys());
+        changes.may_empty = is_approved || destroys.is_some() || params.confirm_token.is_some();
         let mut why_unconfirmed = None;
-        if let Some(why) = destroys.filter(|_| !is_approved) {
+        if !is_approved && let Some(token) = params.confirm_token.as_deref() {
             let digest = digest(database, params)?;
-            let token = params.confirm_token.as_deref();
-            if let Some(token) = token {
-                changes.expected = Some(self.confirmed(token, owner, &digest)?);
-            } else {
-                changes.is_trial = true;
-                why_unconfirmed = Some((why, digest));
-            }
+            changes.expected = Some(self.confirmed(token, owner, &digest)?);
+        } else if let Some(why) = destroys.filter(|_| !is_approved) {
+            changes.is_trial = true;
+            why_unconfirmed = Some((why, digest(database, params)?));
         }
         let is_trial = changes.is_trial;
         let _slot = database.slot().await?;
         let work = told(context, "the change", postgres.execute(changes));
         let executed = tokio::select! {
             biased;
-            executed = work => executed.map_err(|error| record::refusal(context, error))?,
+            executed = work => match executed {
+                Ok(executed) => executed,
+                Err(Error::Empties { tables, affected }) => {
+                    let message = format!(
+                        "nothing was changed yet: it would leave no row of {tables}. Tried and rolled back, it affects {affected} rows"
+                    );
+                    return Err(self.unconfirmed(message, owner, digest(database, params)?, affected));
+                }
+                Err(error) => return Err(record::refusal(context, error)),
+            },
             () = context.ct.cancelled() => {
                 return Err(ToolError::new(code::CANCELLED, "the call was cancelled, and the change rolled back unless it was just being committed"));
             }
@@ -221,6 +228,7 @@ fn changes(
     Ok(Changes {
         steps,
         is_trial: params.dry_run,
+        may_empty: false,
         expected: params.expect_rows,
         timeout,
         budget: database.settings.limits.reply,

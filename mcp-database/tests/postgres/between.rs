@@ -25,6 +25,7 @@ fn change(sql: &str) -> anyhow::Result<Changes> {
     Ok(Changes {
         steps: vec![(Change::of(sql)?, Vec::new())],
         is_trial: false,
+        may_empty: true,
         expected: None,
         timeout: std::time::Duration::from_secs(30),
         budget: Budget::default(),

@@ -427,6 +427,7 @@ async fn case_20_no_block_is_done_and_no_procedure_commits() -> anyhow::Result<(
     let changes = Changes {
         steps: vec![(Change::of("CALL commits()")?, Vec::new())],
         is_trial: true,
+        may_empty: true,
         expected: None,
         timeout: Duration::from_secs(30),
         budget: Budget::default(),

@@ -20,6 +20,7 @@ fn changes(steps: &[(&str, &[Value])]) -> anyhow::Result<Changes> {
     Ok(Changes {
         steps: steps.collect::<anyhow::Result<_>>()?,
         is_trial: false,
+        may_empty: true,
         expected: None,
         timeout: Duration::from_secs(30),
         budget: Budget::default(),

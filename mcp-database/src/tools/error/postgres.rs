@@ -51,6 +51,8 @@ impl From<Error> for ToolError {
                 .with_hint("pg_schema shows tables and their columns"),
             Error::ReadOnly(_) => Self::new("READ_ONLY", message)
                 .with_hint("the operator's configuration says mode = \"read\""),
+            Error::Empties { .. } => Self::new("CONFIRM_REQUIRED", message)
+                .with_hint("look with a dry_run, and name the tables with TRUNCATE if that is meant"),
             Error::Unexpected { .. } => Self::new("UNEXPECTED_COUNT", message)
                 .with_hint("look with a dry_run, and decide with what is there now"),
         }
