@@ -126,6 +126,20 @@ mod tests {
         ] {
             assert_eq!(text(&value, &kind)?.as_deref(), expected, "{value}");
         }
+        // JSON's readers have these rounded already; as texts they are whole.
+        for rounded in ["0.1234567890123456789", "123456789012345678901", "1e300"] {
+            let number: Value = serde_json::from_str(rounded)?;
+            assert!(text(&number, &Type::NUMERIC).is_err(), "{rounded}");
+            assert!(text(&number, &Type::FLOAT8).is_ok(), "{rounded}");
+            assert_eq!(
+                text(&json!(rounded), &Type::NUMERIC)?.as_deref(),
+                Some(rounded)
+            );
+        }
+        for whole in ["0.1", "12345.678", "-1.5"] {
+            let number: Value = serde_json::from_str(whole)?;
+            assert_eq!(text(&number, &Type::NUMERIC)?.as_deref(), Some(whole));
+        }
         assert!(text(&json!([1]), &Type::INT4).is_err());
         assert!(text(&json!({}), &Type::TEXT).is_err());
         Ok(())

@@ -589,6 +589,15 @@ mod tests {
                 Err(GateError::Count("SRANDMEMBER".to_owned()))
             );
         }
+        for argv in [&["SCAN", "0", "COUNT"][..], &["hscan", "h", "0", "count"]] {
+            let with = |count| -> Vec<Blob> {
+                let argv = argv.iter().copied().chain([count]);
+                argv.map(Blob::from).collect()
+            };
+            assert!(Command::of(&with("1000")).is_ok());
+            let many = Command::of(&with("1000000000"));
+            assert!(matches!(many, Err(GateError::Count(_))), "{many:?}");
+        }
         let long = [Blob::from("x".repeat(1_000).as_str())];
         assert!(Command::of(&long).is_err());
     }

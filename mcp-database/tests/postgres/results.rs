@@ -249,6 +249,17 @@ async fn a_superuser_is_not_served_where_only_reading_is_meant() -> anyhow::Resu
         "{:?}",
         refused.err()
     );
+    ensure!(matches!(strict.admits().await, Err(Error::TooPowerful(_))));
+    database.postgres.admits().await?;
+    let mut plain = database.settings.clone();
+    plain.url.push_str("?sslmode=require");
+    let refused = mcp_database::postgres::Postgres::open(Arc::new(plain)).err();
+    ensure!(
+        refused
+            .as_ref()
+            .is_some_and(|error| error.to_string().contains("sslmode")),
+        "{refused:?}"
+    );
     let posture = database.postgres.posture().await?;
     ensure!(
         posture

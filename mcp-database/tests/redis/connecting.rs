@@ -57,8 +57,11 @@ async fn case_73_a_refused_login_says_so_and_never_the_password() -> Result<()> 
                 "redis://{user}@127.0.0.1:{}?protocol={protocol}",
                 server.port
             );
-            let error = ping(&Redis::open(&settings(&url, Mode::Read)?)?).await;
-            let error = error.err().context("logged in")?;
+            let redis = Redis::open(&settings(&url, Mode::Read)?)?;
+            let error = ping(&redis).await.err().context("logged in")?;
+            // Looking at who one is says so as well.
+            let looked = redis.posture(call()).await.err().context("looked at")?;
+            assert_eq!(looked.refusal(), Some(Refusal::WrongPass), "{looked}");
             assert_eq!(error.refusal(), Some(Refusal::WrongPass), "{error}");
             assert!(!format!("{error} {error:?}").contains(password()));
         }
