@@ -1,4 +1,5 @@
-//! The rows that go with whole tables, by DROP, TRUNCATE, functions and triggers: the server counts them for no statement.
+//! The rows that go with whole tables or lose a column, by DROP, TRUNCATE, ALTER, functions and triggers: the server counts them for no
+//! statement.
 
 use std::collections::HashMap;
 
@@ -9,8 +10,9 @@ use super::error::Error;
 /// Rows of one table up to which they are counted.
 pub const MOST_COUNTED: u64 = 1_000_000;
 
-/// Tables with rows of their own, each with the file that holds them.
-const TABLES: &str = "SELECT c.oid, c.relfilenode, pg_catalog.format('%I.%I', n.nspname, c.relname), greatest(c.reltuples, 0)::int8 \
+/// Tables with rows of their own, each with the file that holds them and its number of columns.
+const TABLES: &str = "SELECT c.oid, c.relfilenode, pg_catalog.format('%I.%I', n.nspname, c.relname), greatest(c.reltuples, 0)::int8, \
+(SELECT count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) \
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
 WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
 
@@ -50,6 +52,7 @@ struct Table {
     file: u32,
     name: String,
     estimate: i64,
+    columns: i64,
 }
 
 impl Tables {
@@ -63,31 +66,35 @@ impl Tables {
                 file: row.try_get(1).map_err(failed)?,
                 name: row.try_get(2).map_err(failed)?,
                 estimate: row.try_get(3).map_err(failed)?,
+                columns: row.try_get(4).map_err(failed)?,
             };
             tables.insert(row.try_get(0).map_err(failed)?, table);
         }
         Ok(Self(tables))
     }
 
-    /// Whether each is in `after` as well, with the same file.
+    /// Whether each is in `after` as well, with the same file and no column less.
     pub(super) fn are_all_in(&self, after: &Self) -> bool {
         self.gone(after).next().is_none()
     }
 
     fn gone(&self, after: &Self) -> impl Iterator<Item = &Table> {
         self.0.iter().filter_map(|(oid, table)| {
-            let is_kept = after.0.get(oid).is_some_and(|kept| kept.file == table.file);
+            let is_kept = after
+                .0
+                .get(oid)
+                .is_some_and(|kept| kept.file == table.file && kept.columns >= table.columns);
             (!is_kept).then_some(table)
         })
     }
 
-    /// The names of those that `after` has no more, or with another file.
+    /// The names of these tables.
     pub(super) fn names_gone(&self, after: &Self) -> impl Iterator<Item = &str> {
         self.gone(after).map(|table| table.name.as_str())
     }
 
-    /// How many rows the tables have that `after` has no more, or with another file. Called where they are there again; a table that
-    /// the role may empty and not read is counted by the server's estimate.
+    /// How many rows the tables have that `after` has no more, with another file, or with less columns. Called where they are there
+    /// again; a table that the role may empty and not read is counted by the server's estimate.
     pub(super) async fn rows_gone(
         &self,
         after: &Self,

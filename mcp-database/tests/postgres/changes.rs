@@ -164,6 +164,9 @@ async fn a_change_counts_all_that_it_touches() -> anyhow::Result<()> {
         ("DROP TABLE parent CASCADE", 5),
         ("DROP SCHEMA public CASCADE", 25),
         ("DROP FUNCTION empties", 0),
+        ("ALTER TABLE child DROP COLUMN a", 20),
+        ("ALTER TABLE child ALTER COLUMN a TYPE bigint", 20),
+        ("ALTER TABLE child ADD COLUMN b int", 0),
         ("SELECT wipes()", 20),
         (
             "WITH d AS (DELETE FROM child RETURNING a) SELECT a FROM d",
