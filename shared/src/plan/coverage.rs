@@ -518,7 +518,7 @@ mod tests {
         for (patterns, reason) in [
             (
                 json!({ "comand": { "exact": "x" } }),
-                "no argument `comand`; it takes argv, command",
+                "no argument `comand`; it takes command, argv",
             ),
             (json!({ "cwd": { "exact": "." } }), "requires `command`"),
             (json!({ "command": { "exact": 5 } }), "it takes string"),
