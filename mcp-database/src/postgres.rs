@@ -8,7 +8,7 @@ pub mod explain;
 pub mod fingerprint;
 pub mod functions;
 pub mod health;
-pub mod loss;
+mod loss;
 mod open;
 pub mod parameter;
 pub mod posture;

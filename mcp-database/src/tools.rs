@@ -92,7 +92,8 @@ pub(crate) fn of_one_engine(tools: &mut ToolRouter<DatabaseServer>, engine: Engi
     let taken = vector_search::arguments(engine);
     let mut schema = JsonObject::clone(&route.attr.input_schema);
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-        properties.retain(|name, _| taken.iter().any(|(argument, _)| argument == name));
+        let is_taken = |name: &str| taken.iter().any(|(argument, _)| *argument == name);
+        properties.retain(|name, _| name == "source" || is_taken(name));
         for (argument, said) in taken.iter().filter(|(_, said)| !said.is_empty()) {
             if let Some(schema) = properties.get_mut(*argument) {
                 schema["description"] = Value::from(*said);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tests::binaries::Server;
 use tests::client::{Client, Era};
 use tests::process::ServerProcess;
-use tests::run::{AGENT, Enforced, call};
+use tests::run::{AGENT, Enforced, address_of, call};
 
 use crate::server::{Lines, password, server};
 
@@ -61,6 +61,45 @@ impl Served {
     }
 }
 
+/// A database server that asks the registry before it changes anything.
+pub(crate) async fn asking(
+    enforced: &Enforced,
+    folder: &Path,
+    mut flags: Vec<OsString>,
+) -> anyhow::Result<(ServerProcess, Client)> {
+    let token = enforced.place.path().join("database.toml");
+    let adding = enforced.place.add_token("service", "mcp-database", &token);
+    adding.await?;
+    let address = address_of(&enforced.place.socket("effect"));
+    flags.extend(["--enforced".into(), "--registry".into(), address]);
+    flags.extend(["--registry-token".into(), token.into()]);
+    flags.extend(["--agent".into(), AGENT.into()]);
+    let mut process = ServerProcess::start(Server::Database, folder, flags).await?;
+    let client = process.client(Era::Modern).await?;
+    Ok((process, client))
+}
+
+/// All that a server has written into its state directory in this folder.
+pub(crate) fn written(folder: &Path) -> anyhow::Result<String> {
+    let mut written = String::new();
+    for file in std::fs::read_dir(folder.join("state"))? {
+        let path = file?.path();
+        if path.is_file() {
+            written.push_str(&String::from_utf8_lossy(&std::fs::read(path)?));
+        }
+    }
+    Ok(written)
+}
+
+/// What stands between the marks of a text, if they are two and the last ends it.
+pub(crate) fn fenced(text: &str) -> anyhow::Result<&str> {
+    let begin = text.find("<data-").context("no fence")?;
+    let mark = text.get(begin + 6..begin + 38).context("no mark")?;
+    ensure!(text.matches(mark).count() == 2, "{text}");
+    let within = text[begin..].strip_suffix(&format!("</data-{mark}>"));
+    within.with_context(|| text.to_owned())
+}
+
 #[tokio::test]
 async fn case_72_what_a_database_says_cannot_leave_its_fence() -> anyhow::Result<()> {
     let Some(lines) = postgres()? else {
@@ -75,10 +114,7 @@ async fn case_72_what_a_database_says_cannot_leave_its_fence() -> anyhow::Result
     let structured = answer.success()?;
     assert_eq!(structured["rows"], json!([[forged]]));
     assert_eq!(structured["untrusted"], json!(true));
-    let begin = text.find("<data-").context("no fence")?;
-    let mark = text.get(begin + 6..begin + 38).context("no mark")?;
-    ensure!(text.ends_with(&format!("</data-{mark}>")), "{text}");
-    assert_eq!(text.matches(mark).count(), 2, "{text}");
+    fenced(&text)?;
     ensure!(
         !text.contains('\u{202e}') && !text.contains('\u{200b}'),
         "{text}"
@@ -208,13 +244,7 @@ async fn the_log_has_statements_without_their_values() -> anyhow::Result<()> {
     } = served;
     drop(client);
     process.wait().await?;
-    let mut log = String::new();
-    for file in std::fs::read_dir(folder.path().join("state"))? {
-        let path = file?.path();
-        if path.is_file() {
-            log.push_str(&String::from_utf8_lossy(&std::fs::read(path)?));
-        }
-    }
+    let log = written(folder.path())?;
     ensure!(log.contains("select ? as a"), "{log}");
     ensure!(log.contains("\"refused\""), "{log}");
     let told = format!("{log}{}", process.stderr());
@@ -233,21 +263,9 @@ async fn an_enforced_database_changes_what_was_approved_and_nothing_else() -> an
     let plain = Served::start(&lines).await?;
     plain.execute("CREATE TABLE approved (a int)").await?;
     let enforced = Enforced::start().await?;
-    let token = enforced.place.path().join("database.toml");
-    enforced
-        .place
-        .add_token("service", "mcp-database", &token)
-        .await?;
-    let mut address = OsString::from("unix:");
-    address.push(enforced.place.socket("effect"));
     let folder = enforced.place.path().join("database");
     std::fs::create_dir(&folder)?;
-    let mut flags = source(&lines, &folder)?;
-    flags.extend(["--enforced".into(), "--registry".into(), address]);
-    flags.extend(["--registry-token".into(), token.into()]);
-    flags.extend(["--agent".into(), AGENT.into()]);
-    let mut process = ServerProcess::start(Server::Database, &folder, flags).await?;
-    let database = process.client(Era::Modern).await?;
+    let (_process, database) = asking(&enforced, &folder, source(&lines, &folder)?).await?;
 
     let insert = "INSERT INTO approved VALUES ($1)";
     let ungranted = json!({ "sql": insert, "params": [1] });

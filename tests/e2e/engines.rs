@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use tests::binaries::Server;
 use tests::client::{Client, Era, HttpEndpoint};
 use tests::process::ServerProcess;
-use tests::run::{AGENT, Enforced, Place, call, text};
+use tests::run::{Enforced, Place, call, text};
 use tokio::task::JoinSet;
 
+use crate::database::{asking, fenced, written};
 use crate::server::{Lines, password, server};
 
 /// Calls of an engine.
@@ -360,11 +361,7 @@ async fn case_72_nothing_stored_leaves_its_fence_whatever_the_engine() -> anyhow
         call(&served.client, tool, arguments).await?;
         let (tool, arguments) = of_source(&engine.stored, engine.source);
         let answer = served.client.call(tool, arguments).await?;
-        let told = &answer.text;
-        let begin = told.find("<data-").context("no fence")?;
-        let mark = told.get(begin + 6..begin + 38).context("no mark")?;
-        assert_eq!(told.matches(mark).count(), 2, "{tool}: {told}");
-        ensure!(told.ends_with(&format!("</data-{mark}>")), "{tool}: {told}");
+        let told = fenced(&answer.text).context(tool)?;
         ensure!(told.contains("SYSTEM"), "{tool} does not give it: {told}");
         ensure!(!told.contains(['\u{202e}', '\u{200b}']), "{tool}: {told}");
         assert_eq!(answer.success()?["untrusted"], json!(true), "{tool}");
@@ -401,12 +398,7 @@ async fn case_73_no_error_and_no_log_has_a_credential_in_it() -> anyhow::Result<
     drop(client);
     process.wait().await?;
     told.push_str(&process.stderr());
-    for entry in std::fs::read_dir(folder.path().join("state"))? {
-        let path = entry?.path();
-        if path.is_file() {
-            told.push_str(&String::from_utf8_lossy(&std::fs::read(path)?));
-        }
-    }
+    told.push_str(&written(folder.path())?);
     ensure!(!told.contains(secret), "{told}");
     // A password in a url is refused, wherever it stands, and not repeated.
     for url in [
@@ -481,20 +473,10 @@ async fn case_74_a_result_is_read_on_by_its_principal_alone() -> anyhow::Result<
 #[tokio::test]
 async fn every_engine_changes_what_was_approved_and_nothing_else() -> anyhow::Result<()> {
     let enforced = Enforced::start().await?;
-    let place = &enforced.place;
-    let token = place.path().join("database.toml");
-    place.add_token("service", "mcp-database", &token).await?;
-    let mut address = OsString::from("unix:");
-    address.push(place.socket("effect"));
-    let folder = place.path().join("database");
+    let folder = enforced.place.path().join("database");
     std::fs::create_dir(&folder)?;
     let (engines, sources) = engines(&folder)?;
-    let mut flags = flags(&sources, &folder);
-    flags.extend(["--enforced".into(), "--registry".into(), address]);
-    flags.extend(["--registry-token".into(), token.into()]);
-    flags.extend(["--agent".into(), AGENT.into()]);
-    let mut process = ServerProcess::start(Server::Database, &folder, flags).await?;
-    let client = process.client(Era::Modern).await?;
+    let (_process, client) = asking(&enforced, &folder, flags(&sources, &folder)).await?;
 
     let written = |engine: &Engine| match engine.source {
         "postgres" => (

@@ -54,7 +54,7 @@ impl Database {
                     database: mongo.database_of_url().map(str::to_owned),
                     role: Some(users).filter(|users| !users.is_empty()),
                     findings: posture.findings,
-                    refusal: None,
+                    ..Looked::default()
                 })
             }
             Client::Neo4j(neo4j) => {
@@ -65,7 +65,7 @@ impl Database {
                     role: posture.user,
                     features: posture.features,
                     findings: posture.findings,
-                    refusal: None,
+                    ..Looked::default()
                 })
             }
             Client::Redis(redis) => {
@@ -80,7 +80,7 @@ impl Database {
                     role: posture.user,
                     features: posture.modules,
                     findings: posture.findings,
-                    refusal: None,
+                    ..Looked::default()
                 })
             }
         }

@@ -65,15 +65,14 @@ impl Change {
             let both = format!("{verb} {second}");
             return Err(StatementError::NotAChange(both.to_uppercase()));
         }
+        let selects = selects(verb, words);
         Ok(Self {
             text: sql[first.start..last.end].to_owned(),
             verb: verb.to_owned(),
             called: called(words),
             destroys: destroys(verb, words),
-            returns: verb == "select"
-                || selects(words)
-                || words.iter().any(|word| key_word(word) == Some("returning")),
-            selects: verb == "select" || selects(words),
+            returns: selects || words.iter().any(|word| key_word(word) == Some("returning")),
+            selects,
             has_change_within: verb == "with"
                 && words.iter().any(|word| {
                     matches!(
@@ -153,10 +152,10 @@ fn key_word<'t>(token: &'t Token<'_>) -> Option<&'t str> {
     }
 }
 
-/// Whether the statement behind WITH is a query.
-fn selects(words: &[Token<'_>]) -> bool {
+/// Whether it is a query, also behind WITH.
+fn selects(verb: &str, words: &[Token<'_>]) -> bool {
     let mut depth = 0_usize;
-    let mut outside = words.iter().filter(|word| {
+    let outside = words.iter().filter(|word| {
         if is(Some(word), '(') {
             depth += 1;
         } else if is(Some(word), ')') {
@@ -164,17 +163,13 @@ fn selects(words: &[Token<'_>]) -> bool {
         }
         depth == 0
     });
-    words.first().and_then(key_word) == Some("with")
-        && outside
-            .find_map(|word| {
-                key_word(word).filter(|verb| {
-                    matches!(
-                        *verb,
-                        "select" | "table" | "values" | "insert" | "update" | "delete" | "merge"
-                    )
-                })
-            })
-            .is_some_and(|verb| matches!(verb, "select" | "table" | "values"))
+    let mut verbs = outside.filter_map(key_word).filter(|verb| {
+        matches!(
+            *verb,
+            "select" | "table" | "values" | "insert" | "update" | "delete" | "merge"
+        )
+    });
+    matches!(verb, "select" | "with") && matches!(verbs.next(), Some("select" | "table" | "values"))
 }
 
 fn destroys(verb: &str, words: &[Token<'_>]) -> Option<&'static str> {

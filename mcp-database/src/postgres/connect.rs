@@ -1,7 +1,7 @@
 //! Connections to a PostgreSQL server: made when they are needed, with the limits of the source set at their start, and cleaned before
 //! somebody else gets them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -9,7 +9,7 @@ use deadpool_postgres::{
 };
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{CancelToken, Client, Config, NoTls};
+use tokio_postgres::{CancelToken, Client, Config, NoTls, Transaction};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::Error;
@@ -52,8 +52,7 @@ pub(super) struct Connector {
 struct Made {
     pool: Pool,
     tls: Option<MakeRustls>,
-    has_options: bool,
-    shared: String,
+    shared: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -70,10 +69,9 @@ pub(super) struct Connection {
     object: Option<Object>,
     token: CancelToken,
     tls: Option<MakeRustls>,
-    /// Whether a pooler shares the sessions behind it. It refused the limits of the source at the start.
-    pub(super) is_shared: bool,
-    /// What a transaction begins with there: nothing of what others have left, and the path of the source.
-    shared: String,
+    /// What a transaction begins with where a pooler shares the sessions behind it, which refused the limits of the source at the
+    /// start: nothing of what others have left, and the path of the source.
+    shared: Option<Arc<str>>,
     is_spoiled: bool,
     /// Whether it is in a transaction that nothing but giving it back ends.
     is_begun: bool,
@@ -152,7 +150,7 @@ impl Connector {
         match self.take(&made).await {
             // A pooler that shares connections refuses what would be theirs alone.
             Err(Error::Server(server))
-                if made.has_options && server.message.contains("startup parameter") =>
+                if made.shared.is_none() && server.message.contains("startup parameter") =>
             {
                 self.take(&self.make(settings, false)?).await
             }
@@ -175,10 +173,9 @@ impl Connector {
             token: object.cancel_token(),
             object: Some(object),
             tls: made.tls.clone(),
-            is_shared: !made.has_options,
             shared: made.shared.clone(),
             // What the driver keeps for the next time is in a session that somebody else has then.
-            is_spoiled: !made.has_options,
+            is_spoiled: made.shared.is_some(),
             is_begun: false,
         })
     }
@@ -247,8 +244,7 @@ impl Connector {
         let made = Made {
             pool,
             tls,
-            has_options: with_options,
-            shared: format!("{FREE_NAMES}{}", path(settings)),
+            shared: (!with_options).then(|| format!("{FREE_NAMES}{}", path(settings)).into()),
         };
         *self.lock() = Some(made.clone());
         Ok(made)
@@ -260,23 +256,42 @@ impl Connection {
     ///
     /// # Errors
     /// It was given away.
-    pub(super) fn client(&mut self) -> Result<&mut Object, Error> {
+    fn client(&mut self) -> Result<&mut Object, Error> {
         self.object
             .as_mut()
             .ok_or_else(|| Error::Lost("it was given up".to_owned()))
     }
 
-    /// What the next transaction on it begins with.
-    pub(super) fn opening(&self, timeout: Duration) -> String {
-        let freed = if self.is_shared {
-            self.shared.as_str()
-        } else {
-            ""
-        };
+    /// Whether a pooler shares the sessions behind it.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// What the next transaction on it begins with; once it has taken its snapshot, nobody makes it READ WRITE again.
+    pub(super) fn opening(&self, timeout: Duration, local: &str) -> String {
+        let shared = self.shared.as_deref().unwrap_or_default();
         let milliseconds = timeout.as_millis();
         format!(
-            "{freed}SET LOCAL standard_conforming_strings = on; SET LOCAL statement_timeout = {milliseconds}"
+            "{shared}SET LOCAL standard_conforming_strings = on; SET LOCAL statement_timeout = {milliseconds}; {local}; SELECT 1"
         )
+    }
+
+    /// A transaction that ends when it is dropped.
+    ///
+    /// # Errors
+    /// It cannot be begun.
+    pub(super) async fn transaction(
+        &mut self,
+        mode: Mode,
+        timeout: Duration,
+    ) -> Result<Transaction<'_>, Error> {
+        let failed = |error: tokio_postgres::Error| Error::outside(&error);
+        let opening = self.opening(timeout, "");
+        let client: &mut Client = self.client()?;
+        let transaction = client.build_transaction().read_only(mode == Mode::Read);
+        let transaction = transaction.start().await.map_err(failed)?;
+        transaction.batch_execute(&opening).await.map_err(failed)?;
+        Ok(transaction)
     }
 
     /// To begin a transaction with that lasts until it is given back.

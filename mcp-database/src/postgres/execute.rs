@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use serde_json::Value;
-use tokio_postgres::{Client, Statement, Transaction};
+use tokio_postgres::{Statement, Transaction};
 
 use super::change::Change;
 use super::connect::{CLEAN, Connection};
@@ -15,6 +15,7 @@ use super::read::{catalog, columns, parameters};
 use super::statement::StatementError;
 use super::task;
 use super::value::{self, Raw};
+use crate::source::Mode;
 use crate::table::{Answer, Budget, Rows};
 
 /// Changes that belong together.
@@ -72,17 +73,9 @@ async fn run(
 ) -> Result<Executed, Error> {
     // A function may leave a role or prepared statements in the session, which nothing takes out for sure.
     connection.spoil();
-    let opening = connection.opening(changes.timeout);
-    let is_shared = connection.is_shared;
-    let client: &mut Client = connection.client()?;
+    let is_shared = connection.is_shared();
     let failed = |error: tokio_postgres::Error| Error::outside(&error);
-    let mut transaction = client
-        .build_transaction()
-        .read_only(false)
-        .start()
-        .await
-        .map_err(failed)?;
-    transaction.batch_execute(&opening).await.map_err(failed)?;
+    let mut transaction = connection.transaction(Mode::Write, changes.timeout).await?;
     let mut executed = Executed {
         affected: Vec::with_capacity(changes.steps.len()),
         returned: Answer {

@@ -10,6 +10,7 @@ use super::functions::{self, Scope};
 use super::read::{Ask, catalog, parameters};
 use super::statement::Query;
 use super::tokens::{Kind, tokens};
+use crate::source::Mode;
 use crate::table::{Answer, Budget, Cell, Column, Rows};
 
 /// By how much rows may differ from the estimate before it is told.
@@ -68,16 +69,8 @@ pub(super) async fn explain(
         )));
     }
     let failed = |error: tokio_postgres::Error| Error::outside(&error);
-    let opening = connection.opening(explain.ask.timeout);
-    let client: &mut tokio_postgres::Client = connection.client()?;
-    let transaction = client
-        .build_transaction()
-        .read_only(true)
-        .start()
-        .await
-        .map_err(failed)?;
-    let opening = format!("{opening}; SELECT 1");
-    transaction.batch_execute(&opening).await.map_err(failed)?;
+    let timeout = explain.ask.timeout;
+    let transaction = connection.transaction(Mode::Read, timeout).await?;
     let names: Vec<&str> = query.called().map(|called| called.name.as_str()).collect();
     let known = catalog(&transaction, &names).await.map_err(failed)?;
     functions::check(query.called(), &known, allowed, Scope::Read)?;

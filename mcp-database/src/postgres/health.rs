@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Client;
-
 use super::connect::Connection;
 use super::error::Error;
 use crate::finding::{Check, Status};
+use crate::source::Mode;
 
 /// A check: its name, its query (one row: value as text, 0 to 2 for how bad it is), from where on it is bad, and what to do.
 struct Look {
@@ -109,11 +108,7 @@ pub(super) async fn look(
     wanted: &[String],
 ) -> Result<Vec<Check>, Error> {
     let read = |error: tokio_postgres::Error| Error::outside(&error);
-    let opening = connection.opening(timeout);
-    let client: &mut Client = connection.client()?;
-    let transaction = client.build_transaction().read_only(true).start();
-    let mut transaction = transaction.await.map_err(read)?;
-    transaction.batch_execute(&opening).await.map_err(read)?;
+    let mut transaction = connection.transaction(Mode::Read, timeout).await?;
     let mut checks = Vec::new();
     for look in &LOOKS {
         if !wanted.is_empty() && !wanted.iter().any(|name| name == look.name) {

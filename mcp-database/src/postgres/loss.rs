@@ -8,7 +8,7 @@ use tokio_postgres::Transaction;
 use super::error::Error;
 
 /// Rows of one table up to which they are counted.
-pub const MOST_COUNTED: u64 = 1_000_000;
+const MOST_COUNTED: u64 = 1_000_000;
 
 /// Tables with rows of their own, each with the file that holds them and its number of columns.
 const TABLES: &str = "SELECT c.oid, c.relfilenode, pg_catalog.format('%I.%I', n.nspname, c.relname), greatest(c.reltuples, 0)::int8, \

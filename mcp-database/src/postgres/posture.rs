@@ -1,7 +1,6 @@
 //! What the role of a source may do, and what its server has: looked at once, before the first statement.
 
 use serde::Serialize;
-use tokio_postgres::Client;
 
 use super::connect::Connection;
 use super::error::Error;
@@ -57,12 +56,9 @@ pub(super) async fn look(
     settings: &Settings,
 ) -> Result<Posture, Error> {
     let failed = |error: tokio_postgres::Error| Error::outside(&error);
-    let is_shared = connection.is_shared;
-    let opening = connection.opening(settings.limits.timeout);
-    let client: &mut Client = connection.client()?;
-    let transaction = client.build_transaction().read_only(true).start();
-    let transaction = transaction.await.map_err(failed)?;
-    transaction.batch_execute(&opening).await.map_err(failed)?;
+    let is_shared = connection.is_shared();
+    let timeout = settings.limits.timeout;
+    let transaction = connection.transaction(Mode::Read, timeout).await?;
     let row = transaction.query_one(LOOK, &[]).await.map_err(failed)?;
     transaction.rollback().await.map_err(failed)?;
     let role: String = row.try_get(1).map_err(failed)?;

@@ -33,9 +33,7 @@ const FIRST_ROWS: usize = 2;
 const SLICES: u32 = 8;
 /// Characters of a caller's text that the server shows of a statement that takes rows of it.
 const LONGEST_SHOWN: usize = 200;
-/// The cursor's name.
-const CURSOR: &str = "q";
-/// What stands before a query whose cursor is made.
+/// What stands before a query whose cursor is made, and before a number of its rows.
 const DECLARE: &str = "DECLARE q NO SCROLL CURSOR FOR ";
 
 /// Which of the layers that keep a read from changing anything are in place; all, but where a test shows what one of them is good for.
@@ -130,12 +128,8 @@ impl<'c> Reading<'c> {
         } else {
             "WRITE"
         };
-        // Once a transaction has taken its snapshot, nobody makes it READ WRITE again.
-        let opening = format!(
-            "START TRANSACTION READ {mode}; {}; {}; SELECT 1",
-            connection.opening(ask.timeout),
-            ask.local
-        );
+        let opening = connection.opening(ask.timeout, &ask.local);
+        let opening = format!("START TRANSACTION READ {mode}; {opening}");
         let names = if ask.layers.functions {
             query.called().map(|called| called.name.as_str()).collect()
         } else {
@@ -243,7 +237,7 @@ impl<'c> Reading<'c> {
         let failed =
             |error: tokio_postgres::Error| Error::of(&error, |place| self.query.position(place));
         let since = Instant::now();
-        let fetch = format!("FETCH {} FROM {CURSOR} -- {}", self.next, self.shown);
+        let fetch = format!("FETCH {} FROM q -- {}", self.next, self.shown);
         let none: [(Parameter<'_>, Type); 0] = [];
         let stream = self.client.query_typed_raw(&fetch, none);
         let stream = stream.await.map_err(failed)?;

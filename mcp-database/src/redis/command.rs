@@ -55,10 +55,19 @@ const MOST_RANDOM: u32 = 10_000;
 /// Commands that look at so many keys or elements at once as their COUNT says, and serve nobody else meanwhile.
 const SCANNING: [&str; 4] = ["hscan", "scan", "sscan", "zscan"];
 
-/// Whether an argument behind COUNT is more than may be asked for.
-fn has_large_count(argv: &[Blob]) -> bool {
-    argv.windows(2)
-        .any(|pair| pair[0].0.eq_ignore_ascii_case(b"count") && !is_small(&pair[1]))
+/// Whether the COUNT of such a command, whose cursor is the argument at `cursor`, is more than may be asked for.
+fn has_large_count(argv: &[Blob], cursor: usize) -> bool {
+    let mut options = argv.iter().skip(cursor + 1);
+    while let Some(option) = options.next() {
+        let is = |name: &[u8]| option.0.eq_ignore_ascii_case(name);
+        if is(b"count") && options.next().is_some_and(|count| !is_small(count)) {
+            return true;
+        }
+        if is(b"match") || is(b"type") {
+            options.next();
+        }
+    }
+    false
 }
 
 fn is_small(count: &Blob) -> bool {
@@ -352,7 +361,8 @@ impl Command {
         if REPEATING.contains(&name.as_str()) && argv.get(2).is_some_and(|count| !is_small(count)) {
             return Err(GateError::Count(name.to_ascii_uppercase()));
         }
-        if SCANNING.contains(&name.as_str()) && has_large_count(argv) {
+        let cursor = if name == "scan" { 1 } else { 2 };
+        if SCANNING.contains(&name.as_str()) && has_large_count(argv, cursor) {
             return Err(GateError::Count(name.to_ascii_uppercase()));
         }
         Ok(Self { name, class, keys })
@@ -597,6 +607,11 @@ mod tests {
             assert!(Command::of(&with("1000")).is_ok());
             let many = Command::of(&with("1000000000"));
             assert!(matches!(many, Err(GateError::Count(_))), "{many:?}");
+        }
+        // Keys and patterns that are called so.
+        for argv in ["SSCAN count 100000", "SCAN 0 MATCH count COUNT 10"] {
+            let argv: Vec<Blob> = argv.split(' ').map(Blob::from).collect();
+            assert!(Command::of(&argv).is_ok());
         }
         let long = [Blob::from("x".repeat(1_000).as_str())];
         assert!(Command::of(&long).is_err());

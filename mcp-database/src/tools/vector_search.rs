@@ -96,11 +96,10 @@ impl From<MetricName> for Metric {
     }
 }
 
-/// The arguments that an engine takes, each with what it says where no other engine is meant.
+/// The arguments that an engine takes beside `source`, each with what it says where no other engine is meant, if that is something else.
 pub(super) const fn arguments(engine: Engine) -> &'static [(&'static str, &'static str)] {
     match engine {
         Engine::Postgres => &[
-            ("source", ""),
             ("target", "Table."),
             ("column", "Of the vectors, if there are several."),
             ("text", ""),
@@ -114,7 +113,6 @@ pub(super) const fn arguments(engine: Engine) -> &'static [(&'static str, &'stat
             ("ef_search", ""),
         ],
         Engine::Redis => &[
-            ("source", ""),
             ("target", "Index."),
             ("column", "Of the vectors, if there are several."),
             ("text", ""),
@@ -125,7 +123,6 @@ pub(super) const fn arguments(engine: Engine) -> &'static [(&'static str, &'stat
             ("filter", "A tree of tag, number, text, all, any, not."),
         ],
         Engine::Mongodb => &[
-            ("source", ""),
             ("target", "db.collection"),
             ("column", "Path of the vectors."),
             ("text", ""),
@@ -136,7 +133,6 @@ pub(super) const fn arguments(engine: Engine) -> &'static [(&'static str, &'stat
             ("filter", "Conditions."),
         ],
         Engine::Neo4j => &[
-            ("source", ""),
             ("target", "Index."),
             ("text", ""),
             ("like", "Near to a node: {\"id\": …}."),

@@ -10,11 +10,11 @@ use mcp_database::postgres::{Error, Postgres};
 use mcp_database::source::Mode;
 use mcp_database::table::Budget;
 use serde_json::{Value, json};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::database::{Database, settings};
+use crate::database::{Database, connect_with, settings};
 use crate::reads::database;
-use crate::server::{password, server, server_with};
+use crate::server::{server, server_with};
 
 async fn rows(postgres: &Postgres, sql: &str) -> Result<Vec<Vec<Value>>, Error> {
     let (answer, _) = postgres.query(Ask::new(sql), Budget::default()).await?;
@@ -84,16 +84,7 @@ async fn case_35_a_pooler_that_shares_sessions_serves_every_call() -> anyhow::Re
         .await?;
 
     // Another client of the pooler, which has the same driver, has left its statements in the only session that there is.
-    let port = pooler.get("PORT").context("no PORT")?;
-    let mut other = tokio_postgres::Config::new();
-    other
-        .host("127.0.0.1")
-        .port(port.parse()?)
-        .user("postgres")
-        .password(password())
-        .dbname(name);
-    let (other, connection) = other.connect(NoTls).await?;
-    tokio::spawn(connection);
+    let other = connect_with(&pooler, name, "").await?;
     let leave = "DO $$ BEGIN FOR n IN 0..3000 LOOP BEGIN EXECUTE format('PREPARE s%s AS SELECT 1', n); EXCEPTION WHEN duplicate_prepared_statement THEN NULL; END; END LOOP; END $$";
     let left = async || {
         let counted = other.simple_query("SELECT count(*) FROM pg_prepared_statements");

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use mcp_database::postgres::read::{Ask, Layers};
@@ -51,6 +52,26 @@ impl Database {
         let mut settings = self.settings.clone();
         change(&mut settings);
         Ok(Postgres::open(Arc::new(settings))?)
+    }
+
+    /// Waits until a query that counts gives a number that is wanted.
+    pub(crate) async fn counts(
+        &self,
+        query: &str,
+        is_wanted: impl Fn(i64) -> bool,
+    ) -> anyhow::Result<()> {
+        let waiting = async {
+            loop {
+                let row = self.client.query_one(query, &[]).await?;
+                if is_wanted(row.try_get(0)?) {
+                    return anyhow::Ok(());
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waiting)
+            .await
+            .with_context(|| format!("never as wanted: {query}"))?
     }
 
     pub(crate) async fn ask(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, Error> {
@@ -107,6 +128,17 @@ pub(crate) fn settings(lines: &Lines, user: &str, database: &str) -> anyhow::Res
 }
 
 async fn connect(lines: &Lines, database: &str) -> anyhow::Result<Client> {
+    let options =
+        "-c standard_conforming_strings=on -c client_min_messages=warning -c TimeZone=UTC";
+    connect_with(lines, database, options).await
+}
+
+/// A connection of the superuser that begins with these options.
+pub(crate) async fn connect_with(
+    lines: &Lines,
+    database: &str,
+    options: &str,
+) -> anyhow::Result<Client> {
     let port = lines.get("PORT").context("the script says no port")?;
     let mut config = tokio_postgres::Config::new();
     config
@@ -114,10 +146,10 @@ async fn connect(lines: &Lines, database: &str) -> anyhow::Result<Client> {
         .port(port.parse()?)
         .user("postgres")
         .password(password())
-        .dbname(database)
-        .options(
-            "-c standard_conforming_strings=on -c client_min_messages=warning -c TimeZone=UTC",
-        );
+        .dbname(database);
+    if !options.is_empty() {
+        config.options(options);
+    }
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {

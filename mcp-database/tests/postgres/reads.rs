@@ -21,63 +21,6 @@ macro_rules! database {
 pub(crate) use database;
 
 #[tokio::test]
-async fn only_a_query_reaches_the_server() -> anyhow::Result<()> {
-    let mut database = database!();
-    database
-        .client
-        .batch_execute("CREATE TABLE t (a int)")
-        .await?;
-    for sql in [
-        "COMMIT; CREATE TABLE u (a int)",
-        "COMMIT",
-        "SET TRANSACTION READ WRITE",
-        "INSERT INTO t VALUES (1)",
-        "COPY t TO PROGRAM 'id'",
-        "EXPLAIN ANALYZE DELETE FROM t",
-        "DO $$ BEGIN END $$",
-        "CALL p()",
-        "PREPARE p AS SELECT 1",
-        "LISTEN x",
-        "",
-        "-- only a comment",
-        "SELECT 1\0",
-        "SELECT 1) q; DROP TABLE t; SELECT * FROM (SELECT 1",
-        "SELECT 'open",
-    ] {
-        let refused = database.ask(sql, &[]).await;
-        ensure!(
-            matches!(refused, Err(Error::Statement(_))),
-            "{sql}: {refused:?}"
-        );
-    }
-    // These look like queries; the server's grammar knows better.
-    let off = Layers {
-        read_only: false,
-        functions: false,
-    };
-    for sql in [
-        "WITH x AS (INSERT INTO t VALUES (1) RETURNING a) SELECT * FROM x",
-        "SELECT * FROM (WITH x AS (DELETE FROM t RETURNING a) SELECT * FROM x) y",
-        "SELECT 1 INTO u",
-        "WITH x AS (SELECT 1 INTO u) SELECT 1",
-        "SELECT (DELETE FROM t)",
-    ] {
-        let refused = database.ask_within(sql, &[], off).await;
-        ensure!(
-            matches!(refused, Err(Error::Server { .. })),
-            "{sql}: {refused:?}"
-        );
-    }
-    let tables = "SELECT count(*) FROM pg_class WHERE relname = 'u'";
-    assert_eq!(database.value(tables, &[]).await?, json!(0));
-    assert_eq!(
-        database.value("TABLE t UNION ALL VALUES (7)", &[]).await?,
-        json!(7)
-    );
-    Ok(())
-}
-
-#[tokio::test]
 async fn the_transaction_refuses_what_is_a_query_and_writes() -> anyhow::Result<()> {
     let mut database = database!();
     database
@@ -211,7 +154,7 @@ async fn case_28_a_planner_is_not_blown_up() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn case_25_rows_are_capped_by_the_protocol_and_the_connection_is_free_at_once()
+async fn case_25_rows_are_capped_by_the_server_and_the_connection_is_free_at_once()
 -> anyhow::Result<()> {
     let mut database = database!();
     for sql in [

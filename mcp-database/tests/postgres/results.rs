@@ -1,5 +1,6 @@
 //! Results that do not fit one reply, statements that do not end, connections that break.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,20 +34,10 @@ fn endless(mark: &str) -> Ask {
 impl Database {
     /// Waits until as many statements with the mark run as are wanted.
     async fn running(&self, mark: &str, wanted: i64) -> anyhow::Result<()> {
-        let count = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() \
-                     AND query LIKE '%' || $1 || '%'";
-        let waiting = async {
-            loop {
-                let row = self.client.query_one(count, &[&mark]).await?;
-                if row.try_get::<_, i64>(0)? == wanted {
-                    return anyhow::Ok(());
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), waiting)
-            .await
-            .with_context(|| format!("never {wanted} of `{mark}`"))?
+        let count = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%{mark}%'"
+        );
+        self.counts(&count, |count| count == wanted).await
     }
 }
 
@@ -117,33 +108,53 @@ async fn case_26_a_query_that_nobody_waits_for_ends_at_the_server() -> anyhow::R
 }
 
 #[tokio::test]
-async fn case_26_a_query_that_is_given_up_at_any_moment_ends_at_the_server() -> anyhow::Result<()> {
+async fn case_26_a_query_that_comes_behind_its_cancelling_ends_at_the_server() -> anyhow::Result<()>
+{
     let database = database!();
-    let given_up = database.source(|_| {})?;
-    given_up.query(Ask::new("SELECT 1"), SMALL).await?;
-    for moment in 0..40 {
-        let waited = Duration::from_micros(50 * moment);
-        let query = given_up.query(endless("given up"), SMALL);
-        let answered = tokio::time::timeout(waited, query).await;
-        ensure!(answered.is_err(), "it has an end");
-    }
-    drop(given_up);
-    let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'mcp-database'";
-    let gone = async {
-        while database
-            .client
-            .query_one(left, &[])
-            .await?
-            .try_get::<_, i64>(0)?
-            > 0
-        {
+    let late = "SELECT g, CASE WHEN g > 4 THEN pg_sleep(600) END FROM generate_series(1, 9) g";
+    let ask = Ask {
+        layers: endless("").layers,
+        ..Ask::new(late)
+    };
+    let (_, rest) = database.postgres.query(ask, SMALL).await?;
+    let mut rest = rest.context("nothing is left")?;
+    let ours = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'mcp-database'";
+    let pid = format!("SELECT pid {ours}");
+    let row = database.client.query_one(&pid, &[]).await?;
+    let backend: i32 = row.try_get(0)?;
+    let signal = |name: &str| -> anyhow::Result<()> {
+        let sent = Command::new("kill")
+            .args(["-s", name, &backend.to_string()])
+            .status()?;
+        ensure!(sent.success(), "no {name} for the backend");
+        Ok(())
+    };
+    // While it stands still, what it is asked waits on the line, and the cancelling as a signal.
+    signal("STOP")?;
+    let given_up = tokio::time::timeout(Duration::from_millis(10), rest.next(SMALL)).await;
+    ensure!(given_up.is_err(), "it answers while it stands still");
+    drop(rest);
+    let is_told = async {
+        // The bit of SIGINT.
+        while pending(backend)?.is_none_or(|signals| signals & 2 == 0) {
             tokio::task::yield_now().await;
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(Duration::from_secs(30), gone)
+    tokio::time::timeout(Duration::from_secs(30), is_told).await??;
+    signal("CONT")?;
+    database
+        .counts(&format!("SELECT count(*) {ours}"), |left| left == 0)
         .await
-        .context("something runs on")?
+}
+
+/// The signals that wait for a process.
+fn pending(process: i32) -> anyhow::Result<Option<u64>> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    Ok(line
+        .map(|signals| u64::from_str_radix(signals.trim(), 16))
+        .transpose()?)
 }
 
 #[tokio::test]
@@ -195,19 +206,7 @@ async fn case_15_what_a_statement_leaves_in_its_session_is_gone_for_the_next() -
     let single = Budget { rows: 1, ..SMALL };
     database.postgres.query(leaves, single).await?;
     let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42";
-    let waiting = async {
-        while database
-            .client
-            .query_one(held, &[])
-            .await?
-            .try_get::<_, i64>(0)?
-            > 0
-        {
-            tokio::task::yield_now().await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(Duration::from_secs(30), waiting).await??;
+    database.counts(held, |locks| locks == 0).await?;
     let path = Ask::new("SELECT current_setting('search_path')");
     let (answer, _) = database.postgres.query(path, single).await?;
     assert_eq!(answer.rows.into_rows(), [[json!("\"$user\", public")]]);

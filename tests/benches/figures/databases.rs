@@ -9,11 +9,12 @@ use tests::client::{Client, Era};
 use tests::process::ServerProcess;
 use tokio_postgres::NoTls;
 
+use super::jail::cpu;
 use super::{Figures, Samples, ms};
 use crate::server::{Lines, password, server};
 
-const WARM_UP: usize = 200;
-const CALLS: usize = 1000;
+const WARM_UP: u32 = 200;
+const CALLS: u32 = 1000;
 /// What may be added to the driver's time, where that is [`BARE`].
 const OVERHEAD: Duration = Duration::from_micros(150);
 /// What a capped result may take then.
@@ -33,13 +34,15 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let setup = "DROP TABLE IF EXISTS figures; CREATE TABLE figures AS SELECT g AS id, repeat('x', 80) AS text FROM generate_series(1, 10000) g";
     driver.batch_execute(setup).await?;
 
-    let bare = repeated(async || {
+    let (bare, bare_cost) = repeated(std::process::id(), async || {
         let statement = driver.prepare("SELECT 1 AS x").await?;
         driver.query(&statement, &[]).await?;
         Ok(())
     })
     .await?;
-    let ours = repeated(async || query(&client, "SELECT 1 AS x").await.map(drop)).await?;
+    let server = process.id().context("it has ended")?;
+    let ours = async || query(&client, "SELECT 1 AS x").await.map(drop);
+    let (ours, cost) = repeated(server, ours).await?;
     let over = ours.p50().saturating_sub(bare.p50());
     let measured = format!("p50 {} over the driver's {}", ms(over), ms(bare.p50()));
     // On a machine where the bare driver is slower, everything is.
@@ -52,7 +55,15 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
         over <= limit,
     );
 
-    let mut capped = Vec::with_capacity(CALLS);
+    let measured = format!("{} CPU, the driver alone {}", ms(cost), ms(bare_cost));
+    figures.add(
+        "the same, our processor time over the driver's",
+        &measured,
+        &ms(OVERHEAD),
+        cost.saturating_sub(bare_cost) <= OVERHEAD,
+    );
+
+    let mut capped = Vec::new();
     for _ in 0..CALLS {
         let started = Instant::now();
         let answer = query(&client, "SELECT * FROM figures").await?;
@@ -130,8 +141,13 @@ async fn query(client: &Client, sql: &str) -> anyhow::Result<Value> {
         .success()
 }
 
-async fn repeated(work: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<Samples> {
-    let mut durations = Vec::with_capacity(CALLS);
+/// How long each time took, and what one took of a process's processor time.
+async fn repeated(
+    process: u32,
+    work: impl AsyncFn() -> anyhow::Result<()>,
+) -> anyhow::Result<(Samples, Duration)> {
+    let mut durations = Vec::new();
+    let before = cpu(process)?;
     for call in 0..WARM_UP + CALLS {
         let started = Instant::now();
         work().await?;
@@ -139,7 +155,8 @@ async fn repeated(work: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<
             durations.push(started.elapsed());
         }
     }
-    Ok(Samples::new(durations))
+    let cost = cpu(process)?.saturating_sub(before) / (WARM_UP + CALLS);
+    Ok((Samples::new(durations), cost))
 }
 
 /// From the cancelling of a query to its end at the server.
